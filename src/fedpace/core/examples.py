@@ -1,0 +1,48 @@
+"""Labelled or instructed text, as every data source delivers it and every task consumes it."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Examples:
+    """M text examples of one kind; the columns that the kind does not have are None.
+
+    ============  =================================================
+    kind          columns
+    ============  =================================================
+    "single"      text, label
+    "pair"        text, text_pair, label
+    "instruct"    text (the prompt), response
+    "corpus"      text (a passage)
+    ============  =================================================
+    """
+
+    kind: str
+    text: tuple[str, ...]
+    text_pair: tuple[str, ...] | None = None
+    response: tuple[str, ...] | None = None
+    label: NDArray[np.int64] | None = None
+    """Shape (M,), in 0..len(label_names)-1."""
+    label_names: tuple[str, ...] | None = None
+    group: tuple[str, ...] | None = None
+    """A natural partition: module, speaker, domain, ..."""
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def take(self, index: ArrayLike) -> "Examples":
+        """Return the examples at `index`, in that order."""
+        rows = np.asarray(index, dtype=np.int64)
+
+        def pick(column: tuple[str, ...] | None) -> tuple[str, ...] | None:
+            return None if column is None else tuple(column[i] for i in rows)
+
+        text: Any = pick(self.text)
+        return Examples(
+            self.kind, text, pick(self.text_pair), pick(self.response),
+            None if self.label is None else self.label[rows], self.label_names, pick(self.group),
+        )  # fmt: skip

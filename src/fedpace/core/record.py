@@ -1,0 +1,81 @@
+"""What happened: a record per round, the same for every engine, as JSON lines."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantRecord:
+    """One participant of one round."""
+
+    client: int
+    sketch_rank: int
+    weight: float
+    """a_n / q_n, its aggregation weight."""
+    download_bytes: int
+    upload_bytes: int
+    start_seconds: float
+    """tau_n: from the start of the round until it starts to send, s."""
+    upload_seconds: float
+    bandwidth_hz: float
+    train_loss: float
+    lora_squared_norm: float
+    """||Delta_n||^2 of the A and B part, as aggregated (times r/k for the residual sketch)."""
+    head_squared_norm: float
+    """||Delta_n||^2 of the task head."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundRecord:
+    """One round."""
+
+    method: str
+    round: int
+    """0, 1, 2, ..."""
+    clock_seconds: float
+    """When the round ended, from the start of the run, s."""
+    round_seconds: float
+    participants: tuple[ParticipantRecord, ...]
+    upload_bits: int
+    """Of all participants together."""
+    download_bits: int
+    train_loss: float | None
+    """Mean over the participants; None in an empty round."""
+    lora_squared_norm: float
+    """||sum_n a_n/q_n Delta_n||^2 of the A and B part."""
+    head_squared_norm: float
+    evaluation: Mapping[str, float] | None = None
+    """"loss" and, for classification, "accuracy" on held-out data after the round."""
+    noise_scale: Mapping[str, float] | None = None
+    """Estimates so far of V, ||u||^2 and their ratio; see planning.constants."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the record as JSON types."""
+        return _plain(asdict(self))
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> "RoundRecord":
+        """Rebuild a record from what `to_json` returned."""
+        people = tuple(
+            ParticipantRecord(**{k: math.nan if v is None else v for k, v in row.items()})
+            for row in table["participants"]
+        )
+        return cls(**{**table, "participants": people})
+
+
+def records_of(records: Sequence[RoundRecord], method: str) -> list[RoundRecord]:
+    """Return the records of one method, in order."""
+    return [record for record in records if record.method == method]
+
+
+def _plain(value: Any) -> Any:
+    """JSON has no NaN: a number that is none is written as null."""
+    if isinstance(value, Mapping):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,42 @@
+"""The seam between the algorithm and wherever its clients are."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from fedpace.core.messages import ClientTask, ClientUpdate
+
+Train = Callable[[Sequence[ClientTask]], Sequence[ClientUpdate]]
+"""A trainer: the participants of a round, trained together; updates in the order of the tasks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """How one client's round went on the wire; times count from the start of the round."""
+
+    download_bytes: int
+    upload_bytes: int
+    start_seconds: float
+    """When it started to send: download and local steps done, s."""
+    upload_seconds: float
+    bandwidth_hz: float
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOutcome:
+    """What came back of one round, in the order of the tasks."""
+
+    updates: Sequence[ClientUpdate]
+    deliveries: Sequence[Delivery]
+    """One for each update."""
+    round_seconds: float
+
+
+class Engine(Protocol):
+    """Where rounds happen: in this process on a virtual clock, or over a network."""
+
+    def now(self) -> float:
+        """Seconds since the run began, on this engine's own clock."""
+
+    def run_round(self, round_index: int, tasks: Sequence[ClientTask]) -> RoundOutcome:
+        """Have every client do its task; no task at all is an empty round and costs overhead."""
