@@ -1,0 +1,85 @@
+"""What a client needs before and while it sends: seconds until it starts, bits on the uplink.
+
+Both are affine in the sketch rank k, which may be real-valued (a planner relaxes it). The source of
+the affine form is docs/clock.md; measured devices fit it, with a small slope in k.
+"""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from fedpace.core.profile import Clients, Floats, System
+
+__all__ = ["download_bits", "start_seconds", "start_seconds_per_rank", "upload_bits"]
+
+
+def upload_bits(system: System, sketch_rank: ArrayLike) -> Floats:
+    """Bits a client sends: d(k) = fixed_bits + bits_per_rank k.
+
+    Args:
+        system: gives the message sizes.
+        sketch_rank: k, shape (N,), real or integer.
+
+    Returns:
+        d, shape (N,), bit.
+    """
+    return system.fixed_bits + system.bits_per_rank * np.asarray(sketch_rank, dtype=np.float64)
+
+
+def download_bits(system: System, sketch_rank: ArrayLike) -> Floats:
+    """Bits a client receives before it trains.
+
+    A client of the scaled sketch trains B S A and needs its own k components; one of the residual
+    sketch keeps the whole adapter in its forward pass and needs all r.
+
+    Args:
+        system: gives the message sizes, the sketch and r.
+        sketch_rank: k, shape (N,), real or integer.
+
+    Returns:
+        Shape (N,), bit.
+    """
+    rank = np.asarray(sketch_rank, dtype=np.float64)
+    received = rank if system.sketch == "scaled" else np.full_like(rank, system.lora_rank)
+    return upload_bits(system, received)
+
+
+def start_seconds(clients: Clients, system: System, sketch_rank: ArrayLike) -> Floats:
+    """When a client starts to send, from the start of the round: download, then H local steps.
+
+    tau(k) = download_seconds + download_bits(k) / downlink_bps
+    + H (step_seconds + k step_seconds_per_rank)
+
+    Args:
+        clients: N clients.
+        system: gives H, the downlink and the message sizes.
+        sketch_rank: k, shape (N,), real or integer.
+
+    Returns:
+        tau, shape (N,), s.
+
+    Example:
+        >>> clients = Clients.from_columns(
+        ...     data_weight=[1, 1], step_seconds=[0.1, 0.4], spectral_efficiency=[2, 1],
+        ...     step_seconds_per_rank=[0.01, 0])
+        >>> system = System(bandwidth_hz=1e6, lora_rank=16, local_steps=5)
+        >>> start_seconds(clients, system, [4, 16]).round(12).tolist()
+        [0.7, 2.0]
+    """
+    rank = np.asarray(sketch_rank, dtype=np.float64)
+    step = clients.step_seconds + rank * clients.step_seconds_per_rank
+    download = clients.download_seconds + download_bits(system, rank) / system.downlink_bps
+    return download + system.local_steps * step
+
+
+def start_seconds_per_rank(clients: Clients, system: System) -> Floats:
+    """Derivative of `start_seconds` in the sketch rank, the same at every k.
+
+    Args:
+        clients: N clients.
+        system: as for `start_seconds`.
+
+    Returns:
+        d tau / d k, shape (N,), s per rank component.
+    """
+    download = system.bits_per_rank / system.downlink_bps if system.sketch == "scaled" else 0.0
+    return system.local_steps * clients.step_seconds_per_rank + download
