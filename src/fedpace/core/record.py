@@ -53,21 +53,35 @@ class RoundRecord:
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
-        return _plain(asdict(self))
+        table: dict[str, Any] = _plain(asdict(self))
+        return table
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "RoundRecord":
         """Rebuild a record from what `to_json` returned."""
-        people = tuple(
-            ParticipantRecord(**{k: math.nan if v is None else v for k, v in row.items()})
+        numbers = ("lora_squared_norm", "head_squared_norm")
+        restored = {name: _nan_for_null(table[name]) for name in numbers}
+        for name in ("evaluation", "noise_scale"):
+            if (values := table.get(name)) is not None:
+                restored[name] = {key: _nan_for_null(value) for key, value in values.items()}
+        restored["participants"] = tuple(
+            ParticipantRecord(**{key: _nan_for_null(value) for key, value in row.items()})
             for row in table["participants"]
         )
-        return cls(**{**table, "participants": people})
+        return cls(**{**table, **restored})
 
 
 def records_of(records: Sequence[RoundRecord], method: str) -> list[RoundRecord]:
     """Return the records of one method, in order."""
     return [record for record in records if record.method == method]
+
+
+def _nan_for_null(value: Any) -> Any:
+    return math.nan if value is None else value
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _plain(value: Any) -> Any:
