@@ -1,1 +1,4 @@
-"""federation."""
+"""The algorithm, on dictionaries of arrays; it does not know where the clients are.
+
+Imports `fedpace.core` and NumPy.
+"""

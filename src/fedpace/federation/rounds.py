@@ -1,0 +1,106 @@
+"""One round of federated LoRA with independent sampling: state in, state and record out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from fedpace.core.adapter import AdapterLayout, Array
+from fedpace.core.messages import ClientTask
+from fedpace.core.plan import Plan
+from fedpace.core.profile import Floats, Sketch
+from fedpace.core.record import ParticipantRecord, RoundRecord
+from fedpace.federation.aggregation import aggregate
+from fedpace.federation.engine import Engine
+from fedpace.federation.participation import sample_participants
+from fedpace.federation.server_optimizer import OptimizerState, ServerOptimizer
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Federation:
+    """What stays the same over a run."""
+
+    method: str
+    layout: AdapterLayout
+    data_weight: Floats
+    """a_n, shape (N,), sums to 1."""
+    availability: Floats
+    """Probability that an invited client answers, shape (N,)."""
+    sketch: Sketch
+    server_optimizer: ServerOptimizer
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServerState:
+    """What one round hands to the next; all that a resumed run needs of the algorithm."""
+
+    round_index: int
+    """Of the next round."""
+    adapter: Mapping[str, Array]
+    optimizer: OptimizerState
+    plan: Plan
+
+
+def run_round(
+    engine: Engine, federation: Federation, state: ServerState
+) -> tuple[RoundRecord, ServerState]:
+    r"""Run one round (method of arXiv 2505.23555).
+
+    Each client joins with probability q_n; who joins trains H local steps on its sketch; the
+    server moves by the unbiased sum :math:`\sum_n a_n (I_n / q_n) \Delta_n`. A client that
+    answers an invitation with probability p_n only counts a_n / (q_n p_n). An empty round is
+    recorded, costs its overhead, and leaves the adapter as it is.
+
+    Args:
+        engine: where the clients are.
+        federation: what stays the same.
+        state: what the last round left.
+
+    Returns:
+        The round's record (not yet evaluated) and the state for the next round.
+    """
+    plan, index = state.plan, state.round_index
+    joined = sample_participants(plan, index, federation.seed)
+    tasks = [
+        ClientTask(int(n), index, state.adapter, int(plan.sketch_rank[n]), federation.seed)
+        for n in joined.client
+    ]
+    outcome = engine.run_round(index, tasks)
+
+    inverse = dict(zip(joined.client.tolist(), joined.inverse_probability, strict=True))
+    weights = [
+        float(federation.data_weight[u.client] * inverse[u.client])
+        / float(federation.availability[u.client])
+        for u in outcome.updates
+    ]
+    result = aggregate(outcome.updates, weights, federation.layout, federation.sketch)
+    adapter, optimizer = state.adapter, state.optimizer
+    if outcome.updates:
+        adapter, optimizer = federation.server_optimizer.step(adapter, result.update, optimizer)
+
+    people = tuple(
+        ParticipantRecord(
+            client=u.client, sketch_rank=len(u.components), weight=w,
+            download_bytes=d.download_bytes, upload_bytes=d.upload_bytes,
+            start_seconds=d.start_seconds, upload_seconds=d.upload_seconds,
+            bandwidth_hz=d.bandwidth_hz, train_loss=u.train_loss,
+            lora_squared_norm=norms[0], head_squared_norm=norms[1],
+        )
+        for u, w, d, norms in zip(
+            outcome.updates, weights, outcome.deliveries, result.client_squared_norms, strict=True
+        )
+    )  # fmt: skip
+    record = RoundRecord(
+        method=federation.method,
+        round=index,
+        clock_seconds=engine.now(),
+        round_seconds=outcome.round_seconds,
+        participants=people,
+        upload_bits=8 * sum(p.upload_bytes for p in people),
+        download_bits=8 * sum(p.download_bytes for p in people),
+        train_loss=float(np.mean([p.train_loss for p in people])) if people else None,
+        lora_squared_norm=result.squared_norms[0],
+        head_squared_norm=result.squared_norms[1],
+    )
+    return record, ServerState(index + 1, adapter, optimizer, plan)
