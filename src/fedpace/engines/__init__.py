@@ -1,1 +1,4 @@
-"""engines."""
+"""Where rounds happen. An engine receives the trainer as a callable and never imports torch.
+
+Imports `fedpace.core`, `fedpace.wireless` and `fedpace.federation`.
+"""

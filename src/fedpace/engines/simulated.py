@@ -1,0 +1,124 @@
+"""Clients in this process, on a virtual clock: real training, computed seconds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpace.core.adapter import AdapterLayout
+from fedpace.core.messages import ClientTask
+from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.rng import rng_for
+from fedpace.engines.clock import VirtualClock
+from fedpace.engines.codec import decode, encode, encoded_bytes
+from fedpace.federation.engine import Delivery, RoundOutcome, Train
+from fedpace.wireless.bandwidth import allocate_bandwidth
+from fedpace.wireless.channel import faded, fading_gains
+from fedpace.wireless.latency import start_seconds
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """What the virtual clock charges for."""
+
+    clients: Clients
+    system: System
+    allocation: Literal["equal-finish", "equal-share"] = "equal-finish"
+    fading: bool = False
+    """Rayleigh block fading, drawn anew each round."""
+
+
+class SimulatedEngine:
+    """An `Engine` whose clients train in this process while a virtual clock counts the seconds.
+
+    Every update is encoded and decoded as on a real link, so the bytes charged are the bytes of
+    the message and the server aggregates what was sent.
+    """
+
+    def __init__(
+        self,
+        train: Train,
+        network: Network,
+        layout: AdapterLayout,
+        *,
+        seed: int,
+        now: float = 0.0,
+    ) -> None:
+        """Prepare an engine.
+
+        Args:
+            train: trains the participants of a round together.
+            network: devices, links and the rule that divides the band.
+            layout: of the adapter.
+            seed: the run's seed; fading and availability are drawn from its streams.
+            now: where the clock stands, s; a resumed run starts where it was cut off.
+        """
+        self._train, self._network, self._layout, self._seed = train, network, layout, seed
+        self._clock = VirtualClock(now)
+
+    def now(self) -> float:
+        """Simulated seconds since the run began."""
+        return self._clock.now
+
+    def run_round(self, round_index: int, tasks: Sequence[ClientTask]) -> RoundOutcome:
+        """Train those who answer, send their updates, and move the clock to the round's end."""
+        clients, system = self._network.clients, self._network.system
+        answers = rng_for(self._seed, "availability", round_index).random(len(clients))
+        tasks = [t for t in tasks if answers[t.client] < clients.availability[t.client]]
+        began = self._clock.now
+        if not tasks:
+            self._advance([], system.overhead_seconds)
+            return RoundOutcome([], [], self._clock.now - began)
+
+        trained = self._train(tasks)
+        messages = [encode(update.delta, self._layout) for update in trained]
+        updates = [
+            replace(update, delta=decode(message, self._layout, len(update.components)))
+            for update, message in zip(trained, messages, strict=True)
+        ]
+        who = np.array([t.client for t in tasks])
+        ranks = np.array([t.sketch_rank for t in tasks])
+        every_rank = np.ones(len(clients))
+        every_rank[who] = ranks
+        start = start_seconds(clients, system, every_rank)[who]
+        upload_bytes = [len(message) for message in messages]
+        # A scaled client needs its own components alone, a residual one the whole adapter.
+        needed = ranks if system.sketch == "scaled" else np.full(len(tasks), self._layout.rank)
+        if self._network.fading:
+            clients = faded(clients, fading_gains(self._seed, round_index, len(clients)))
+        share = allocate_bandwidth(
+            start,
+            8.0 * np.array(upload_bytes),
+            system.bandwidth_hz,
+            spectral_efficiency=_of(clients.spectral_efficiency, who),
+            snr_hz=_of(clients.snr_hz, who),
+            max_bandwidth_hz=clients.max_bandwidth_hz[who],
+            rule=self._network.allocation,
+        )
+        self._advance(share.finish_seconds.tolist(), system.overhead_seconds)
+        deliveries = [
+            Delivery(
+                download_bytes=encoded_bytes(self._layout, int(needed[i])),
+                upload_bytes=upload_bytes[i],
+                start_seconds=float(start[i]),
+                upload_seconds=float(share.finish_seconds[i] - start[i]),
+                bandwidth_hz=float(share.bandwidth_hz[i]),
+            )
+            for i in range(len(tasks))
+        ]
+        return RoundOutcome(updates, deliveries, self._clock.now - began)
+
+    def _advance(self, finish_seconds: Sequence[float], overhead_seconds: float) -> None:
+        """Let every upload arrive, then the server's overhead pass."""
+        for client, seconds in enumerate(finish_seconds):
+            self._clock.schedule(seconds, ("arrived", client))
+        while len(self._clock):
+            self._clock.next_event()
+        self._clock.schedule(overhead_seconds, "overhead")
+        self._clock.next_event()
+
+
+def _of(column: Floats | None, who: NDArray[np.int64]) -> Floats | None:
+    return None if column is None else column[who]

@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from federation.toy import LAYOUT, random_adapter
+from fedpace.core.adapter import AdapterLayout, take_components
+from fedpace.core.errors import RunError
+from fedpace.engines.codec import decode, encode, encoded_bytes
+
+
+@pytest.mark.parametrize("components", [[0], [1, 3], [0, 1, 2, 3]])
+def test_what_is_encoded_comes_back_to_the_bit(components):
+    values = take_components(random_adapter(0), LAYOUT, np.array(components))
+    data = encode(values, LAYOUT)
+    back = decode(data, LAYOUT, len(components))
+    assert back.keys() == values.keys()
+    for name in values:
+        assert np.array_equal(back[name], values[name])
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_the_predicted_size_is_the_size_of_a_real_message(rank):
+    values = take_components(random_adapter(0), LAYOUT, np.arange(rank))
+    assert encoded_bytes(LAYOUT, rank) == len(encode(values, LAYOUT))
+
+
+def test_a_message_grows_by_exactly_its_values():
+    big = AdapterLayout(64, tuple(
+        type(t)(t.name, tuple(64 if i == t.rank_axis else s * 50 for i, s in enumerate(t.shape)),
+                t.role)
+        for t in LAYOUT.tensors
+    ))  # fmt: skip
+    grown = encoded_bytes(big, 40) - encoded_bytes(big, 20)
+    assert abs(grown - 20 * 4 * big.values_per_rank) <= 16  # digits of a length in the header
+
+
+def test_a_message_without_head_is_encoded_too():
+    layout = AdapterLayout(4, tuple(t for t in LAYOUT.tensors if t.role != "head"))
+    values = {t.name: random_adapter(0)[t.name] for t in layout.tensors}
+    assert decode(encode(values, layout), layout, 4).keys() == values.keys()
+
+
+def test_a_damaged_message_or_one_of_another_rank_is_refused():
+    data = encode(take_components(random_adapter(0), LAYOUT, np.array([1])), LAYOUT)
+    with pytest.raises(RunError, match="not safetensors"):
+        decode(data[: len(data) // 2], LAYOUT, 1)
+    with pytest.raises(RunError, match="rank 2 needs"):
+        decode(data, LAYOUT, 2)

@@ -1,0 +1,96 @@
+"""The simulated engine against seconds and bytes computed by hand."""
+
+import numpy as np
+import pytest
+
+from federation.toy import LAYOUT, blank, random_adapter, towards
+from fedpace.core.messages import ClientTask
+from fedpace.core.profile import Clients, System
+from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.simulated import Network, SimulatedEngine
+
+
+def system(**changes):
+    return System(**{"bandwidth_hz": 1000.0, "lora_rank": 4, "local_steps": 5, "fixed_bits": 0.0,
+                     "bits_per_rank": 1.0, **changes})  # fmt: skip
+
+
+def clients(**changes):
+    columns = {
+        "data_weight": [1, 1, 1],
+        "step_seconds": [0.1, 0.2, 0.4],
+        "step_seconds_per_rank": [0.0, 0.0, 0.1],
+        "spectral_efficiency": [1.0, 2.0, 4.0],
+    }
+    return Clients.from_columns(**{**columns, **changes})
+
+
+def tasks(who, rank=2, round_index=0):
+    return [ClientTask(n, round_index, blank(), rank, 0) for n in who]
+
+
+def engine(network, now=0.0):
+    return SimulatedEngine(towards(random_adapter(0)), network, LAYOUT, seed=0, now=now)
+
+
+def test_one_client_computes_then_sends_over_the_whole_band():
+    simulated = engine(Network(clients(), system()))
+    outcome = simulated.run_round(0, tasks([2]))
+    bits = 8 * encoded_bytes(LAYOUT, 2)
+    expected = 5 * (0.4 + 0.1 * 2) + bits / (4.0 * 1000)
+    assert outcome.round_seconds == pytest.approx(expected)
+    assert simulated.now() == pytest.approx(expected)
+    assert outcome.deliveries[0].upload_bytes == encoded_bytes(LAYOUT, 2)
+
+
+def test_all_participants_finish_together_within_the_band():
+    outcome = engine(Network(clients(), system())).run_round(0, tasks([0, 1, 2]))
+    finish = [d.start_seconds + d.upload_seconds for d in outcome.deliveries]
+    np.testing.assert_allclose(finish, outcome.round_seconds)
+    assert sum(d.bandwidth_hz for d in outcome.deliveries) == pytest.approx(1000.0)
+
+
+def test_equal_share_is_never_earlier_than_equal_finish():
+    seconds = {
+        rule: engine(Network(clients(), system(), allocation=rule))
+        .run_round(0, tasks([0, 1, 2])).round_seconds
+        for rule in ("equal-finish", "equal-share")
+    }  # fmt: skip
+    assert seconds["equal-share"] > seconds["equal-finish"]
+
+
+def test_an_empty_round_costs_its_overhead_alone():
+    simulated = engine(Network(clients(), system(overhead_seconds=0.25)), now=3.0)
+    assert simulated.run_round(0, []).round_seconds == 0.25
+    assert simulated.now() == 3.25
+
+
+def test_a_client_that_does_not_answer_neither_trains_nor_sends():
+    simulated = engine(Network(clients(availability=[1.0, 1e-9, 1.0]), system()))
+    outcome = simulated.run_round(0, tasks([0, 1, 2]))
+    assert [u.client for u in outcome.updates] == [0, 2]
+
+
+def test_a_scaled_client_downloads_its_components_and_a_residual_one_the_whole_adapter():
+    for sketch, rank in (("scaled", 2), ("residual", 4)):
+        outcome = engine(Network(clients(), system(sketch=sketch))).run_round(0, tasks([0]))
+        assert outcome.deliveries[0].download_bytes == encoded_bytes(LAYOUT, rank)
+
+
+def test_fading_changes_the_round_but_not_with_who_else_joins():
+    network = Network(clients(), system(), fading=True)
+    still = engine(Network(clients(), system())).run_round(0, tasks([1])).round_seconds
+    alone = engine(network).run_round(0, tasks([1]))
+    assert alone.round_seconds != still
+    # Efficiency of client 1 in this round, from the time it took alone and in company.
+    in_company = engine(network).run_round(0, tasks([0, 1])).deliveries[1]
+    rate = [d.upload_bytes / (d.upload_seconds * d.bandwidth_hz)
+            for d in (alone.deliveries[0], in_company)]  # fmt: skip
+    assert rate[0] == pytest.approx(rate[1])
+
+
+def test_shannon_links_are_served_too():
+    shannon = Clients.from_columns(data_weight=[1, 1], step_seconds=[0.1, 0.3], snr_hz=[5e3, 9e3])
+    outcome = engine(Network(shannon, system())).run_round(0, tasks([0, 1]))
+    finish = [d.start_seconds + d.upload_seconds for d in outcome.deliveries]
+    np.testing.assert_allclose(finish, outcome.round_seconds)
