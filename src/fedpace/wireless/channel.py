@@ -4,21 +4,17 @@ A link is described in one of two ways. Constant spectral efficiency e (bit/s/Hz
 e b. Shannon with a fixed transmit power: b log2(1 + snr_hz / b), where snr_hz = P g / N0 is the
 signal power over the noise density, in Hz; more bandwidth then dilutes the power, and the rate
 stays below snr_hz / ln 2. Decibels appear only in `path_loss_db` and `received_snr_hz`, the door.
-
-The closed form of Shannon's inverse is the Lambert W function, b = snr_hz / (y - 1) with
-y = -W_{-1}(-u e^{-u}) / u and u = rate ln 2 / snr_hz. It loses its digits near the limit u = 1 and
-is slow, so `bandwidth_for_rate` solves the same equation in t = ln y, where Newton's method needs
-four steps.
 """
 
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats
 from fedpace.core.rng import rng_for
+from fedpace.wireless.shannon import solve_shannon
 
 __all__ = [
     "GAIN_FLOOR",
@@ -37,8 +33,6 @@ GAIN_FLOOR = 0.01
 """Least power gain of a fading block, -20 dB: below it a real scheduler would wait."""
 
 _LN2 = float(np.log(2.0))
-_LN2_HIGH = float(np.float32(_LN2))
-_LN2_LOW = (_LN2 - _LN2_HIGH) + 2.3190468138462996e-17  # the last term: ln 2 beyond 53 bits
 
 
 def rate_bps(
@@ -79,9 +73,7 @@ def bandwidth_for_rate(
 ) -> Floats:
     r"""Bandwidth that gives a rate: the inverse of `rate_bps`.
 
-    With t = ln(1 + snr_hz / b) Shannon's formula reads (e^t - 1) / t = snr_hz / (rate ln 2). The
-    logarithm of the left side is increasing, convex and nearly straight in t, so Newton's method
-    on it converges from any start.
+    Relative error below 1e-13 from 1e-12 of the limit to 1e-12 from it; see `shannon`.
 
     Args:
         rate_bps: >= 0, bit/s; any shape, broadcast against the link.
@@ -100,7 +92,7 @@ def bandwidth_for_rate(
     if _is_constant(spectral_efficiency, snr_hz):
         return rate / np.asarray(spectral_efficiency, dtype=np.float64)
     snr = np.asarray(snr_hz, dtype=np.float64)
-    log_snr, _, inside = _solve_shannon(rate, snr)
+    log_snr, _, inside = solve_shannon(rate, snr)
     bandwidth = snr * (np.exp(-log_snr) / -np.expm1(-log_snr))  # snr / (e^t - 1), no overflow
     return np.where(inside, bandwidth, np.where(rate > 0, np.inf, 0.0))
 
@@ -126,7 +118,7 @@ def bandwidth_slope(
     if _is_constant(spectral_efficiency, snr_hz):
         slope = 1.0 / np.asarray(spectral_efficiency, dtype=np.float64)
         return np.broadcast_to(slope, np.broadcast_shapes(rate.shape, slope.shape)).copy()
-    log_snr, gap, inside = _solve_shannon(rate, np.asarray(snr_hz, dtype=np.float64))
+    log_snr, gap, inside = solve_shannon(rate, np.asarray(snr_hz, dtype=np.float64))
     x = np.expm1(np.minimum(log_snr, 1.0))
     # Both are ln(1+x) - x/(1+x); each keeps its digits where the other cancels.
     nats = np.where(log_snr < 1, x * (x / (1 + x) - gap), log_snr + np.expm1(-log_snr))
@@ -278,35 +270,3 @@ def _is_constant(efficiency: ArrayLike | None, snr_hz: ArrayLike | None) -> bool
         found = "neither" if snr_hz is None else "both"
         raise InputError(f"a link needs spectral_efficiency or snr_hz, one of them; got {found}")
     return efficiency is not None
-
-
-def _solve_shannon(rate: Floats, snr: Floats) -> tuple[Floats, Floats, NDArray[np.bool_]]:
-    """Return t = ln(1 + snr/b), the gap 1 - rate ln2 / snr, and where 0 < rate < snr / ln2."""
-    rate, snr = np.broadcast_arrays(rate, snr)
-    limit = snr / _LN2
-    inside = (rate > 0) & (rate < limit)
-    r, s = np.where(inside, rate, 1.0), np.where(inside, snr, 2.0)
-    # Near the limit the two sides cancel: the product rate * ln2 is kept in two parts, so that
-    # the gap is as exact as its inputs.
-    high = r.astype(np.float32).astype(np.float64)
-    gap = ((s - high * _LN2_HIGH) - (r - high) * _LN2_HIGH - r * _LN2_LOW) / s
-    inside &= gap > 0
-    gap = np.where(gap > 0, gap, 0.5)
-    target = np.where(gap < 0.5, -np.log1p(-np.minimum(gap, 0.5)), -np.log(r * (_LN2 / s)))
-    t = target + np.log1p(target)
-    for _ in range(4):
-        value, slope = _log_exprel(t)
-        t = t - (value - target) / slope
-    return t, gap, inside
-
-
-def _log_exprel(t: Floats) -> tuple[Floats, Floats]:
-    """ln((e^t - 1) / t) and its derivative, for t > 0."""
-    h = t * t
-    near = t < 0.06
-    safe = np.where(near, 1.0, t)
-    # Small t: ln(sinh(t/2) / (t/2)) by its series, or the digits of t/2 drown in those of 1.
-    even = h / 24 - h * h / 2880 + h * h * h / 181440
-    value = np.where(near, t / 2 + even, safe + np.log(-np.expm1(-safe) / safe))
-    slope = np.where(near, 0.5 + t / 12 - t * h / 720, -1 / np.expm1(-safe) - 1 / safe)
-    return value, slope
