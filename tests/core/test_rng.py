@@ -10,8 +10,9 @@ def test_keys_of_different_length_do_not_collide_as_list_seeds_do():
 
 
 def test_every_stream_seed_and_key_is_its_own():
-    draws = {rng_for(s, stream, *key).random()
-             for s in (0, 1, 2**32) for stream in STREAMS for key in ((), (0,), (1,), (0, 1))}  # fmt: skip
+    keys = ((), (0,), (1,), (0, 1))
+    seeds = (0, 1, 2**32)
+    draws = {rng_for(s, name, *key).random() for s in seeds for name in STREAMS for key in keys}
     assert len(draws) == 3 * len(STREAMS) * 4
 
 

@@ -128,7 +128,9 @@ class Clients:
         unique, first = np.unique(ids, return_index=True)
         if len(unique) != count:
             repeated = ids[np.setdiff1d(np.arange(count), first)[0]]
-            raise InputError(f"client_id {repeated!r} appears twice; give every client its own")
+            raise InputError(
+                f"client_id {str(repeated)!r} appears twice; give every client its own"
+            )
         values["data_weight"] = values["data_weight"] / values["data_weight"].sum()
         for array in (ids, *values.values()):
             if array is not None:
