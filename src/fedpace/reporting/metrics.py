@@ -1,0 +1,231 @@
+"""Numbers of a run, computed from its round records: time to target, traffic, who took part.
+
+Every function takes the records of one method, in order (`fedpace.core.record.records_of`), and
+where a plan is needed the plans in force: `(first round, plan)`, the first from round 0.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpace.core.errors import InputError
+from fedpace.core.plan import Plan
+from fedpace.core.profile import Floats
+from fedpace.core.record import RoundRecord
+from fedpace.core.target import Target
+
+Plans = Sequence[tuple[int, Plan]]
+"""Plans with the round from which each was in force, ascending; the first from round 0."""
+
+
+def first_reaching(records: Sequence[RoundRecord], target: Target) -> RoundRecord | None:
+    """Return the first round whose evaluation reaches the target, or None.
+
+    Nothing is interpolated: between two evaluations the target counts as not reached.
+    """
+    for record in records:
+        if record.evaluation is not None and target.reached(record.evaluation):
+            return record
+    return None
+
+
+def time_to_target(records: Sequence[RoundRecord], target: Target) -> float | None:
+    """Seconds from the start of the run to the end of the first round that reaches the target.
+
+    Args:
+        records: of one method.
+        target: on the evaluations.
+
+    Returns:
+        Seconds, or None if no evaluation reaches it.
+    """
+    record = first_reaching(records, target)
+    return None if record is None else record.clock_seconds
+
+
+def curve(
+    records: Sequence[RoundRecord], metric: str, initial: Mapping[str, float] | None = None
+) -> tuple[Floats, Floats]:
+    """Return a held-out metric against the clock.
+
+    Args:
+        records: of one method; rounds without this metric are passed over.
+        metric: "loss" or "accuracy".
+        initial: the evaluation before the first round, at 0 s.
+
+    Returns:
+        Clock, s, and the metric, both of shape (number of evaluations,).
+    """
+    points = [(0.0, float(initial[metric]))] if initial and metric in initial else []
+    points += [
+        (record.clock_seconds, float(record.evaluation[metric]))
+        for record in records
+        if record.evaluation is not None and metric in record.evaluation
+    ]
+    table = np.array(points, dtype=np.float64).reshape(-1, 2)
+    return table[:, 0], table[:, 1]
+
+
+def traffic_bits(records: Sequence[RoundRecord]) -> tuple[int, int]:
+    """Return the bits that all participants sent and received, (upload, download)."""
+    return sum(r.upload_bits for r in records), sum(r.download_bits for r in records)
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSplit:
+    """Where the clock's seconds went; the four parts sum to the clock."""
+
+    compute_seconds: float
+    """Download and local steps: until the participant starts to send."""
+    upload_seconds: float
+    waiting_seconds: float
+    """For the last participant of the round to finish."""
+    overhead_seconds: float
+    """The rest: fixed overhead, empty rounds, whatever passes between rounds."""
+
+
+def time_split(records: Sequence[RoundRecord]) -> TimeSplit:
+    """Split the clock into compute, upload, waiting and overhead, as the mean participant sees it.
+
+    A round in which participant i starts to send after c_i and sends for u_i seconds splits into
+    mean c_i, mean u_i, and max(c_i + u_i) - mean(c_i + u_i), which is 0 where all finish together;
+    what the clock shows beyond that is overhead. Computing and sending of different clients
+    overlap, so this says where a participant's time goes, not what the channel was doing.
+
+    Args:
+        records: of one method, from its first round on.
+
+    Returns:
+        The parts, s; their sum is the clock of the last record.
+    """
+    compute = upload = waiting = 0.0
+    for record in records:
+        if not record.participants:
+            continue
+        start = np.array([p.start_seconds for p in record.participants])
+        send = np.array([p.upload_seconds for p in record.participants])
+        compute += float(start.mean())
+        upload += float(send.mean())
+        waiting += float((start + send).max() - (start + send).mean())
+    clock = records[-1].clock_seconds if records else 0.0
+    return TimeSplit(compute, upload, waiting, clock - compute - upload - waiting)
+
+
+def participation_counts(records: Sequence[RoundRecord], clients: int) -> NDArray[np.int64]:
+    """Return in how many rounds each client took part, shape (clients,)."""
+    counts = np.zeros(clients, dtype=np.int64)
+    for record in records:
+        counts[np.unique([p.client for p in record.participants]).astype(np.int64)] += 1
+    return counts
+
+
+def expected_participation(plans: Plans, rounds: int, availability: Floats) -> Floats:
+    """Return the rounds each client was to take part in: q_n times its availability, summed.
+
+    Args:
+        plans: in force.
+        rounds: how many rounds were run.
+        availability: probability that an invited client answers, shape (N,).
+
+    Returns:
+        Shape (N,), rounds.
+    """
+    chance = np.zeros(len(availability))
+    for (_, plan), length in zip(plans, rounds_in_force(plans, rounds), strict=True):
+        chance += length * plan.participation_probability()
+    return chance * availability
+
+
+def predicted_seconds(plans: Plans, rounds: int) -> float | None:
+    """Return the predicted duration of the rounds, s: the mean round of each plan in force.
+
+    None if a plan predicts no round time.
+    """
+    total = 0.0
+    for (_, plan), length in zip(plans, rounds_in_force(plans, rounds), strict=True):
+        if length and plan.round_seconds is None:
+            return None
+        total += length * plan.round_seconds.mean if plan.round_seconds is not None else 0.0
+    return total
+
+
+def rounds_in_force(plans: Plans, rounds: int) -> list[int]:
+    """Return how many of the first `rounds` rounds each plan was in force."""
+    begin = [min(first, rounds) for first, _ in plans]
+    return [after - at for at, after in zip(begin, [*begin[1:], rounds], strict=True)]
+
+
+def summarise(
+    records: Sequence[RoundRecord],
+    plans: Plans,
+    target: Target | None,
+    initial: Mapping[str, float] | None = None,
+) -> dict[str, float | str | None]:
+    """Make a method's entry of summary.json.
+
+    Args:
+        records: of one method, at least one.
+        plans: in force.
+        target: when the clock is read; None if the run had none.
+        initial: the evaluation before the first round.
+
+    Returns:
+        JSON types; null where a number is not known. `predicted_seconds` is the predicted duration
+        of the rounds that were run, to be held against `clock_seconds`.
+
+    Raises:
+        InputError: no record.
+    """
+    if not records:
+        raise InputError("the method has no rounds to summarise; run at least one")
+    last, rounds = records[-1], len(records)
+    reached = None if target is None else first_reaching(records, target)
+    upload, download = traffic_bits(records)
+    evaluations = [r.evaluation for r in records if r.evaluation is not None]
+    final = evaluations[-1] if evaluations else {}
+    predicted = predicted_seconds(plans, rounds)
+    entry: dict[str, float | str | None] = {
+        "planner": plans[0][1].planner,
+        "verdict": plans[0][1].verdict,
+        "time_to_target_seconds": None if reached is None else reached.clock_seconds,
+        "rounds_to_target": None if reached is None else reached.round + 1,
+        "rounds": rounds,
+        "clock_seconds": last.clock_seconds,
+        "final_loss": _known(final.get("loss")),
+        "initial_loss": _known((initial or {}).get("loss")),
+        "upload_bits": upload,
+        "download_bits": download,
+        "mean_participants": float(np.mean([len(r.participants) for r in records])),
+        "mean_round_seconds": float(np.mean([r.round_seconds for r in records])),
+        "predicted_round_seconds": None if predicted is None else predicted / rounds,
+        "predicted_seconds": predicted,
+    }
+    if "accuracy" in final or (target is not None and target.metric == "accuracy"):
+        entry["final_accuracy"] = _known(final.get("accuracy"))
+        entry["initial_accuracy"] = _known((initial or {}).get("accuracy"))
+    return entry
+
+
+def speedups(seconds: Mapping[str, float | None]) -> dict[str, float | None]:
+    """Return each method's time over the first method's: above 1, the first one is faster.
+
+    Args:
+        seconds: time to target by method, None if not reached; the first is the reference.
+
+    Example:
+        >>> speedups({"adaptive": 100.0, "uniform": 190.0, "full": None})
+        {'adaptive': 1.0, 'uniform': 1.9, 'full': None}
+    """
+    reference = next(iter(seconds.values()), None)
+    return {
+        name: value / reference if value is not None and reference else None
+        for name, value in seconds.items()
+    }
+
+
+def _known(value: float | None) -> float | None:
+    """JSON has no NaN."""
+    return None if value is None or not math.isfinite(value) else float(value)

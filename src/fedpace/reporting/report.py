@@ -1,0 +1,204 @@
+"""A run folder in, one self-contained HTML page out: no script, nothing loaded from anywhere."""
+
+import re
+import shlex
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpace.core.errors import MissingExtraError
+from fedpace.core.plan import RoundSeconds
+from fedpace.reporting import plots
+from fedpace.reporting.headline import headline
+from fedpace.reporting.metrics import (
+    TimeSplit,
+    curve,
+    expected_participation,
+    participation_counts,
+    time_split,
+)
+from fedpace.reporting.run_folder import Run, read_run
+from fedpace.reporting.style import PALETTE
+from fedpace.reporting.svg import inline_svg
+from fedpace.reporting.tables import prediction_rows, summary_rows
+from fedpace.reporting.units import seconds_text, target_text
+
+_CLIENT_ROWS = 100
+"""Clients listed in the page; all of them are in clients.csv and plan.json."""
+
+_UNIT = re.compile(r"(?<=\d) (?=(?:d|h|min|s)\b)|(?<=min|. [dh]) (?=\d)")
+"""Where a line of the headline must not break: inside a duration."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Figure:
+    svg: Any
+    title: str
+    caption: str
+
+
+def write_report(folder: Path) -> Path:
+    """Write report.html into a run folder; the same folder gives the same page.
+
+    Args:
+        folder: as `fedpace run` writes it.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        InputError: not a complete run folder.
+        MissingExtraError: matplotlib or jinja2 is not installed.
+    """
+    try:
+        from jinja2 import Environment, StrictUndefined
+        from markupsafe import Markup
+    except ImportError:
+        raise MissingExtraError("jinja2", "plots") from None
+    run = read_run(folder)
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    template = files("fedpace.reporting").joinpath("report.html.j2").read_text("utf-8")
+    methods = list(run.summary["methods"])
+    page = environment.from_string(template).render(
+        headline=_UNIT.sub("\u00a0", headline(run.summary, run.target, run.records)),
+        methods=methods,
+        client_count=len(run.clients),
+        target=target_text(run.summary["target"]),
+        clock=run.summary.get("clock", "virtual"),
+        notes=run.notes,
+        summary=summary_rows(run.summary),
+        prediction=prediction_rows(run.summary),
+        figures=[_Figure(Markup(f.svg), f.title, f.caption) for f in _figures(run)],
+        clients=_client_rows(run),
+        clients_shown=min(len(run.clients), _CLIENT_ROWS),
+        experiment=run.experiment,
+        environment=run.summary["environment"],
+        command=shlex.join(
+            ["fedpace", "run", "experiment.toml", *(w for n in methods for w in ("--method", n))]
+        ),
+        palette=PALETTE,
+    )
+    path = folder / "report.html"
+    path.write_text(page, "utf-8")
+    return path
+
+
+def _figures(run: Run) -> Iterator[_Figure]:
+    metric = _metric(run)
+    reached = {n: e["time_to_target_seconds"] for n, e in run.summary["methods"].items()}
+    curves = {}
+    for name, records in run.records.items():
+        initial = run.summary["methods"][name].get(f"initial_{metric}")
+        curves[name] = curve(records, metric, None if initial is None else {metric: initial})
+    made = plots.learning_curves(curves, metric, run.target, reached)
+    title = f"{metric.capitalize()} against wall-clock time"
+    dot = " A dot marks the first evaluation that reached the target." if run.target else ""
+    yield _Figure(
+        inline_svg(made, "curve", title), title, f"Measured on held-out data after a round.{dot}"
+    )
+
+    splits = {}
+    for name, records in run.records.items():
+        end = reached[name]
+        splits[name] = time_split([r for r in records if end is None or r.clock_seconds <= end])
+    title = "Where the time went"
+    until = (
+        "Until the target, or the end of the run where it was not reached."
+        if run.target
+        else "Over the whole run."
+    )
+    shares = "; ".join(f"{name}: {_shares(split)}" for name, split in splits.items())
+    yield _Figure(
+        inline_svg(plots.time_splits(splits), "split", f"{title}. {shares}."), title,
+        f"{until} A round is split as "
+        "its mean participant sees it: compute (download and local steps), upload, waiting for the "
+        "last to finish; overhead is the rest.",
+    )  # fmt: skip
+
+    availability, count = run.clients.availability, len(run.clients)
+    counts = {n: participation_counts(r, count) for n, r in run.records.items()}
+    expected = {
+        n: expected_participation(run.plans[n], len(r), availability)
+        for n, r in run.records.items()
+    }
+    title = "Who took part how often"
+    yield _Figure(
+        inline_svg(plots.participation(counts, expected), "participation", title), title,
+        "Rounds in which each client took part, and the number its plan expects: sampling "
+        "probability times availability, summed over the rounds. Dots scatter about the line "
+        "by chance.",
+    )  # fmt: skip
+
+    title = "Round time, measured and predicted"
+    renewed = " A renewed plan is shown by the mean over its renewals alone."
+    renewed = renewed if any(len(plans) > 1 for plans in run.plans.values()) else ""
+    measured = {n: np.array([x.round_seconds for x in r]) for n, r in run.records.items()}
+    made = plots.round_times(measured, {n: _predicted(run, n) for n in run.records})
+    yield _Figure(
+        inline_svg(made, "rounds", title), title,
+        f"Share of rounds that took no longer than the time below it.{renewed}",
+    )  # fmt: skip
+    for i, name in enumerate(run.plans):
+        yield from _plan_figure(run, name, f"plan-{i}")
+
+
+def _shares(split: TimeSplit) -> str:
+    parts = {part.removesuffix("_seconds"): seconds for part, seconds in asdict(split).items()}
+    total = sum(parts.values()) or 1.0
+    return ", ".join(f"{part} {abs(seconds) / total:.0%}" for part, seconds in parts.items())
+
+
+def _plan_figure(run: Run, name: str, identifier: str) -> Iterator[_Figure]:
+    first, plan = run.plans[name][-1]
+    panels = plots.varying(plan)
+    if not panels:
+        return
+    title = f"Plan of {name} against device and link"
+    same = "" if len(panels) == 2 else " The other quantity is the same for every client."
+    renewed = f" The plan shown is the last of {len(run.plans[name])}, in force from round {first}."
+    yield _Figure(
+        inline_svg(
+            plots.plan_map(run.start_seconds, run.upload_seconds, plan), identifier, title
+        ),
+        title,
+        "One dot a client: the slower its device the further right, the slower its link the "
+        f"higher, both at full rank. Large and bright is much.{same}{renewed if first else ''}",
+    )  # fmt: skip
+
+
+def _metric(run: Run) -> str:
+    if run.target is not None:
+        return run.target.metric
+    entries = run.summary["methods"].values()
+    return "accuracy" if any(e.get("final_accuracy") is not None for e in entries) else "loss"
+
+
+def _predicted(run: Run, name: str) -> RoundSeconds | None:
+    plans, mean = run.plans[name], run.summary["methods"][name]["predicted_round_seconds"]
+    if len(plans) == 1 or mean is None:
+        return plans[0][1].round_seconds
+    return RoundSeconds(mean, np.nan, np.nan)
+
+
+def _client_rows(run: Run) -> tuple[list[str], list[list[str]]]:
+    header = ["Client", "Data weight", "Starts to send", "Sends alone"]
+    header += [f"{name}: {what}" for name in run.plans for what in ("q", "k", "rounds")]
+    counts = {n: participation_counts(r, len(run.clients)) for n, r in run.records.items()}
+    rows = []
+    for n in np.argsort(-run.clients.data_weight, kind="stable")[:_CLIENT_ROWS]:
+        row = [
+            str(run.clients.client_id[n]), f"{run.clients.data_weight[n]:.4f}",
+            seconds_text(float(run.start_seconds[n])), seconds_text(float(run.upload_seconds[n])),
+        ]  # fmt: skip
+        for name, plans in run.plans.items():
+            plan = plans[-1][1]
+            q = plan.participation_probability()[n]
+            row += [f"{q:.3g}", str(plan.sketch_rank[n]), str(counts[name][n])]
+        rows.append(row)
+    return header, rows

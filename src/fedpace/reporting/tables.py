@@ -1,0 +1,83 @@
+"""A run's summary as a table, for the terminal and for the page."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from fedpace.reporting.units import bits_text, ratio_text, seconds_text, share_text, target_text
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+
+def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the header and one row a method, as text.
+
+    Args:
+        summary: summary.json. Columns that no method has are left out.
+    """
+    methods = summary["methods"]
+    first = next(iter(methods))
+    header, columns = ["Method"], [list(methods)]
+    if summary["target"] is not None:
+        header += [f"Time to {target_text(summary['target'])}", "Rounds to it"]
+        columns += [
+            [
+                "not reached" if e["rounds_to_target"] is None
+                else seconds_text(e["time_to_target_seconds"])
+                for e in methods.values()
+            ],
+            [_count(e["rounds_to_target"]) for e in methods.values()],
+        ]  # fmt: skip
+        if len(methods) > 1:
+            header.append(f"Time vs {first}")
+            columns.append([ratio_text(summary["speedup"].get(name)) for name in methods])
+    header += ["Rounds run", "Clock", "Upload"]
+    columns += [
+        [_count(e["rounds"]) for e in methods.values()],
+        [seconds_text(e["clock_seconds"]) for e in methods.values()],
+        [bits_text(e["upload_bits"]) for e in methods.values()],
+    ]
+    for metric in ("accuracy", "loss"):
+        values = [e.get(f"final_{metric}") for e in methods.values()]
+        if any(value is not None for value in values):
+            header.append(f"Final {metric}")
+            columns.append([share_text(value) for value in values])
+    return header, [list(row) for row in zip(*columns, strict=True)]
+
+
+def prediction_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return predicted against measured seconds, header and one row a method, as text."""
+    header = ["Method", "Round, predicted", "Round, measured", "Measured over predicted"]
+    header += ["All rounds, predicted", "All rounds, measured", "Planner's verdict"]
+    rows = []
+    for name, entry in summary["methods"].items():
+        predicted, measured = entry["predicted_round_seconds"], entry["mean_round_seconds"]
+        rows.append([
+            name, seconds_text(predicted), seconds_text(measured),
+            f"{measured / predicted:.2f}" if predicted else "–",
+            seconds_text(entry["predicted_seconds"]), seconds_text(entry["clock_seconds"]),
+            f"{entry['planner']}: {entry['verdict']}",
+        ])  # fmt: skip
+    return header, rows
+
+
+def summary_table(summary: Mapping[str, Any]) -> "Table":
+    """Return a run's summary as a table for the terminal.
+
+    Args:
+        summary: summary.json.
+    """
+    from rich.table import Table
+    from rich.text import Text
+
+    header, rows = summary_rows(summary)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column, name in enumerate(header):
+        table.add_column(Text(name), justify="right" if column else "left")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}".replace(",", " ")
