@@ -3,8 +3,9 @@ import pytest
 from scipy import optimize
 
 from fedpace.core.errors import InputError
+from fedpace.wireless import bandwidth
 from fedpace.wireless.bandwidth import allocate_bandwidth
-from fedpace.wireless.channel import rate_bps
+from fedpace.wireless.channel import bandwidth_for_rate, rate_bps
 
 KINDS = ["spectral_efficiency", "snr_hz"]
 BAND = 5e6
@@ -21,9 +22,9 @@ def draw(count, kind, seed=0):
     return start, bits, {kind: link[kind]}
 
 
-def finish(start, bits, bandwidth, link):
+def finish(start, bits, b, link):
     with np.errstate(divide="ignore"):
-        return start + bits / rate_bps(bandwidth, **link)
+        return start + bits / rate_bps(b, **link)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -193,9 +194,11 @@ def test_who_has_nothing_to_send_gets_no_band():
     np.testing.assert_allclose(allocation.finish_seconds, [5, 5])
 
 
-def test_a_hopeless_shannon_link_takes_nearly_all_the_band_without_a_warning():
-    allocation = allocate_bandwidth([0, 0], [10, 10], BAND, snr_hz=[1e6, 1e-3])
-    np.testing.assert_allclose(allocation.round_seconds, 10 * np.log(2) / 1e-3, rtol=1e-6)
+def test_a_hopeless_shannon_link_sets_the_time_by_its_limit_without_a_warning():
+    allocation = allocate_bandwidth(
+        [0, 0], [10, 10], BAND, snr_hz=[1e-12, 1e-12], max_bandwidth_hz=[10, np.inf]
+    )
+    np.testing.assert_allclose(allocation.round_seconds, 10 * np.log(2) / 1e-12, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -205,6 +208,22 @@ def test_large_rounds_are_solved_as_exactly_as_small_ones(count, kind):
     allocation = allocate_bandwidth(start, bits, BAND, **link)
     np.testing.assert_allclose(allocation.bandwidth_hz.sum(), BAND, rtol=1e-12)
     np.testing.assert_allclose(allocation.finish_seconds, allocation.round_seconds, rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_newton_needs_few_steps(kind, monkeypatch):
+    calls = []
+
+    def counted(*args, **link):
+        calls.append(1)
+        return bandwidth_for_rate(*args, **link)
+
+    monkeypatch.setattr(bandwidth, "bandwidth_for_rate", counted)
+    for seed in range(20):
+        start, bits, link = draw(50, kind, seed)
+        calls.clear()
+        allocate_bandwidth(start, bits, BAND, **link)
+        assert len(calls) <= 8
 
 
 @pytest.mark.parametrize(

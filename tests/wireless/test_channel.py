@@ -28,7 +28,7 @@ def population(**link):
     return Clients.from_columns(data_weight=np.ones(count), step_seconds=np.ones(count), **link)
 
 
-def exact_bandwidth(rate, snr):
+def exact_bandwidth_and_slope(rate, snr):
     """Bisection on b log2(1 + snr/b) = rate in 60 digits; exact for the two doubles given."""
     with localcontext() as context:
         context.prec = 60
@@ -40,7 +40,8 @@ def exact_bandwidth(rate, snr):
                 low = middle
             else:
                 high = middle
-        return float(low)
+        x = snr / low
+        return float(low), float(ln2 / ((1 + x).ln() - x / (1 + x)))
 
 
 def test_rate_of_the_textbook_links():
@@ -48,11 +49,12 @@ def test_rate_of_the_textbook_links():
     np.testing.assert_allclose(rate_bps(1e6, snr_hz=[1e6, 3e6, 15e6]), [1e6, 2e6, 4e6])
 
 
-def test_shannon_bandwidth_agrees_with_sixty_digit_arithmetic_up_to_the_limit():
+def test_shannon_bandwidth_and_slope_agree_with_sixty_digit_arithmetic_up_to_the_limit():
     part = np.concatenate([np.logspace(-6, -0.3, 9), 1 - np.logspace(-6, -0.5, 9), [1 - 1e-9]])
     rate = part * LIMIT
-    expected = [exact_bandwidth(r, SNR) for r in rate]
-    np.testing.assert_allclose(bandwidth_for_rate(rate, snr_hz=SNR), expected, rtol=1e-13)
+    bandwidth, slope = np.transpose([exact_bandwidth_and_slope(r, SNR) for r in rate])
+    np.testing.assert_allclose(bandwidth_for_rate(rate, snr_hz=SNR), bandwidth, rtol=1e-13)
+    np.testing.assert_allclose(bandwidth_slope(rate, snr_hz=SNR), slope, rtol=1e-13)
 
 
 def test_shannon_bandwidth_agrees_with_the_lambert_w_function():
@@ -86,6 +88,14 @@ def test_no_bandwidth_reaches_the_shannon_limit():
     assert np.all(np.isinf(bandwidth[2:]))
     assert np.all(np.isinf(bandwidth_slope(rates, snr_hz=SNR)[2:]))
     np.testing.assert_allclose(rate_bps([0.0, np.inf], snr_hz=SNR), [0, LIMIT])
+
+
+def test_a_few_digits_from_the_limit_the_bandwidth_grows_or_is_infinite():
+    for snr in (SNR, 1.1, 7e9):
+        rate = snr / np.log(2) * (1 + np.arange(-20, 5) * np.finfo(float).eps / 2)
+        bandwidth = bandwidth_for_rate(rate, snr_hz=snr)
+        assert np.all(bandwidth[1:] >= bandwidth[:-1])
+        assert bandwidth[0] > 1e13 * snr and bandwidth[-1] == np.inf
 
 
 def test_extreme_rates_warn_of_nothing():

@@ -73,7 +73,7 @@ def bandwidth_for_rate(
 ) -> Floats:
     r"""Bandwidth that gives a rate: the inverse of `rate_bps`.
 
-    Relative error below 1e-13 from 1e-12 of the limit to 1e-12 from it; see `shannon`.
+    Relative error below 1e-13 for rates from 1e-6 to 1 - 1e-9 of the limit; see `shannon`.
 
     Args:
         rate_bps: >= 0, bit/s; any shape, broadcast against the link.

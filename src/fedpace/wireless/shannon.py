@@ -41,8 +41,6 @@ def solve_shannon(rate: Floats, snr: Floats) -> tuple[Floats, Floats, NDArray[np
     # the gap is as exact as its inputs.
     high = r.astype(np.float32).astype(np.float64)
     gap = ((s - high * _LN2_HIGH) - (r - high) * _LN2_HIGH - r * _LN2_LOW) / s
-    inside &= gap > 0
-    gap = np.where(gap > 0, gap, 0.5)
     target = np.where(gap < 0.5, -np.log1p(-np.minimum(gap, 0.5)), -np.log(r * (_LN2 / s)))
     t = target + np.log1p(target)
     for _ in range(4):
