@@ -196,9 +196,9 @@ def test_who_has_nothing_to_send_gets_no_band():
 
 def test_a_hopeless_shannon_link_sets_the_time_by_its_limit_without_a_warning():
     allocation = allocate_bandwidth(
-        [0, 0], [10, 10], BAND, snr_hz=[1e-12, 1e-12], max_bandwidth_hz=[10, np.inf]
+        [0, 0], [10, 10], BAND, snr_hz=[1e-15, 1e-15], max_bandwidth_hz=[10, np.inf]
     )
-    np.testing.assert_allclose(allocation.round_seconds, 10 * np.log(2) / 1e-12, rtol=1e-6)
+    np.testing.assert_allclose(allocation.round_seconds, 10 * np.log(2) / 1e-15, rtol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
