@@ -69,8 +69,8 @@ class LoraSection(_Section):
     """r, rank of the global adapter."""
     alpha: Positive = 16.0
     """The adapter is multiplied by alpha / rank."""
-    target_modules: list[str] | Literal["default", "all-linear"] = "default"
-    """Modules to adapt; "default" is PEFT's choice for the architecture."""
+    target_modules: list[str] | None = None
+    """Modules to adapt, by name or its end; without it PEFT's choice for the architecture."""
     sketch: Literal["scaled", "residual"] = "residual"
     """"scaled": the client sees B S A (the paper). "residual": the whole adapter, trains k of r."""
 
@@ -156,10 +156,10 @@ class OutputSection(_Section):
 class PayloadSection(_Section):
     """[payload]: message sizes of a scenario without a model (`fedpace plan`)."""
 
-    fixed_bits: NonNegative = 0.0
-    """Bits a client sends whatever its rank."""
-    bits_per_rank: Positive = 1e6
-    """Bits for each rank component."""
+    fixed_bits: NonNegative = 148e3
+    """Bits a client sends whatever its rank; the default is a 12-class head on MiniLM."""
+    bits_per_rank: Positive = 295e3
+    """Bits for each rank component; the default is query and value of MiniLM."""
 
 
 class Experiment(_Section):
@@ -191,16 +191,11 @@ class Experiment(_Section):
         return tomli_w.dumps(_without_none(self.model_dump()))
 
 
-class Scenario(_Section):
-    """What `fedpace plan` reads: the planning part of an experiment, and the message sizes."""
+class Scenario(Experiment):
+    """What `fedpace plan` reads: an experiment, of which only the planning part is used."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
-    data: DataSection = DataSection()
-    lora: LoraSection = LoraSection()
-    training: TrainingSection = TrainingSection()
-    network: NetworkSection = NetworkSection()
-    planner: PlannerSection = PlannerSection()
     payload: PayloadSection = PayloadSection()
+    """Message sizes; where it is absent and [model] is there, they are derived from the model."""
 
 
 def load_experiment(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
@@ -218,7 +213,7 @@ def load_experiment(path: Path | None, overrides: Sequence[str] = ()) -> Experim
         where, table = "embedded default", tomllib.loads(default_experiment())
     else:
         where, table = str(path), read_toml(path)
-        _anchor(table, path.parent)
+        anchor(table, path.parent)
     for override in overrides:
         _set(table, override)
     return parse(Experiment, table, where)
@@ -286,7 +281,7 @@ def _set(table: dict[str, Any], override: str) -> None:
     target[parts[-1]] = value
 
 
-def _anchor(table: dict[str, Any], folder: Path) -> None:
+def anchor(table: dict[str, Any], folder: Path) -> None:
     """Make the relative paths of an experiment file independent of the working folder."""
     for section, key in (("model", "name"), ("data", "name"), ("data", "eval"),
                          ("network", "clients")):  # fmt: skip

@@ -5,17 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedpace.core.adapter import AdapterLayout
 from fedpace.core.messages import ClientTask
-from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.profile import Clients, System
 from fedpace.core.rng import rng_for
 from fedpace.engines.clock import VirtualClock
 from fedpace.engines.codec import decode, encode, encoded_bytes
 from fedpace.federation.engine import Delivery, RoundOutcome, Train
 from fedpace.wireless.bandwidth import allocate_bandwidth
-from fedpace.wireless.channel import faded, fading_gains
+from fedpace.wireless.channel import faded, fading_gains, uplink
 from fedpace.wireless.latency import start_seconds
 
 
@@ -92,8 +91,7 @@ class SimulatedEngine:
             start,
             8.0 * np.array(upload_bytes),
             system.bandwidth_hz,
-            spectral_efficiency=_of(clients.spectral_efficiency, who),
-            snr_hz=_of(clients.snr_hz, who),
+            **uplink(clients, who),
             max_bandwidth_hz=clients.max_bandwidth_hz[who],
             rule=self._network.allocation,
         )
@@ -118,7 +116,3 @@ class SimulatedEngine:
             self._clock.next_event()
         self._clock.schedule(overhead_seconds, "overhead")
         self._clock.next_event()
-
-
-def _of(column: Floats | None, who: NDArray[np.int64]) -> Floats | None:
-    return None if column is None else column[who]

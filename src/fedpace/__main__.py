@@ -1,0 +1,5 @@
+"""``python -m fedpace`` is the command line."""
+
+from fedpace.cli import main
+
+main()

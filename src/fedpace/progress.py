@@ -1,0 +1,49 @@
+"""What a person sees while a run goes on: a bar per method, a line per evaluation."""
+
+from types import TracebackType
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fedpace.core.record import RoundRecord
+from fedpace.reporting.units import seconds_text
+
+
+class RunProgress:
+    """A context manager; give its `show` to `fedpace.run`."""
+
+    def __init__(self, console: Console) -> None:
+        self._bars: dict[str, int] = {}
+        self._progress = Progress(
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("rounds"), TimeElapsedColumn(), console=console, transient=True,
+        )  # fmt: skip
+        self._loading = self._progress.add_task("loading model and data", total=None)
+
+    def __enter__(self) -> "RunProgress":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def show(self, record: RoundRecord, rounds: int) -> None:
+        """Move the method's bar towards `rounds`; print the evaluation, if there is one."""
+        if record.method not in self._bars:
+            self._progress.update(self._loading, visible=False)
+            bar = self._progress.add_task(escape(record.method), total=rounds)
+            self._bars[record.method] = bar
+        self._progress.update(self._bars[record.method], completed=record.round + 1)
+        if record.evaluation is not None:
+            numbers = "  ".join(f"{name} {v:.4f}" for name, v in record.evaluation.items())
+            self._progress.console.print(
+                f"{escape(record.method):<12} round {record.round + 1:>4}  "
+                f"{seconds_text(record.clock_seconds):>12} on the clock  {numbers}",
+                highlight=False,
+            )

@@ -1,0 +1,366 @@
+"""Run an experiment: every method on the same work, one run folder."""
+
+import importlib.metadata
+import platform
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpace.build import Work, build_work, make_plan, planner_of
+from fedpace.config import Experiment, load_experiment
+from fedpace.core.errors import InputError
+from fedpace.core.plan import Plan
+from fedpace.core.record import RoundRecord, records_of
+from fedpace.core.target import Target
+from fedpace.engines.simulated import SimulatedEngine
+from fedpace.federation.rounds import Federation, ServerState, run_round
+from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer
+from fedpace.network import planning_clients
+from fedpace.planning.planner import plan
+from fedpace.planning.renewal import Renewal, RenewalState, renew_every
+from fedpace.reporting.metrics import Plans, speedups, summarise
+from fedpace.run_folder import (
+    Checkpoint,
+    append_record,
+    read_checkpoint,
+    read_records,
+    write_checkpoint,
+    write_json,
+    write_records,
+    write_text,
+)
+from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.clients_file import write_clients
+from fedpace.wireless.latency import start_seconds, upload_bits
+
+Show = Callable[[RoundRecord, int], None]
+"""Called after every round with its record and the number of rounds at most."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunRecord:
+    """What came of a run."""
+
+    folder: Path
+    summary: dict[str, Any]
+    """The content of summary.json."""
+    records: Sequence[RoundRecord]
+    """Every round of every method."""
+
+
+def run(
+    experiment: Experiment,
+    *,
+    out: Path | str | None = None,
+    show: Show = lambda record, rounds: None,
+) -> RunRecord:
+    """Run an experiment on the virtual clock.
+
+    Args:
+        experiment: what to run; `load_experiment` reads one from a file.
+        out: folder to make; by default runs/1, runs/2, ...
+        show: called after every round with its record and the number of rounds at most.
+
+    Returns:
+        The record of the run; the folder holds everything it does.
+
+    Raises:
+        InputError: something in the experiment is wrong; nothing was written.
+    """
+    folder = _free_folder(Path("runs")) if out is None else Path(out)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(
+            f"{folder} exists and is not empty; name another folder with --out, or go on with "
+            f"--resume {folder}"
+        )
+    target = _target(experiment)
+    work = build_work(experiment)
+    plans = {method: make_plan(experiment, work.network, method) for method in experiment.methods}
+    (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
+    write_text(folder / "experiment.toml", experiment.to_toml())
+    write_clients(work.network.clients, folder / "clients.csv")
+    _write_plans(folder, work, {method: [(0, first)] for method, first in plans.items()})
+    write_records(folder, [])
+    return _run_methods(experiment, work, plans, target, folder, show)
+
+
+def resume(folder: Path | str, *, experiment: Experiment | None = None,
+           show: Show = lambda record, rounds: None) -> RunRecord:  # fmt: skip
+    """Go on with a run that was cut off; the result is that of the uninterrupted run.
+
+    Args:
+        folder: the run folder.
+        experiment: refused if it is not the folder's; by default the folder's.
+        show: called after every further round with its record.
+
+    Raises:
+        InputError: not a run folder, or of another experiment, data set or version.
+    """
+    folder = Path(folder)
+    path = folder / "experiment.toml"
+    if not path.exists():
+        raise InputError(f"{folder} has no experiment.toml; it is not a run folder to resume")
+    own = load_experiment(path)
+    if experiment is not None and experiment != own:
+        raise InputError(
+            f"{folder} is of another experiment: {_difference(own, experiment)}; resume without "
+            "an experiment file, or start a new run with --out"
+        )
+    target = _target(own)
+    work = build_work(own)
+    plans = {method: make_plan(own, work.network, method) for method in own.methods}
+    return _run_methods(own, work, plans, target, folder, show)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Progress:
+    """A method in the middle of its run: all of it goes into the checkpoint."""
+
+    state: ServerState
+    clock_seconds: float
+    plans: Plans
+    """Every plan so far with the round from which it was in force."""
+    initial: dict[str, float]
+    """The evaluation before the first round."""
+    renewal: RenewalState
+    finished: bool = False
+
+
+def _run_methods(
+    experiment: Experiment,
+    work: Work,
+    plans: dict[str, Plan],
+    target: Target | None,
+    folder: Path,
+    show: Show,
+) -> RunRecord:
+    records = read_records(folder)
+    in_force: dict[str, Plans] = {method: [(0, first)] for method, first in plans.items()}
+    initial: dict[str, float] | None = None
+    done: dict[str, _Progress] = {}
+    for method in experiment.methods:
+        renewal = _make_renewal(experiment, work, method)
+        progress = _from_checkpoint(folder, method, work)
+        if progress is None:
+            initial = initial or work.evaluate(work.initial_adapter)
+            progress = _begin(experiment, work, plans[method], initial, renewal.state)
+        initial, renewal.state = progress.initial, progress.renewal
+        # What was recorded after the last checkpoint will be recorded again, to the same bits.
+        records = [r for r in records if r.method != method or r.round < progress.state.round_index]
+        write_records(folder, records)
+        rounds = _rounds(experiment, work, method, progress, renewal, target)
+        for record, progress in rounds:
+            records.append(record)
+            append_record(folder, record)
+            every = experiment.output.checkpoint_every
+            if progress.finished or progress.state.round_index % every == 0:
+                _write_progress(folder, method, progress, work)
+            show(record, experiment.training.rounds)
+        done[method] = progress
+        in_force[method] = progress.plans
+        _write_plans(folder, work, in_force)
+        # PEFT's own layout of several adapters: the first at the top, the others beside it.
+        name = "" if method == experiment.methods[0] else method
+        work.save(progress.state.adapter, folder / "adapter" / name)
+    summary = _summary(records, done, target)
+    write_json(folder / "summary.json", summary)
+    return RunRecord(folder, summary, records)
+
+
+def _rounds(
+    experiment: Experiment,
+    work: Work,
+    method: str,
+    progress: _Progress,
+    renewal: Renewal,
+    target: Target | None,
+) -> Iterator[tuple[RoundRecord, _Progress]]:
+    """The loop: a round, its evaluation, the plan for the next."""
+    training, clients = experiment.training, work.network.clients
+    engine = SimulatedEngine(
+        work.train, work.network, work.layout, seed=experiment.seed, now=progress.clock_seconds
+    )
+    federation = Federation(
+        method=method,
+        layout=work.layout,
+        data_weight=clients.data_weight,
+        availability=clients.availability,
+        sketch=experiment.lora.sketch,
+        server_optimizer=_server_optimizer(experiment),
+        seed=experiment.seed,
+    )
+    while not progress.finished:
+        record, state = run_round(engine, federation, progress.state)
+        last = state.round_index == training.rounds
+        reached = False
+        if last or state.round_index % training.eval_every == 0:
+            evaluation = work.evaluate(state.adapter)
+            record = replace(record, evaluation=evaluation)
+            reached = target is not None and target.reached(evaluation)
+        renewed = renewal(record, state.plan)
+        record = replace(record, noise_scale=renewal.noise_record())
+        progress = _Progress(
+            state=replace(state, plan=renewed),
+            clock_seconds=engine.now(),
+            plans=_with(progress.plans, state.round_index, renewed),
+            initial=progress.initial,
+            renewal=renewal.state,
+            finished=last or reached,
+        )
+        yield record, progress
+
+
+def _with(plans: Plans, round_index: int, newest: Plan) -> Plans:
+    """Add a plan that is in force from `round_index` on; a mere change of verdict is none."""
+    _, old = plans[-1]
+    if newest is old:
+        return plans
+    if newest.sampling_probability is old.sampling_probability:
+        return [*plans[:-1], (plans[-1][0], newest)]
+    return [*plans, (round_index, newest)]
+
+
+def _make_renewal(experiment: Experiment, work: Work, method: str) -> Renewal:
+    """Observe every round; plan anew only where the experiment asks for it."""
+    section = experiment.planner
+    replan = partial(
+        plan, planner=planner_of(experiment, method), q_min=section.q_min, quantile=section.quantile
+    )
+    never = experiment.training.rounds + 1
+    return renew_every(
+        replan,
+        planning_clients(work.network),
+        work.network.system,
+        every=section.replan_every or never,
+    )
+
+
+def _server_optimizer(experiment: Experiment) -> ServerOptimizer:
+    training = experiment.training
+    return make_server_optimizer(training.server_optimizer, training.server_learning_rate)
+
+
+def _begin(
+    experiment: Experiment,
+    work: Work,
+    first: Plan,
+    initial: dict[str, float],
+    renewal: RenewalState,
+) -> _Progress:
+    adapter = work.initial_adapter
+    state = ServerState(0, adapter, _server_optimizer(experiment).init(adapter), first)
+    return _Progress(state, 0.0, [(0, first)], initial, renewal)
+
+
+def _write_progress(folder: Path, method: str, progress: _Progress, work: Work) -> None:
+    state = {
+        "version": importlib.metadata.version("fedpace"),
+        "fingerprint": work.fingerprint,
+        "round": progress.state.round_index,
+        "clock_seconds": progress.clock_seconds,
+        "plans": [[first, made.to_json()] for first, made in progress.plans],
+        "initial": progress.initial,
+        "renewal": progress.renewal.to_json(),
+        "finished": progress.finished,
+    }
+    write_checkpoint(
+        folder, method, Checkpoint(progress.state.adapter, progress.state.optimizer, state)
+    )
+
+
+def _from_checkpoint(folder: Path, method: str, work: Work) -> _Progress | None:
+    found = read_checkpoint(folder, method)
+    if found is None:
+        return None
+    state = found.state
+    if state["fingerprint"] != work.fingerprint:
+        raise InputError(
+            f"{folder} was made with other examples or another adapter than are found now (data "
+            "files, Python or model changed); resume where it was started, or start a new run"
+        )
+    plans = [(int(first), Plan.from_json(made)) for first, made in state["plans"]]
+    return _Progress(
+        state=ServerState(state["round"], found.adapter, found.optimizer, plans[-1][1]),
+        clock_seconds=state["clock_seconds"],
+        plans=plans,
+        initial=state["initial"],
+        renewal=RenewalState.from_json(state["renewal"]),
+        finished=state["finished"],
+    )
+
+
+def _write_plans(folder: Path, work: Work, plans: dict[str, Plans]) -> None:
+    clients, system = work.network.clients, work.network.system
+    band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
+    rank = np.full(len(clients), float(system.lora_rank))
+    alone = upload_bits(system, rank) / rate_bps(band, **uplink(clients))
+    write_json(
+        folder / "plan.json",
+        {
+            "methods": {
+                method: made[0][1].to_json()
+                | {"renewals": [{"round": first, "plan": p.to_json()} for first, p in made[1:]]}
+                for method, made in plans.items()
+            },
+            "clients": {
+                "start_seconds": start_seconds(clients, system, rank).tolist(),
+                "upload_seconds": alone.tolist(),
+            },
+        },
+    )
+
+
+def _summary(
+    records: Sequence[RoundRecord],
+    done: dict[str, _Progress],
+    target: Target | None,
+) -> dict[str, Any]:
+    methods = {
+        method: summarise(records_of(records, method), progress.plans, target, progress.initial)
+        for method, progress in done.items()
+    }
+    seconds = {name: entry["time_to_target_seconds"] for name, entry in methods.items()}
+    return {
+        "methods": methods,
+        "speedup": speedups(seconds),  # type: ignore[arg-type]
+        "target": None if target is None else str(target),
+        "environment": _environment(),
+    }
+
+
+def _environment() -> dict[str, str]:
+    packages = ("fedpace", "numpy", "scipy", "torch", "transformers", "peft")
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _target(experiment: Experiment) -> Target | None:
+    text = experiment.training.target
+    return None if text is None else Target.parse(text)
+
+
+def _free_folder(parent: Path) -> Path:
+    number = 1
+    while (parent / str(number)).exists():
+        number += 1
+    return parent / str(number)
+
+
+def _difference(one: Experiment, two: Experiment) -> str:
+    """Name the first key in which two experiments differ."""
+    a, b = one.model_dump(), two.model_dump()
+    for section in a:
+        if a[section] == b[section]:
+            continue
+        if not isinstance(a[section], dict):
+            return f"{section} is {a[section]!r} there and {b[section]!r} here"
+        key = next(k for k in a[section] if a[section][k] != b[section][k])
+        return f"[{section}] {key} is {a[section][key]!r} there and {b[section][key]!r} here"
+    return "no key differs"

@@ -1,0 +1,39 @@
+import subprocess
+import sys
+
+import pytest
+
+import fedpace
+
+
+def test_the_public_names_are_sorted_and_all_there():
+    assert fedpace.__all__ == sorted(fedpace.__all__)
+    assert dir(fedpace) == fedpace.__all__
+
+
+@pytest.mark.parametrize("name", [n for n in fedpace.__all__ if n not in fedpace._LOADED_ON_USE])
+def test_every_public_name_exists_and_is_documented(name):
+    assert getattr(fedpace, name).__doc__
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("name", fedpace._LOADED_ON_USE)
+def test_the_names_that_need_torch_load_on_use(name):
+    pytest.importorskip("torch")
+    assert getattr(fedpace, name).__doc__
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        fedpace.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("module", ["fedpace", "fedpace.cli", "fedpace.scenario"])
+def test_planning_loads_no_framework(module):
+    code = (
+        f"import sys, {module}\n"
+        "heavy = {'torch', 'transformers', 'peft', 'datasets', 'flwr', 'ray', 'matplotlib'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
