@@ -92,7 +92,7 @@ def _plan(name, ids, weight, start, efficiency):
         q = np.clip(16 * weight / np.sqrt(0.2 * start + upload), 0.01, 1)
         rank = np.clip(np.round(RANK / (0.8 + upload / 4)), 2, RANK).astype(int)
     rng, bits = np.random.default_rng(5), BITS_PER_RANK * rank
-    draws = [np.flatnonzero(rng.random(len(ids)) < q) for _ in range(200)]
+    draws = [np.flatnonzero(rng.random(len(ids)) < q) for _ in range(min(200, 4 * len(ids)))]
     times = [_finish(start[s], (bits / efficiency)[s]) + 0.5 for s in draws]
     seconds = RoundSeconds(float(np.mean(times)), *map(float, np.quantile(times, [0.5, 0.95])))
     return Plan(name, ids, q, rank, verdict="converged", round_seconds=seconds)
@@ -138,7 +138,7 @@ def _finish(start, demand):
     if not len(start):
         return 0.0
     low, high = start.max(), start.max() + demand.sum() / BAND_HZ
-    for _ in range(60):
+    for _ in range(40):
         middle = (low + high) / 2
         low, high = (middle, high) if np.sum(demand / (middle - start)) > BAND_HZ else (low, middle)
     return float(high)

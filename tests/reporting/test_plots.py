@@ -104,6 +104,14 @@ def test_a_sweep_has_a_panel_for_each_quantity_and_one_legend():
     assert exact[0] == exact[1]
 
 
+def test_a_client_without_a_link_and_a_plan_without_end_are_left_out_of_the_figure():
+    start, upload = links(9)
+    upload[3] = np.inf
+    assert saved(plots.plan_map(start, upload, plan(9)))
+    assert saved(plots.predicted_times({"x": ([1, 2], {"exact": [np.inf, 3], "paper": [1, 9]})}))
+    assert saved(plots.predicted_times({"x": ([1, 2], {"exact": [np.inf, np.nan]})}))
+
+
 def test_ten_thousand_clients_make_a_small_figure():
     count = 10_000
     start, upload = links(count)

@@ -85,7 +85,9 @@ def write_report(folder: Path) -> Path:
         palette=PALETTE,
     )
     path = folder / "report.html"
-    path.write_text(page, "utf-8")
+    part = folder / "report.html.part"
+    part.write_text(page, "utf-8")
+    part.replace(path)
     return path
 
 

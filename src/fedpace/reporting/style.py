@@ -1,6 +1,7 @@
 """How figures look: one palette for light and dark pages, one width, units on time axes."""
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -105,7 +106,8 @@ def log_scale(axes: "Axes", which: str, values: Sequence[float]) -> None:
     """Make the "x" or "y" axis logarithmic, with plain numbers, if values span a factor of 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    low, high = min(values), max(values)
+    finite = [value for value in values if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
     if low <= 0 or high < 5 * low:
         return
     axes.set(**{f"{which}scale": "log"})
