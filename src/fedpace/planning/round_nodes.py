@@ -17,14 +17,17 @@ from fedpace.core.profile import Floats
 
 __all__ = ["Nodes", "place_nodes"]
 
-_ANCHORS = 12
-"""Clients with nodes of their own: quantiles of who starts to send last."""
-_STRETCHES = (1.0, 1.4)
+_ANCHORS = 10
+"""Clients with a node at their solo time: quantiles of who is slowest."""
+_DOUBLINGS = 6
+"""Nodes behind the last solo time, each twice as far as the one before; more where needed."""
+_TAIL = 1e-6
+"""The last node is where this much of the probability is left."""
 _PASSES = 3
-_ADDED = 24
-"""Nodes that each pass adds where width times rise is largest."""
-_NEGLIGIBLE = 1e-7
-"""Share of the mean that a node must be able to change to be kept."""
+_ADDED = 20
+"""Nodes that each pass adds at most, where width times rise is large."""
+_FLAT = 1e-8
+"""A node with less rise than this on both sides is dropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,9 +78,13 @@ class Nodes:
 
 
 def place_nodes(
-    probability: Floats, start: Floats, solo: Floats, cdf: Callable[[Floats], Floats]
+    probability: Floats,
+    start: Floats,
+    solo: Floats,
+    cdf: Callable[[Floats], Floats],
+    fineness: float = 1.0,
 ) -> Nodes:
-    """Choose about a hundred nodes for a distribution of the round time.
+    """Choose nodes for a distribution of the round time, about 40 times `fineness`.
 
     The error of the trapezoidal rule between two nodes is at most half of width times rise, and
     falls as 1/n^2 when the interval is split in n: each pass splits in proportion to the cube root.
@@ -87,49 +94,57 @@ def place_nodes(
         start: tau, shape (N,), s.
         solo: u, shape (N,), s.
         cdf: P(T <= s) for times of shape (M,), or an approximation of it.
+        fineness: above 0; the error falls as its square.
 
     Returns:
         Nodes in ascending order, from 0 to where the distribution has come to 1.
     """
-    pure = _pure_nodes(probability, start, solo)
-    position = np.arange(float(pure.client.shape[1]))
+    pure = _pure_nodes(probability, start, solo, round(_ANCHORS * fineness))
     seconds = pure.seconds(start, solo)
     value = cdf(seconds)
+    while value[-1] < 1 - _TAIL:
+        pure = _farther(pure)
+        seconds = pure.seconds(start, solo)
+        value = np.append(value, cdf(seconds[len(value) :]))
+    position = np.arange(float(len(seconds)))
     for _ in range(_PASSES):
         need = np.cbrt(np.maximum(np.diff(seconds) * np.diff(value), 0.0))
-        parts = 1 + (need * (_ADDED / max(need.sum(), 1e-300))).astype(np.int64)
+        parts = 1 + (need * (_ADDED * fineness / max(need.sum(), 1e-300))).astype(np.int64)
         left = np.repeat(np.arange(len(parts)), parts)
         part = np.arange(len(left)) - np.repeat(np.cumsum(parts) - parts, parts)
-        fresh = part > 0
-        left = left[fresh]
-        new = position[left] + np.diff(position)[left] * part[fresh] / parts[left]
+        left, part = left[part > 0], part[part > 0]
+        if len(left) == 0:
+            break
+        new = position[left] + np.diff(position)[left] * part / parts[left]
         added = pure._at(new).seconds(start, solo)
         position, value = np.append(position, new), np.append(value, cdf(added))
         order = np.argsort(position, kind="stable")
         position, value, seconds = position[order], value[order], np.append(seconds, added)[order]
-    cost = np.diff(seconds) * np.diff(value)
-    kept = cost > _NEGLIGIBLE * (np.diff(seconds) @ (1 - value[1:]))
-    return pure._at(position[np.append(kept, False) | np.append(True, kept)])
+    moves = np.diff(value) > _FLAT
+    return pure._at(position[np.append(moves, True) | np.append(True, moves)])
 
 
-def _pure_nodes(probability: Floats, start: Floats, solo: Floats) -> Nodes:
-    """Nodes tied to one client each: behind solo times, then ever farther behind the last."""
+def _pure_nodes(probability: Floats, start: Floats, solo: Floats, anchors: int) -> Nodes:
+    """Nodes tied to one client each: 0, some at solo times, some behind the last."""
     alone = start + solo
     order = np.argsort(alone, kind="stable")
-    # P(nobody is slower than the m-th), the distribution of the largest solo time.
+    # P(nobody is slower than the m-th): the distribution of the largest solo time.
     absent = np.append(np.cumprod((1 - probability[order])[::-1])[::-1][1:], 1.0)
-    levels = absent[0] + (1 - absent[0]) * (np.arange(_ANCHORS) + 0.5) / _ANCHORS
-    anchors = order[np.unique(np.append(np.searchsorted(absent, levels), [0, len(order) - 1]))]
-    last = order[-1]
-    load, variance = probability @ solo, (probability * (1 - probability)) @ solo**2
-    enough = start.max() + 4 * (load + 4 * np.sqrt(variance) + 4 * solo.max())
-    doublings = np.ceil(np.log2(max((enough - start[last]) / solo[last], 4.0)))
-    stretch = np.concatenate(
-        [np.repeat(_STRETCHES, len(anchors)), 2.0 ** np.arange(1, doublings + 1)]
-    )
-    client = np.concatenate([np.tile(anchors, len(_STRETCHES)), np.full(int(doublings), last)])
+    levels = absent[0] + (1 - absent[0]) * (np.arange(anchors) + 0.5) / anchors
+    chosen = order[np.unique(np.append(np.searchsorted(absent, levels), [0, len(order) - 1]))]
+    client = np.append(chosen, np.full(_DOUBLINGS, order[-1]))
+    stretch = np.append(np.ones(len(chosen)), 2.0 ** np.arange(1, _DOUBLINGS + 1))
     rank = np.argsort(start[client] + stretch * solo[client], kind="stable")
-    client = np.append(len(start), client[rank])
-    stretch = np.append(0.0, stretch[rank])
-    ones = np.ones(len(client))
-    return Nodes(np.stack([client] * 2), np.stack([stretch] * 2), np.stack([ones, 0 * ones]))
+    client, stretch = np.append(len(start), client[rank]), np.append(0.0, stretch[rank])
+    one = np.ones(len(client))
+    return Nodes(np.stack([client, client]), np.stack([stretch, stretch]), np.stack([one, 0 * one]))
+
+
+def _farther(nodes: Nodes) -> Nodes:
+    """Go on doubling behind the last node."""
+    last = nodes.take(np.full(_DOUBLINGS, nodes.client.shape[1] - 1))
+    return Nodes(
+        np.append(nodes.client, last.client, axis=1),
+        np.append(nodes.stretch, last.stretch * 2.0 ** np.arange(1, _DOUBLINGS + 1), axis=1),
+        np.append(nodes.weight, last.weight, axis=1),
+    )

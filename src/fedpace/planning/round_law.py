@@ -1,0 +1,242 @@
+r"""The law of the round time at given sampling probabilities and ranks.
+
+At time s client n needs the share x_n(s) of the band that sends d_n bits in the s - tau_n seconds
+it has: infinite before it starts to send, or where its link cannot give that rate. The round has
+ended by s exactly if the participants' shares fit the band and none exceeds its client's own limit.
+`RoundLaw` gives the probability of that under the flutter of `band_flutter`, and its derivatives.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.special import log_ndtr
+
+from fedpace.core.errors import InputError
+from fedpace.core.profile import Clients, Floats, System
+from fedpace.planning.band_flutter import BandFlutter, band_flutter
+from fedpace.planning.load_law import Waves
+from fedpace.planning.round_nodes import Nodes, place_nodes
+from fedpace.wireless.channel import bandwidth_for_rate, rate_bps, uplink
+from fedpace.wireless.latency import start_seconds, start_seconds_per_rank, upload_bits
+
+__all__ = ["LawGradient", "RoundLaw", "band_share"]
+
+_LARGEST_SHARE = 60.0
+"""A client that needs 60 bands can as well need infinitely many."""
+_PAIRS = 1 << 15
+"""Pairs of client and time held at once, few enough for a processor's cache."""
+_PLACING_TERMS = 6
+_PLACING_CLIENTS = 5000
+"""Nodes are placed by a coarser law, which sees at most about this many clients."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LawGradient:
+    """P(T <= s) at M times, and derivatives of a weighted sum of them."""
+
+    value: Floats
+    """Shape (M,)."""
+    d_seconds: Floats
+    """Of each value in its own s, shape (M,)."""
+    d_probability: Floats
+    """Of the weighted sum in q, shape (N,); likewise the next two."""
+    d_start: Floats
+    d_bits: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundLaw:
+    """N clients as the round time sees them; arrays of shape (N,)."""
+
+    probability: Floats
+    """Chance to take part: q times availability."""
+    start: Floats
+    """tau, s."""
+    solo: Floats
+    """u: seconds of an upload alone in the band, or at the client's own limit if that is less."""
+    bits: Floats
+    """d, bit."""
+    limit: Floats
+    """The client's own limit as a share of the band; 1 or more does not bind."""
+    link: Mapping[str, Floats]
+    """One column, as `channel` takes it."""
+    band: float
+    """W, Hz."""
+
+    @classmethod
+    def of(
+        cls,
+        sampling_probability: ArrayLike,
+        sketch_rank: ArrayLike,
+        clients: Clients,
+        system: System,
+    ) -> "RoundLaw":
+        """Prepare the law; see `mean_and_gradient` for the arguments and what is checked."""
+        q = _checked("sampling_probability", sampling_probability, clients, 1.0)
+        k = _checked("sketch_rank", sketch_rank, clients, np.inf)
+        bits, link = upload_bits(system, k), uplink(clients)
+        usable = np.minimum(clients.max_bandwidth_hz, system.bandwidth_hz)
+        return cls(
+            probability=q * clients.availability,
+            start=start_seconds(clients, system, k),
+            solo=bits / rate_bps(usable, **link),
+            bits=bits,
+            limit=clients.max_bandwidth_hz / system.bandwidth_hz,
+            link=link,
+            band=system.bandwidth_hz,
+        )
+
+    def __len__(self) -> int:
+        return len(self.probability)
+
+    def nodes(self, fineness: float = 1.0) -> Nodes:
+        """Place nodes by a coarser law of the same kind."""
+        flutter = band_flutter(_PLACING_TERMS)
+        every = -(-len(self) // _PLACING_CLIENTS)
+        clients = np.argsort(self.start + self.solo, kind="stable")[every // 2 :: every]
+        law = self._take(clients) if every > 1 else self
+        if every > 1:
+            # One stands for `every`: it joins more often, and loads a narrower band.
+            often = np.clip(0.5 / law.probability.max(), 1, every)
+            rest = every / often
+            law = replace(
+                law,
+                probability=law.probability * often,
+                band=law.band / rest,
+                limit=law.limit * rest,
+            )
+        nodes = place_nodes(
+            law.probability, law.start, law.solo, lambda s: law.cdf(s, flutter), fineness
+        )
+        if every > 1:
+            nodes = replace(nodes, client=np.append(clients, len(self))[nodes.client])
+        return nodes
+
+    def empty(self) -> float:
+        """Probability of a round without participants."""
+        with np.errstate(divide="ignore"):
+            return float(np.exp(np.log1p(-self.probability).sum()))
+
+    def cdf(self, seconds: Floats, flutter: BandFlutter) -> Floats:
+        """P(T <= s) without the round's overhead, shape (M,)."""
+        value = np.empty(len(seconds))
+        for part in self._parts(len(seconds)):
+            products = flutter.weights[:, None]
+            for _, block in self._blocks():
+                products = products * block._at(seconds[part], flutter)[0].products()
+            value[part] = products.sum(axis=0).real
+        return np.clip(value, 0.0, 1.0)
+
+    def gradient(self, seconds: Floats, weight: Floats, flutter: BandFlutter) -> LawGradient:
+        """`cdf` with derivatives in q, tau and d, those of sum_i weight_i P(T <= s_i)."""
+        value, slope = np.empty(len(seconds)), np.zeros(len(seconds))
+        d_probability, d_start, d_bits = np.zeros((3, len(self)))
+        for part in self._parts(len(seconds)):
+            blocks = [(rows, *block._at(seconds[part], flutter)) for rows, block in self._blocks()]
+            products = flutter.weights[:, None]
+            for _, waves, _, _ in blocks:
+                products = products * waves.products()
+            value[part] = products.sum(axis=0).real
+            for rows, waves, fall, left in blocks:
+                by_probability, by_load = waves.gradient(products)
+                by_load *= fall
+                slope[part] -= by_load.sum(axis=1)
+                d_probability[rows] += weight[part] @ by_probability
+                d_start[rows] += weight[part] @ by_load
+                by_load *= left
+                d_bits[rows] += weight[part] @ by_load
+        return LawGradient(value, slope, d_probability, d_start, d_bits / self.bits)
+
+    def rank_derivative(
+        self, d_start: Floats, d_bits: Floats, clients: Clients, system: System
+    ) -> Floats:
+        """Chain rule from tau and d to k: both are affine in k."""
+        return d_start * start_seconds_per_rank(clients, system) + d_bits * system.bits_per_rank
+
+    def _parts(self, count: int) -> list[slice]:
+        """Slices of the times, such that one slice and all clients, or one block, fit the cache."""
+        size = max(1, _PAIRS // len(self))
+        return [slice(first, first + size) for first in range(0, count, size)]
+
+    def _blocks(self) -> Iterator[tuple[slice, "RoundLaw"]]:
+        if len(self) <= _PAIRS:
+            yield slice(None), self
+            return
+        for first in range(0, len(self), _PAIRS):
+            rows = slice(first, first + _PAIRS)
+            yield rows, self._take(rows)
+
+    def _take(self, index: slice | NDArray[np.int64]) -> "RoundLaw":
+        link = {name: column[index] for name, column in self.link.items()}
+        return RoundLaw(
+            self.probability[index], self.start[index], self.solo[index], self.bits[index],
+            self.limit[index], link, self.band,
+        )  # fmt: skip
+
+    def _at(self, seconds: Floats, flutter: BandFlutter) -> tuple[Waves, Floats, Floats]:
+        """Return the waves of all clients, -dx/ds and s - tau, each for all M times."""
+        left = seconds[:, None] - self.start
+        load, fall = band_share(self.bits, left, self.link, self.band)
+        if not (self.limit < 1).any():
+            return Waves(load, self.probability, flutter), fall, left
+        accept, d_log_accept = _acceptance(load, self.limit, flutter.spread)
+        return Waves(load, self.probability, flutter, accept, d_log_accept), fall, left
+
+
+def band_share(
+    bits: Floats, left: Floats, link: Mapping[str, Floats], band: float
+) -> tuple[Floats, Floats]:
+    """Share of the band that sends `bits` in `left` seconds, and how fast it falls with time.
+
+    Args:
+        bits: d, shape (..., N).
+        left: s - tau, shape (..., N), s; 0 or less where the client has not started to send.
+        link: of the clients, one column of shape (N,).
+        band: W, Hz.
+
+    Returns:
+        x = w / W, cut at 60, and -dx/ds, which is 0 where x is cut; each of shape (..., N).
+    """
+    rate = bits / np.where(left > 0, left, np.inf)
+    load = bandwidth_for_rate(rate, **link)
+    load /= band
+    can = (load < _LARGEST_SHARE) & (left > 0)
+    load = np.where(can, load, _LARGEST_SHARE)
+    if "snr_hz" in link:
+        ratio = link["snr_hz"] / band / load
+        slope = (np.log1p(ratio) - ratio / (1 + ratio)) * (band / np.log(2))  # d rate / d x
+        fall = rate / np.where(can, slope * left, np.inf)
+    else:
+        fall = load / np.where(can, left, np.inf)
+    return load, fall
+
+
+def _acceptance(load: Floats, limit: Floats, spread: float) -> tuple[Floats, Floats]:
+    """Chance that a client's own limit allows its load, and d/dx of its logarithm.
+
+    The limit has a log-normal flutter of its own, with E[1/xi] = 1 and the spread of the band's.
+    """
+    own = limit < 1
+    accept, slope = np.ones_like(load), np.zeros_like(load)
+    x = load[:, own]
+    y = np.maximum(spread / 2 - np.log(x / limit[own]) / spread, -30.0)
+    log_accept = log_ndtr(y)
+    accept[:, own] = np.exp(log_accept)
+    slope[:, own] = -np.exp(-(y**2) / 2 - log_accept) / (np.sqrt(2 * np.pi) * spread * x)
+    return accept, slope
+
+
+def _checked(name: str, value: ArrayLike, clients: Clients, most: float) -> Floats:
+    array = np.asarray(value, dtype=np.float64)
+    if array.shape != (len(clients),):
+        raise InputError(f"{name} has shape {array.shape}; there are {len(clients)} clients")
+    wrong = ~((array > 0) & (array <= most))
+    if np.any(wrong):
+        n = int(np.argmax(wrong))
+        rule = "be above 0" if most == np.inf else f"lie in (0, {most:g}]"
+        raise InputError(
+            f"{name} of client {str(clients.client_id[n])!r} is {array[n]:g}; it must {rule}"
+        )
+    return array
