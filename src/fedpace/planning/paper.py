@@ -1,0 +1,98 @@
+r"""The planner of the method's source: bounds on both factors, convex steps in between.
+
+arXiv 2505.23555 states a non-convex joint problem over sampling probabilities and sketching
+ratios and solves it approximately at low complexity; its ICC 2024 forerunner (arXiv 2402.10097)
+does so "by bounding per-round time and transforming it into a convex subproblem". Both abstracts
+were at hand, not the algorithm: what follows is this recipe as derived in docs/theory.md, with the
+upper bound of `time_bound` in the place of the mean round time.
+
+For a budget M of round time the best q minimises V = sum c_n / q_n subject to
+sum w_n q_n <= M - const, w_n the derivative of the bound: convex, solved by water-filling. An outer
+line search finds the budget, and q and k alternate. Every step costs O(N).
+"""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from fedpace.core.profile import Floats
+from fedpace.planning.objective import (
+    Decision,
+    Point,
+    Problem,
+    evaluate,
+    probability_limit,
+    rank_limit,
+)
+from fedpace.planning.ranks import relaxed_ranks, rounded_ranks, whole
+from fedpace.planning.sampling import best_scale, fill
+from fedpace.planning.time_bound import bound_law
+
+__all__ = ["paper"]
+
+_MAX_ITERATIONS = 60
+_TOLERANCE = 1e-6
+"""Ends when one iteration lowers the logarithm of the objective by less."""
+
+
+def paper(problem: Problem, start: Decision | None = None) -> Decision:
+    """Minimise (upper bound on the round time) x (rounds) by alternating convex steps.
+
+    Args:
+        problem: the problem; a quantile that it asks for is left to the planner `exact`.
+        start: where to begin; by default the best uniform sampling at the largest ranks.
+
+    Returns:
+        The decision; its verdict says whether the steps converged.
+    """
+    law = bound_law(problem)
+    if start is None:
+        k = rank_limit(problem)
+        q, point = best_scale(problem, law, np.ones(len(k)), k)
+    else:
+        k = np.minimum(start.sketch_rank.astype(np.float64), rank_limit(problem))
+        q = np.clip(start.sampling_probability, problem.q_min, probability_limit(problem, k))
+        point = evaluate(problem, law, q, k)
+    verdict, iterations = "iteration cap", 0
+    while iterations < _MAX_ITERATIONS:
+        iterations += 1
+        before = point.log_objective
+        q, k, point = _improved(problem, point, (q, k), _filled(problem, point, q, k), k)
+        ranks = relaxed_ranks(problem, point, k)
+        q, k, point = _improved(problem, point, (q, k), q, ranks)
+        if before - point.log_objective < _TOLERANCE:
+            verdict = "converged"
+            break
+    q, k = rounded_ranks(problem, point, q, k)
+    for _ in range(3):
+        point = evaluate(problem, law, q, k)
+        q, _, point = _improved(problem, point, (q, k), _filled(problem, point, q, k), k)
+    return Decision(q, whole(k), None, verdict, {"iterations": iterations})
+
+
+def _filled(problem: Problem, point: Point, q: Floats, k: Floats) -> Floats:
+    """The best q for the best budget, at the prices of this point."""
+    lower, upper = np.full(len(q), problem.q_min), probability_limit(problem, k)
+    # In units of the seconds and rounds of this point both are sums over clients plus a constant.
+    price, reward = point.time_by_q / q, point.rounds_by_q * q
+    time_rest, rounds_rest = 1 - price @ q, 1 - reward @ (1 / q)
+
+    def at(log_level: float) -> float:
+        new = fill(reward, price, np.exp(log_level), lower, upper)
+        return float(np.log(time_rest + price @ new) + np.log(rounds_rest + reward @ (1 / new)))
+
+    best = minimize_scalar(at, bounds=(-12.0, 12.0), method="bounded", options={"xatol": 1e-3})
+    return fill(reward, price, float(np.exp(best.x)), lower, upper)
+
+
+def _improved(
+    problem: Problem, point: Point, at: tuple[Floats, Floats], q: Floats, k: Floats
+) -> tuple[Floats, Floats, Point]:
+    """Go to (q, k), or as much of the way, in logarithms, as lowers the objective."""
+    law = bound_law(problem)
+    for _ in range(6):
+        q = np.minimum(q, probability_limit(problem, k))
+        there = evaluate(problem, law, q, k)
+        if there.log_objective <= point.log_objective:
+            return q, k, there
+        q, k = np.sqrt(q * at[0]), np.sqrt(k * at[1])
+    return *at, point

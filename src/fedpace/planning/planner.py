@@ -1,0 +1,184 @@
+"""One entry for all planners: from clients and system to a plan with its predictions."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpace.core.errors import InputError
+from fedpace.core.plan import Plan, RoundSeconds
+from fedpace.core.profile import Clients, System
+from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
+from fedpace.planning.exact import exact, icc24
+from fedpace.planning.infocom22 import infocom22
+from fedpace.planning.limits import p95_seconds
+from fedpace.planning.objective import (
+    Decision,
+    Problem,
+    log_objective,
+    probability_limit,
+    rank_limit,
+    relative_rounds,
+)
+from fedpace.planning.paper import paper
+from fedpace.planning.round_time import round_time
+from fedpace.planning.time_bound import solo_seconds
+
+__all__ = ["PLANNERS", "plan"]
+
+PLANNERS: dict[str, Callable[[Problem, Decision | None], Decision]] = {
+    "exact": exact,
+    "paper": paper,
+    "full": full,
+    "uniform": uniform,
+    "weighted": weighted,
+    "statistics": statistics,
+    "oort": oort,
+    "infocom22": infocom22,
+    "icc24": icc24,
+    "fslora": fslora,
+}
+"""By name: (problem, decision to start from or None) -> decision."""
+
+_AT = 1e-9
+"""Relative distance at which a value counts as being at its limit."""
+
+
+def plan(
+    clients: Clients,
+    system: System,
+    planner: str = "exact",
+    *,
+    q_min: float = 1e-3,
+    quantile: float | None = None,
+    p95_limit_seconds: float | None = None,
+    start: Plan | None = None,
+) -> Plan:
+    r"""Choose who takes part how often, and at what sketch rank.
+
+    Minimises the expected time to a target, (mean round time) x (rounds needed),
+    :math:`E[T](q, k)\, R(q, k)` over q in [q_min, 1]^N and k in {1..min(r, max_rank_n)}^N, within
+    each client's energy budget; see docs/theory.md for R and docs/round-time.md for E[T]. The
+    planners differ in how, and the baselines in what they may move:
+    docs/how-to-choose-a-planner.md.
+
+    Args:
+        clients: N clients, from one to a million.
+        system: what they share.
+        planner: a name in `PLANNERS`.
+        q_min: least sampling probability.
+        quantile: minimise this quantile of the round time, times the rounds, instead of the mean.
+        p95_limit_seconds: longest p95 round time allowed, s.
+        start: an earlier plan for these clients, to start from and save time.
+
+    Returns:
+        The plan. Its verdict is "converged", "stalled", "iteration cap", or "infeasible: ..." with
+        the limits that contradict each other and what to change; docs/what-the-plan-tells-you.md.
+
+    Raises:
+        InputError: an unknown planner, or a value out of range.
+
+    Example:
+        >>> clients = Clients.from_columns(
+        ...     data_weight=[1, 1, 2], step_seconds=[0.1, 0.1, 0.8], spectral_efficiency=[2, 1, 1])
+        >>> system = System(bandwidth_hz=2e6, lora_rank=8, overhead_seconds=1.0)
+        >>> made = plan(clients, system)
+        >>> made.verdict, made.sampling_probability.round(2).tolist()
+        ('converged', [1.0, 1.0, 1.0])
+    """
+    if planner not in PLANNERS:
+        raise InputError(f"planner {planner!r} is unknown; choose one of {', '.join(PLANNERS)}")
+    problem = Problem(clients, system, q_min, quantile, p95_limit_seconds)
+    if start is not None and not np.array_equal(start.client_id, clients.client_id):
+        raise InputError("start is a plan for other clients; give one with the same client_id")
+    contradiction = _contradiction(problem)
+    if contradiction:
+        least = np.full(len(clients), q_min)
+        decision = Decision(least, np.ones(len(clients), np.int64), verdict=contradiction)
+        return _described(problem, planner, decision)
+    decision = PLANNERS[planner](problem, None if start is None else _decision(start))
+    return _described(problem, planner, decision)
+
+
+def _decision(start: Plan) -> Decision:
+    return Decision(start.sampling_probability, start.sketch_rank, start.draws)
+
+
+def _contradiction(problem: Problem) -> str | None:
+    """What makes the limits impossible to keep together, and the remedy; None if nothing does."""
+    clients, system = problem.clients, problem.system
+    ones = np.ones(len(clients))
+    alone = solo_seconds(clients, system, ones)
+    if not np.all(np.isfinite(alone)):
+        n = int(np.argmin(np.isfinite(alone)))
+        raise InputError(
+            f"client {str(clients.client_id[n])!r} cannot send its update in finite time, even "
+            "alone with the whole band; check its link column, or drop the client"
+        )
+    unpaid = rank_limit(problem) < 1
+    if np.any(unpaid):
+        who = str(clients.client_id[np.argmax(unpaid)])
+        return (
+            f"infeasible: max_joules_per_round of client {who!r} does not pay for q_min = "
+            f"{problem.q_min:g} at rank 1; raise it, lower q_min, or drop the client"
+        )
+    limit = problem.p95_limit_seconds
+    if limit is not None:
+        least = p95_seconds(problem, problem.q_min * ones, ones)
+        if least > limit:
+            slowest = str(clients.client_id[np.argmax(alone)])
+            return (
+                f"infeasible: the p95 round time is {least:.4g} s with every client at q_min = "
+                f"{problem.q_min:g} and rank 1, above the limit of {limit:g} s; raise the limit, "
+                f"lower q_min, or drop slow clients (the slowest is {slowest!r})"
+            )
+    return None
+
+
+def _described(problem: Problem, planner: str, decision: Decision) -> Plan:
+    """The plan of a decision: with predictions, gains, and what binds."""
+    clients, system = problem.clients, problem.system
+    bare = Plan(
+        planner, clients.client_id.copy(), decision.sampling_probability, decision.sketch_rank,
+        decision.draws, decision.verdict,
+    )  # fmt: skip
+    law = round_time(bare, clients, system)
+    rounds = relative_rounds(
+        decision.sampling_probability, decision.sketch_rank.astype(np.float64), clients, system,
+        decision.draws,
+    )  # fmt: skip
+    gain = {}
+    if not decision.verdict.startswith("infeasible"):
+        ours = log_objective(problem, decision)
+        for other in (uniform, weighted):
+            theirs = other(problem)
+            if theirs.verdict == "converged":
+                gain[other.__name__] = float(np.exp(log_objective(problem, theirs) - ours))
+    return replace(
+        bare,
+        round_seconds=RoundSeconds(law.mean, law.quantile(0.5), law.quantile(0.95)),
+        relative_rounds=rounds,
+        objective_seconds=law.mean * rounds,
+        gain=gain,
+        binds=_binds(problem, decision, law.mean),
+        statistics=decision.statistics,
+    )
+
+
+def _binds(problem: Problem, decision: Decision, mean: float) -> dict[str, NDArray[np.bool_]]:
+    """Which limit holds which client; limits that hold nobody are left out."""
+    clients, system = problem.clients, problem.system
+    q, k = decision.joins(), decision.sketch_rank.astype(np.float64)
+    paid = probability_limit(problem, k)
+    memory = np.floor(clients.max_rank)
+    capped = clients.max_bandwidth_hz < system.bandwidth_hz
+    alone = system.overhead_seconds + solo_seconds(clients, system, k)
+    binds = {
+        "q at 1": q >= 1 - _AT,
+        "q at q_min": q <= problem.q_min * (1 + _AT),
+        "rank at memory": (k == memory) & (memory < system.lora_rank),
+        "link cap": capped & (alone >= mean),
+        "energy": (paid < 1) & (q >= paid * (1 - _AT)),
+    }
+    return {name: clientwise for name, clientwise in binds.items() if clientwise.any()}
