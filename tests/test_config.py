@@ -3,7 +3,14 @@ from pathlib import Path
 
 import pytest
 
-from fedpace.config import Experiment, Scenario, default_experiment, load_experiment, parse
+from fedpace.config import (
+    Experiment,
+    Scenario,
+    default_experiment,
+    keys_table,
+    load_experiment,
+    parse,
+)
 from fedpace.core.errors import InputError
 
 
@@ -91,3 +98,10 @@ def test_a_missing_file_a_folder_and_a_binary_are_told_apart(tmp_path):
 def test_a_malformed_override_is_refused(override):
     with pytest.raises(InputError, match="--set"):
         load_experiment(None, [override])
+
+
+def test_the_docs_list_every_key():
+    """Paste `python -c "from fedpace.config import *; print(keys_table())"` where this fails."""
+    page = (Path(__file__).parent.parent / "docs" / "file-formats.md").read_text()
+    listed = page.split("<!-- keys: begin -->")[1].split("<!-- keys: end -->")[0].strip()
+    assert listed == keys_table()

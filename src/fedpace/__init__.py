@@ -12,6 +12,7 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import ClientProfile, Clients, System
 from fedpace.planning.bound import Bound, BoundConstants, convergence_bound
 from fedpace.planning.planner import plan
+from fedpace.planning.round_time import RoundTime, round_time
 from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
 from fedpace.wireless.population import Scenario, draw_clients
 

@@ -28,16 +28,15 @@ def run_experiment(
 
     if resume_folder is not None and out is not None:
         raise InputError("--out and --resume exclude each other; a resumed run stays in its folder")
-    experiment = None
-    if resume_folder is None or path is not None or overrides or methods:
-        experiment = load_experiment(path, overrides)
-    if experiment is not None and methods:
+    if resume_folder is not None and path is None:
+        path = resume_folder / "experiment.toml"
+    experiment = load_experiment(path, overrides)
+    if methods:
         experiment = experiment.model_copy(update={"methods": list(methods)})
     with RunProgress(errors) as progress:
         if resume_folder is not None:
             record = resume(resume_folder, experiment=experiment, show=progress.show)
         else:
-            assert experiment is not None
             record = run(experiment, out=out, show=progress.show)
     console.print(summary_table(record.summary))
     console.print(f"report:  {escape(str(write_report(record.folder)))}", highlight=False)

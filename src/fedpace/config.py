@@ -3,6 +3,7 @@
 Only `fedpace.build` and `fedpace.run` see these records; everything else gets plain arguments.
 """
 
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -297,3 +298,19 @@ def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in table.items()
         if value is not None and value != {}
     }
+
+
+def keys_table() -> str:
+    """Return every key of the experiment file as a Markdown table, for docs/file-formats.md."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in Scenario.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            rows = [(f"[{name}] {key}", f) for key, f in section.model_fields.items()]
+        else:
+            rows = [(name, field)]
+        for key, f in rows:
+            default = f.get_default(call_default_factory=True)
+            shown = "" if default is None else f"`{json.dumps(default)}`"
+            lines.append(f"| `{key}` | {shown} | {f.description} |")
+    return "\n".join(lines)

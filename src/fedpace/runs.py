@@ -3,6 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,6 +18,7 @@ from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord, records_of
 from fedpace.core.target import Target
 from fedpace.engines.simulated import SimulatedEngine
+from fedpace.events import Write, event_writer, require_tensorboard
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer
 from fedpace.network import planning_clients
@@ -78,6 +80,8 @@ def run(
             f"--resume {folder}"
         )
     target = _target(experiment)
+    if experiment.output.tensorboard:
+        require_tensorboard()
     work = build_work(experiment)
     plans = {method: make_plan(experiment, work.network, method) for method in experiment.methods}
     (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -212,6 +216,14 @@ def _rounds(
             finished=last or reached,
         )
         yield record, progress
+
+
+def _events(
+    experiment: Experiment, folder: Path, method: str, progress: _Progress
+) -> AbstractContextManager[Write]:
+    if not experiment.output.tensorboard:
+        return nullcontext(lambda record: None)
+    return event_writer(folder / "tensorboard" / method, progress.state.round_index)
 
 
 def _with(plans: Plans, round_index: int, newest: Plan) -> Plans:

@@ -1,0 +1,168 @@
+"""The command line as people meet it: exit status, one line on stderr, nothing written."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import tiny
+
+ROOT = Path(__file__).parent.parent
+
+
+def fedpace(*words, cwd):
+    return subprocess.run(
+        [sys.executable, "-m", "fedpace", *map(str, words)],
+        capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+
+
+SCENARIO = """
+[data]
+clients = 8
+[planner]
+name = "uniform"
+[payload]
+fixed_bits = 1e5
+bits_per_rank = 1e5
+"""
+
+
+def test_plan_prints_the_contract_as_json(tmp_path):
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    done = fedpace("plan", "s.toml", "--json", "--out", "plan.json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    made = json.loads(done.stdout)
+    assert made == json.loads((tmp_path / "plan.json").read_text())
+    keys = "planner verdict client_id sampling_probability sketch_rank round_seconds"
+    assert {*keys.split(), "relative_rounds", "objective_seconds", "gain"} <= made.keys()
+    assert made["round_seconds"].keys() == {"mean", "p50", "p95"}
+    assert made["objective_seconds"] == pytest.approx(
+        made["round_seconds"]["mean"] * made["relative_rounds"]
+    )
+
+
+def test_plan_prints_a_table_for_people(tmp_path):
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    done = fedpace("plan", "s.toml", "--planner", "exact", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "a round takes" in done.stdout and "predicted speed-up" in done.stdout
+
+
+def test_plan_draws_its_figures(tmp_path):
+    pytest.importorskip("matplotlib")
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    done = fedpace("plan", "s.toml", "--plot", "figures", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert names == ["clients.png", "round-time.png", "sweeps.png"]
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "report", "doctor"])
+def test_help_shows_an_example(command, tmp_path):
+    done = fedpace(command, "--help", cwd=tmp_path)
+    assert done.returncode == 0
+    assert f"fedpace {command}" in done.stdout.split("Example", 1)[1]
+
+
+def test_doctor_names_versions_and_remedies(tmp_path):
+    found = json.loads(fedpace("doctor", "--json", cwd=tmp_path).stdout)
+    by_name = {part["package"]: part for part in found["parts"]}
+    assert by_name["numpy"]["version"]
+    assert all(part["version"] or part["remedy"] for part in found["parts"])
+
+
+CLIENTS = "client_id,data_weight,step_seconds,spectral_efficiency\na,1,0.5,2\nb,1,0.5,2\n"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("[network]\nclients = 'none.csv'", "none.csv"),
+        ("[network]\nscenario = 'moon'", "scenario 'moon' is unknown; choose one of"),
+        ("[network]\nbandwidth_hz = -5", "bandwidth_hz = -5"),
+        ("[planner]\nname = 'magic'", "'magic'"),
+        ("[planner]\nq_min = 1.5", "q_min = 1.5"),
+        ("[lora]\nrank = 0", "rank"),
+        ("[data]\nclients = 0", "clients = 0"),
+        ("[nonsense]\nx = 1", "unknown key nonsense"),
+    ],
+)
+def test_a_wrong_scenario_ends_in_one_line_and_status_two(change, message, tmp_path):
+    (tmp_path / "s.toml").write_text(change)
+    done = fedpace("plan", "s.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and message in lines[0] and lines[0].startswith("fedpace: ")
+    assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("csv", "message"),
+    [
+        (CLIENTS.replace("step_seconds", "speed"), "speed"),
+        (CLIENTS.replace("a,1,0.5", "a,nan,0.5"), "line 2"),
+        (CLIENTS.replace("b,1,", "b,-1,"), "line 3"),
+        (CLIENTS.replace("b,1,", "a,1,"), "'a'"),
+        ("client_id,data_weight,step_seconds\na,1,1\n", "spectral_efficiency"),
+    ],
+)
+def test_a_wrong_clients_file_is_told_with_its_place(csv, message, tmp_path):
+    (tmp_path / "clients.csv").write_text(csv)
+    (tmp_path / "s.toml").write_text("[network]\nclients = 'clients.csv'")
+    done = fedpace("plan", "s.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr and len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    pytest.importorskip("torch")
+    folder = tmp_path_factory.mktemp("cli")
+    tiny.write_experiment(folder)
+    return folder
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("training.target=accuracy>0.9", "target is 'accuracy>0.9'"),
+        ("training.target=f1>=0.9", "target is 'f1>=0.9'"),
+        ("data.name=none.jsonl", "none.jsonl"),
+        ("data.clients=5000", "5000"),
+        ("lora.rank=0", "lora.rank is 0"),
+        ("lora.rank=500", "allows at most 16"),
+        ('lora.target_modules=["q_proj"]', 'no module "q_proj"'),
+        ("model.name=nobody/nothing", "nobody/nothing"),
+        ("model.task=causal-lm", "set [model] task = 'classification'"),
+        ('methods=["magic"]', "method 'magic' is unknown; choose of adaptive"),
+        ("network.bandwidth_hz=0", "bandwidth_hz = 0"),
+        ("privacy.clip_norm=1.0", "[privacy] is reserved"),
+    ],
+)
+def test_a_wrong_experiment_ends_in_one_line_and_writes_nothing(override, message, place):
+    before = sorted(path.name for path in place.iterdir())
+    done = fedpace("run", "my.toml", "--set", override, "--out", "no", cwd=place)
+    assert done.returncode == 2, done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert message in lines[-1] and lines[-1].startswith("fedpace: ")
+    assert sum("Traceback" in line for line in lines) == 0 and len(lines) == 1
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+@pytest.mark.torch
+def test_run_report_and_resume_from_the_command_line(place):
+    done = fedpace("run", "my.toml", "--method", "uniform", "--out", "out", cwd=place)
+    assert done.returncode == 0, done.stderr
+    assert "uniform" in done.stdout and "report.html" in done.stdout
+    page = (place / "out" / "report.html").read_text()
+    (place / "out" / "report.html").unlink()
+    assert fedpace("report", "out", cwd=place).returncode == 0
+    assert (place / "out" / "report.html").read_text() == page
+    assert fedpace("run", "--resume", "out", cwd=place).returncode == 0
+    refused = fedpace("run", "--resume", "out", "--set", "seed=3", cwd=place)
+    assert refused.returncode == 2 and "another experiment" in refused.stderr
