@@ -66,7 +66,7 @@ def test_an_instruction_is_learnt_on_its_response_alone(decoder):
     assert found.targets.tolist() == [4]
 
 
-@pytest.mark.parametrize("max_length", [2, 3, 4, 6])
+@pytest.mark.parametrize("max_length", [2, 3, 4, 6, 9])
 def test_a_long_instruction_loses_the_start_of_the_prompt_first(decoder, max_length):
     examples = Examples("instruct", ("w1 w2 w6",), response=("w3 w4 w5",))
     found = tokenise(examples, decoder, max_length=max_length)

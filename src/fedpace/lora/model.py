@@ -106,7 +106,7 @@ def load_base(
     model.config.use_cache = False  # keys and values of earlier tokens serve generation only
     _ensure_padding(name, model, tokenizer)
     model.requires_grad_(False)
-    return BaseModel(name, task, model.eval(), tokenizer, _new_modules(name, task, model, info))
+    return BaseModel(name, task, model, tokenizer, _new_modules(name, task, model, info))
 
 
 def _source(name: str) -> str:
@@ -149,8 +149,6 @@ def _config(name: str, source: str, task: Task, num_labels: int | None, layers: 
                 f'layers is {layers}; model "{name}" has 1 to {text.num_hidden_layers} to keep'
             )
         text.num_hidden_layers = layers
-        if getattr(text, "layer_types", None):
-            text.layer_types = text.layer_types[:layers]
     return config
 
 

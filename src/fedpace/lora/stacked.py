@@ -9,7 +9,7 @@ a client with few examples needs no filler.
 
 Of a client's r components, the chosen come first in the stack. A scaled sketch sees no others:
 w is the largest k, and a smaller client's surplus has the factor 0. A residual sketch sees all:
-w is r, and the gradient of those not chosen is set to 0.
+w is r, and after each step those not chosen are put back.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -104,7 +104,6 @@ def _train_together(
                 row_losses = row_scores(logits, batch)[0] * weight[rows].to(logits.device)
                 row_losses.sum().backward()
                 losses.index_add_(0, stack.owner, row_losses.detach())
-            _keep_gradients_of_chosen(adapted, stack)
             optimizer.step()
             _restore_others(adapted, stack)
     mean_losses = (losses / training.local_steps).tolist()
@@ -154,16 +153,9 @@ def _set_owner(stack: _Stack, owner: Integers, device: torch.device) -> None:
     stack.rows_of_client = np.bincount(owner, minlength=len(stack.components)).tolist()
 
 
-def _keep_gradients_of_chosen(adapted: AdaptedModel, stack: _Stack) -> None:
-    for spec in adapted.layout.tensors:
-        gradient = stack.trained[spec.name].grad
-        if spec.rank_axis is not None and gradient is not None:
-            gradient.mul_(_along(stack.chosen, spec))
-
-
 @torch.no_grad()
 def _restore_others(adapted: AdaptedModel, stack: _Stack) -> None:
-    """Undo what weight decay did to components that the client does not train."""
+    """Put back the components that a client does not train; the step moved the whole stack."""
     for spec in adapted.layout.tensors:
         if spec.rank_axis is not None:
             value, start = stack.trained[spec.name], stack.start[spec.name]
