@@ -63,6 +63,10 @@ def test_time_above_a_level_of_a_noisy_curve_is_unbiased_where_the_first_crossin
     assert np.mean(first) < 95
 
 
+def test_a_curve_that_stands_still_above_a_level_is_above_it():
+    np.testing.assert_allclose(rounds_to_levels([2.0, 2.0, 1.0], [1.75, 1.5]), [1.25, 1.5])
+
+
 def test_the_variance_of_a_plan_is_the_one_in_the_relative_rounds():
     """The planner's own rounds, taken apart: R (1 + ratio) = 1 + ratio x at sketch power 0."""
     rng = np.random.default_rng(1)

@@ -20,6 +20,7 @@ from scipy.special import stdtrit
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Floats
 from fedpace.core.record import RoundRecord
+from fedpace.planning.client_means import ClientMeans, fold, no_observations, shrunk
 
 __all__ = [
     "CONFIDENCE",
@@ -125,31 +126,24 @@ class NoiseState:
     of the LoRA part, the same of the head, sum of w_n, sum over pairs of w_n w_m."""
     second: Floats
     """Forgotten sums of their products, shape (8, 8)."""
-    observations: NDArray[np.int64]
-    """How often each client was seen, shape (N,)."""
-    relative: Floats
-    """Each client's squared norm relative to the level of its time: LoRA, head; shape (2, N)."""
-    within: Floats
-    """Per part the sum of squared one-step prediction errors of the logarithm within clients, and
-    their number, shape (2, 2)."""
+    relative: tuple[ClientMeans, ClientMeans]
+    """The clients' squared norms relative to each other's: LoRA part, head."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON types; `from_json` gives it back bit for bit."""
         scalars = ("forget", "rounds", "skipped", "weight", "squared_weight")
-        arrays = ("first", "second", "observations", "relative", "within")
         return {name: getattr(self, name) for name in scalars} | {
-            name: getattr(self, name).tolist() for name in arrays
+            "first": self.first.tolist(),
+            "second": self.second.tolist(),
+            "relative": [means.to_json() for means in self.relative],
         }
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "NoiseState":
         """Rebuild a state from what `to_json` returned."""
-        arrays: dict[str, Any] = {
-            name: np.asarray(table[name], dtype=np.float64)
-            for name in ("first", "second", "relative", "within")
-        }
-        observations = np.asarray(table["observations"], dtype=np.int64)
-        return cls(**{**table, **arrays, "observations": observations})
+        lora, head = (ClientMeans.from_json(entry) for entry in table["relative"])
+        arrays = {n: np.asarray(table[n], dtype=np.float64) for n in ("first", "second")}
+        return cls(**{**table, **arrays, "relative": (lora, head)})
 
 
 def initial_noise_state(num_clients: int, forget: float = 0.95) -> NoiseState:
@@ -168,8 +162,7 @@ def initial_noise_state(num_clients: int, forget: float = 0.95) -> NoiseState:
     return NoiseState(
         forget=forget, rounds=0, skipped=0, weight=0.0, squared_weight=0.0,
         first=np.zeros(_COUNT), second=np.zeros((_COUNT, _COUNT)),
-        observations=np.zeros(num_clients, dtype=np.int64),
-        relative=np.zeros((2, num_clients)), within=np.zeros((2, 2)),
+        relative=(no_observations(num_clients), no_observations(num_clients)),
     )  # fmt: skip
 
 
@@ -216,15 +209,18 @@ def observe(
     if not np.all(np.isfinite(values)):
         return replace(state, skipped=state.skipped + 1)
     f = state.forget
-    state = replace(
+    return replace(
         state,
         rounds=state.rounds + 1,
         weight=f * state.weight + 1.0,
         squared_weight=f * f * state.squared_weight + 1.0,
         first=f * state.first + values,
         second=f * state.second + np.outer(values, values),
+        relative=(
+            _compared(state.relative[0], client, full_rank[0], f),
+            _compared(state.relative[1], client, full_rank[1], f),
+        ),
     )
-    return _observe_clients(state, client, full_rank)
 
 
 def noise_scale(state: NoiseState, data_weight: Floats, part: Part = "all") -> NoiseScale:
@@ -244,7 +240,7 @@ def noise_scale(state: NoiseState, data_weight: Floats, part: Part = "all") -> N
     cross, v_full, spent = (sum(state.first[_ROWS[p][i]] for p in parts) for i in range(3))
     gamma = np.zeros(len(data_weight))
     for p in parts:
-        shape = _shrunk(state, list(_ROWS).index(p))
+        shape = shrunk(state.relative[list(_ROWS).index(p)], state.forget)
         gamma += state.first[_ROWS[p][1]] * shape / (data_weight**2 @ shape)
     if v_full <= 0 or state.first[_PAIRS] <= 0:
         return NoiseScale(
@@ -340,67 +336,20 @@ def fieller_interval(
     return float((middle - width) / square), float((middle + width) / square)
 
 
-def _observe_clients(state: NoiseState, client: NDArray[np.int64], full_rank: Floats) -> NoiseState:
-    """Update each participant's squared norm relative to the other clients'.
+def _compared(
+    means: ClientMeans, client: NDArray[np.int64], squared_norm: Floats, forget: float
+) -> ClientMeans:
+    """Add a round's squared norms.
 
     All norms drift together as training goes on, so a round is first brought to the scale on which
     its participants have, on (geometric) average, the norms that are known of them.
     """
-    relative, within = state.relative.copy(), state.within.copy()
-    seen = state.observations[client]
-    total, effective = _memory(seen, state.forget)
-    repeated = seen > 0
-    for row in range(len(_ROWS)):
-        before = np.where(repeated, relative[row, client], 1.0)
-        moved = full_rank[row] > 0
-        if not np.any(moved):
-            continue
-        drift = np.exp(np.mean(np.log(full_rank[row, moved] / before[moved])))
-        now = np.maximum(full_rank[row] / drift, _LEAST)
-        # A first observation predicts nothing; later ones err by sigma^2 (1 + 1/n).
-        error = np.log(now[repeated] / before[repeated]) ** 2 / (1 + 1 / effective[repeated])
-        within[row] += error.sum(), repeated.sum()
-        relative[row, client] = before + (now - before) / (state.forget * total + 1.0)
-    observations = state.observations.copy()
-    observations[client] += 1
-    return replace(state, observations=observations, relative=relative, within=within)
-
-
-def _memory(count: NDArray[np.int64], forget: float) -> tuple[Floats, Floats]:
-    """Sum of the weights of `count` forgotten observations, and Kish's effective number."""
-    if forget == 1:
-        return count.astype(np.float64), count.astype(np.float64)
-    kept: Floats = forget ** count.astype(np.float64)
-    total, squared = (1 - kept) / (1 - forget), (1 - kept**2) / (1 - forget**2)
-    return total, total**2 / np.maximum(squared, 1e-300)
-
-
-def _shrunk(state: NoiseState, row: int) -> Floats:
-    """Second moments up to a common factor, shape (N,), shrunk to the population's.
-
-    Empirical Bayes in a one-way model of the logarithms, because the scatter of a squared norm
-    grows with its mean: variance within clients from the one-step prediction errors, between them
-    by the method of moments (DerSimonian and Laird). A client unseen gets the population's mean.
-    """
-    seen = state.observations > 0
-    errors, number = state.within[row]
-    if number == 0:  # within and between cannot be told apart
-        return np.ones(len(seen))
-    value = np.log(np.maximum(state.relative[row, seen], _LEAST))
-    effective = _memory(state.observations[seen], state.forget)[1]
-    noise = np.maximum(errors / number / effective, 1e-30)
-    precision = 1 / noise
-    scatter = precision @ (value - precision @ value / precision.sum()) ** 2 - (len(value) - 1)
-    freedom = precision.sum() - precision @ precision / precision.sum()
-    between = max(0.0, float(scatter / freedom)) if freedom > 0 else 0.0
-    weight = 1 / (between + noise)
-    mean = float(weight @ value / weight.sum())
-    trust = np.zeros(len(seen))
-    trust[seen] = between * weight
-    logarithm = np.full(len(seen), mean)
-    logarithm[seen] += trust[seen] * (value - mean)
-    # The posterior mean of a log-normal quantity.
-    return np.exp(logarithm + (1 - trust) * between / 2)
+    moved = squared_norm > 0
+    if not np.any(moved):
+        return means
+    known = np.where(means.observations[client] > 0, means.mean[client], 1.0)
+    drift = np.exp(np.mean(np.log(squared_norm[moved] / known[moved])))
+    return fold(means, client, np.maximum(squared_norm / drift, _LEAST), forget)
 
 
 def _signal_interval(

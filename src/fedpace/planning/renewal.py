@@ -1,0 +1,241 @@
+r"""Renew the plan while the run goes on, from what the rounds have shown.
+
+After each round `Renewal` takes the record into account: the noise scale (planning/constants.py)
+and, per client, how much slower it started and sent than its profile says. Every so many rounds it
+plans again, starting from the plan in force, and changes over only if the new plan is predicted to
+be better by more than a threshold: estimates always move a little, and near its optimum the
+objective is flat, so that without a threshold plans would follow the noise. docs/constants.md has
+the measurements behind the default.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from fedpace.core.errors import InputError
+from fedpace.core.plan import Plan
+from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.record import RoundRecord
+from fedpace.planning.client_means import ClientMeans, fold, no_observations, shrunk
+from fedpace.planning.constants import (
+    NoiseScale,
+    NoiseState,
+    Part,
+    initial_noise_state,
+    noise_record,
+    noise_scale,
+    observe,
+)
+from fedpace.planning.objective import relative_rounds
+from fedpace.planning.round_time import mean_and_gradient
+from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.latency import download_bits, start_seconds
+
+__all__ = ["Renewal", "RenewalState", "Replan", "expected_seconds", "informed", "renew_every"]
+
+MAX_RATIO = 1e3
+"""A noise ratio beyond it plans as this one: the rounds are then proportional to V to 0.1 %."""
+
+
+class Replan(Protocol):
+    """A planner with everything but the population, the system and the start settled."""
+
+    def __call__(self, clients: Clients, system: System, *, start: Plan) -> Plan:
+        """Return a plan; `start` is the one in force."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RenewalState:
+    """What a run's renewals remember; a resumed run that has it goes on bit for bit."""
+
+    noise: NoiseState
+    start: ClientMeans
+    """Observed over predicted seconds of download and local steps."""
+    demand: ClientMeans
+    """Predicted over observed spectral efficiency of the uplink."""
+    planned: int = 0
+    """How often a new plan was computed."""
+    switched: int = 0
+    """How often it was taken."""
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the state as JSON types."""
+        return {
+            "noise": self.noise.to_json(),
+            "start": self.start.to_json(),
+            "demand": self.demand.to_json(),
+            "planned": self.planned,
+            "switched": self.switched,
+        }
+
+    @classmethod
+    def from_json(cls, table: Mapping[str, Any]) -> "RenewalState":
+        """Rebuild a state from what `to_json` returned."""
+        return cls(
+            noise=NoiseState.from_json(table["noise"]),
+            start=ClientMeans.from_json(table["start"]),
+            demand=ClientMeans.from_json(table["demand"]),
+            planned=table["planned"],
+            switched=table["switched"],
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Renewal:
+    """Call it with the newest record and the plan in force; it returns the next round's plan.
+
+    It returns the same object where nothing changes. Where too few rounds have been observed when
+    a renewal is due, it returns the plan in force with a verdict that says so.
+    """
+
+    replan: Replan
+    clients: Clients
+    """As profiled before the run."""
+    system: System
+    every: int
+    threshold: float
+    part: Part
+    objective: Callable[[Plan, Clients, System], float]
+    state: RenewalState = field(repr=False)
+    """All that changes from call to call; assign it to resume."""
+
+    def __call__(self, record: RoundRecord, plan: Plan) -> Plan:
+        """Take one round into account and return the plan for the next one."""
+        self.state = _observe(self.state, record, self.clients, self.system)
+        if (record.round + 1) % self.every:
+            return plan
+        noise = self.noise_scale()
+        if not noise.sufficient:
+            settled = plan.verdict.split("; not renewed", 1)[0]
+            return replace(plan, verdict=f"{settled}; not renewed: {noise.verdict}")
+        clients, system = informed(self.state, self.clients, self.system, noise, plan)
+        candidate = self.replan(clients, system, start=plan)
+        now = self.objective(plan, clients, system)
+        better = bool(self.objective(candidate, clients, system) < (1 - self.threshold) * now)
+        self.state = replace(
+            self.state,
+            planned=self.state.planned + 1,
+            switched=self.state.switched + better,
+        )
+        return candidate if better else plan
+
+    def noise_scale(self) -> NoiseScale:
+        """Return what is known of the noise scale so far."""
+        return noise_scale(self.state.noise, self.clients.data_weight, self.part)
+
+    def noise_record(self) -> dict[str, float]:
+        """Return it for all parts of the update, for `RoundRecord.noise_scale`."""
+        return noise_record(self.state.noise, self.clients.data_weight)
+
+
+def renew_every(
+    replan: Replan,
+    clients: Clients,
+    system: System,
+    *,
+    every: int,
+    threshold: float = 0.02,
+    part: Part = "all",
+    forget: float = 0.95,
+    objective: Callable[[Plan, Clients, System], float] | None = None,
+) -> Renewal:
+    """Return the renewal of a run's plan: ``plan = renewal(record, plan)`` after each round.
+
+    Args:
+        replan: ``planning.planner.plan`` or a partial of it; called with ``start=`` the plan in
+            force.
+        clients: as profiled before the run.
+        system: as configured before the run; its noise ratio is replaced by the measured one.
+        every: rounds between renewals.
+        threshold: least relative gain of the predicted time for which the plan is changed.
+        part: of the update that the noise scale is taken from; see `noise_scale`.
+        forget: factor a round by which older observations count less.
+        objective: predicted seconds to the target, up to a common factor, of a plan;
+            `expected_seconds` by default.
+
+    Raises:
+        InputError: `every` or `threshold` is out of range.
+    """
+    if every < 1:
+        raise InputError(f"every is {every!r}; renew every 1 or more rounds, or not at all")
+    if not 0 <= threshold < 1:
+        raise InputError(f"threshold is {threshold!r}; it must be in [0, 1)")
+    nothing = no_observations(len(clients))
+    state = RenewalState(initial_noise_state(len(clients), forget), nothing, nothing)
+    return Renewal(
+        replan, clients, system, every, threshold, part, objective or expected_seconds, state
+    )
+
+
+def expected_seconds(plan: Plan, clients: Clients, system: System) -> float:
+    """Mean round time times relative rounds of a plan, s."""
+    rank = plan.sketch_rank.astype(np.float64)
+    chance = plan.sampling_probability
+    seconds = mean_and_gradient(plan.participation_probability(), rank, clients, system)[0]
+    return float(seconds * relative_rounds(chance, rank, clients, system, plan.draws))
+
+
+def informed(
+    state: RenewalState, clients: Clients, system: System, noise: NoiseScale, plan: Plan
+) -> tuple[Clients, System]:
+    """Return clients and system as the rounds have shown them, ready for a planner.
+
+    Args:
+        state: what was observed.
+        clients: as profiled.
+        system: as configured.
+        noise: gives the noise ratio and Gamma_n.
+        plan: in force; its mean load gives the share at which a Shannon link is matched.
+
+    Returns:
+        Clients with steps, downloads and links scaled by their factors and Gamma_n as estimated;
+        the system with the measured noise ratio.
+    """
+    columns: dict[str, Any] = dict(clients.columns())
+    slower, weaker = (shrunk(m, state.noise.forget) for m in (state.start, state.demand))
+    for name in ("step_seconds", "step_seconds_per_rank", "download_seconds"):
+        columns[name] = columns[name] * slower
+    if clients.spectral_efficiency is not None:
+        columns["spectral_efficiency"] = clients.spectral_efficiency / weaker
+    elif clients.snr_hz is not None:
+        # As wireless.channel.mean_faded: the efficiency at a typical share of the band.
+        share = system.bandwidth_hz / max(1.0, float(plan.participation_probability().sum()))
+        nats = np.log1p(clients.snr_hz / share) / weaker
+        columns["snr_hz"] = share * np.expm1(nats)
+    columns["update_second_moment"] = noise.update_second_moment
+    ratio = min(noise.ratio, MAX_RATIO)
+    return Clients.from_columns(**columns), replace(system, noise_ratio=ratio)
+
+
+def _observe(
+    state: RenewalState, record: RoundRecord, clients: Clients, system: System
+) -> RenewalState:
+    """Take one round into account."""
+    noise = observe(state.noise, record, clients.data_weight, system.lora_rank)
+    people = record.participants
+    index = np.array([p.client for p in people], dtype=np.int64)
+    times = np.array([(p.start_seconds, p.upload_seconds) for p in people]).reshape(-1, 2)
+    band = np.array([p.bandwidth_hz for p in people], dtype=np.float64)
+    bits = 8 * np.array([p.upload_bytes for p in people], dtype=np.float64)
+    rank = np.ones(len(clients))
+    rank[index] = [p.sketch_rank for p in people]
+    # The downlink is the system's and no fault of the client's.
+    downlink = (download_bits(system, rank) / system.downlink_bps)[index]
+    predicted = start_seconds(clients, system, rank)[index] - downlink
+    expected_bps = rate_bps(band, **uplink(clients, index))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        started = (times[:, 0] - downlink) / predicted
+        demanded = expected_bps * times[:, 1] / bits
+
+    def told(means: ClientMeans, seen: Floats) -> ClientMeans:
+        says = np.isfinite(seen) & (seen > 0)
+        return fold(means, index[says], seen[says], state.noise.forget)
+
+    return replace(
+        state,
+        noise=noise,
+        start=told(state.start, started),
+        demand=told(state.demand, demanded),
+    )

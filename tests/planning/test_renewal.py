@@ -1,0 +1,226 @@
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from fedpace.core.errors import InputError
+from fedpace.core.plan import Plan
+from fedpace.core.profile import Clients, System
+from fedpace.planning.renewal import MAX_RATIO, RenewalState, informed, renew_every
+from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.latency import download_bits, start_seconds, upload_bits
+from planning.known_noise import KnownNoise
+
+OVERHEAD = 0.5
+
+
+def prices(clients, system):
+    """Band seconds a participation costs, and noise it takes away: w_n and c_n."""
+    load = upload_bits(system, np.full(len(clients), 4.0)) / clients.spectral_efficiency
+    squared = clients.data_weight**2 * clients.update_second_moment
+    cost = load / system.bandwidth_hz + 0.01 * clients.step_seconds
+    return cost, system.noise_ratio * squared / squared.sum()
+
+
+def objective(plan, clients, system):
+    cost, noise = prices(clients, system)
+    q = plan.sampling_probability
+    return (OVERHEAD + cost @ q) * (1 + (noise / q).sum()) / (1 + system.noise_ratio)
+
+
+def best_plan(clients, system, *, start=None):
+    """Minimises `objective`: q_n = sqrt(overhead c_n / w_n) by Cauchy-Schwarz, then cut to 1."""
+    cost, noise = prices(clients, system)
+    q = np.clip(np.sqrt(OVERHEAD * noise / cost), 1e-3, 1.0)
+    return Plan("stand-in", clients.client_id, q, np.full(len(clients), 4))
+
+
+@pytest.fixture
+def world():
+    return KnownNoise(apart=3.0, noise=3.0)
+
+
+@pytest.fixture
+def system():
+    return System(bandwidth_hz=1e7, lora_rank=4, noise_ratio=1.0, downlink_bps=1e8)
+
+
+@pytest.fixture
+def clients(world):
+    rng = np.random.default_rng(0)
+    return Clients.from_columns(
+        data_weight=world.data_weight,
+        step_seconds=rng.lognormal(-2, 0.7, 50),
+        spectral_efficiency=rng.lognormal(0, 0.7, 50),
+    )
+
+
+def timed(record, clients, system):
+    """The record, with the times that these clients would have had."""
+    people = []
+    for p in record.participants:
+        rank = np.full(len(clients), float(p.sketch_rank))
+        band = 2e5
+        rate = rate_bps(band, **uplink(clients, [p.client]))[0]
+        bits = upload_bits(system, [p.sketch_rank])[0]
+        start = start_seconds(clients, system, rank)[p.client]
+        people.append(
+            replace(
+                p, upload_bytes=int(bits) // 8, upload_seconds=float(bits / rate),
+                bandwidth_hz=band, start_seconds=float(start),
+            )
+        )  # fmt: skip
+    return replace(record, participants=tuple(people))
+
+
+def simulate(world, real, system, renewal, plan, count, seed=1):
+    """The loop of a run: the plan of each round, the last one for the round after."""
+    rng, plans = np.random.default_rng(seed), [plan]
+    for index in range(count):
+        record = next(iter(world.rounds(plans[-1].sampling_probability, 1, rng)))
+        record = timed(replace(record, round=index), real, system)
+        plans.append(renewal(record, plans[-1]))
+    return plans
+
+
+def renewal_of(clients, system, **options):
+    options = {"every": 5, "objective": objective, **options}
+    return renew_every(best_plan, clients, system, **options)
+
+
+def test_the_plan_stays_and_says_so_until_enough_rounds_are_observed(world, clients, system):
+    first = best_plan(clients, system)
+    plans = simulate(world, clients, system, renewal_of(clients, system), first, 9)
+    assert all(plan is first for plan in plans[:5])
+    assert plans[5].verdict == "converged; not renewed: only 5 rounds observed, 10 are the least"
+    assert plans[9] is plans[5]
+    np.testing.assert_array_equal(plans[9].sampling_probability, first.sampling_probability)
+
+
+def test_a_wrong_guess_of_the_noise_is_corrected_and_the_plan_is_nearly_the_informed_one(
+    world, clients, system
+):
+    system = replace(system, noise_ratio=0.05)  # a guess 14 times too small
+    first = best_plan(clients, system)
+    truth = Clients.from_columns(
+        **{**clients.columns(), "update_second_moment": world.second_moment}
+    )
+    known = replace(system, noise_ratio=world.ratio)
+    ideal = objective(best_plan(truth, known), truth, known)
+    plans = simulate(world, clients, system, renewal_of(clients, system), first, 60)
+    assert objective(plans[0], truth, known) > 1.3 * ideal
+    assert objective(plans[-1], truth, known) < 1.05 * ideal
+    assert plans[-1].verdict == "converged"
+
+
+def test_the_planner_is_started_from_the_plan_in_force(world, clients, system):
+    starts = []
+
+    def spying(clients, system, *, start):
+        starts.append(start)
+        return best_plan(clients, system)
+
+    renewal = renew_every(spying, clients, system, every=5, objective=objective)
+    plans = simulate(world, clients, system, renewal, best_plan(clients, system), 20)
+    assert [any(start is plan for plan in plans) for start in starts] == [True] * len(starts)
+    assert starts[0] is plans[9] and starts[1] is plans[14]
+
+
+def test_on_a_stationary_population_hysteresis_ends_the_oscillation(world, clients, system):
+    first = best_plan(clients, system)
+    switches, wander = {}, {}
+    for threshold in (0.0, 0.02):
+        renewal = renewal_of(clients, system, threshold=threshold)
+        plans = simulate(world, clients, system, renewal, first, 300)
+        assert renewal.state.planned == 59
+        settled = [p for i, p in enumerate(plans[101:]) if p is not plans[100 + i]]
+        switches[threshold] = len(settled)
+        path = np.log([p.sampling_probability for p in plans[100:]])
+        wander[threshold] = np.abs(np.diff(path, axis=0)).mean(axis=1).sum()
+    assert switches[0.0] >= 30
+    assert switches[0.02] == 0
+    assert wander[0.02] == 0 < wander[0.0]
+
+
+def test_nothing_changes_below_the_threshold_and_everything_above_it(world, clients, system):
+    first = best_plan(clients, system)
+    stubborn = renewal_of(clients, system, threshold=0.99)
+    plans = simulate(world, clients, system, stubborn, first, 40)
+    assert stubborn.state.switched == 0 and stubborn.state.planned == 7
+    assert plans[-1].sampling_probability is first.sampling_probability
+
+
+@pytest.mark.parametrize("shannon", [False, True])
+def test_devices_and_links_slower_than_profiled_are_found_out(world, clients, system, shannon):
+    columns = dict(clients.columns())
+    if shannon:
+        columns["snr_hz"] = 2e5 * 2 ** columns.pop("spectral_efficiency")
+    profiled = Clients.from_columns(**columns)
+    slow = np.where(np.arange(50) % 2, 3.0, 1.0)
+    columns["step_seconds"] = columns["step_seconds"] * slow
+    link = "snr_hz" if shannon else "spectral_efficiency"
+    columns[link] = columns[link] / slow
+    real = Clients.from_columns(**columns)
+    renewal = renew_every(
+        lambda c, s, start: start, profiled, system, every=5, objective=lambda *_: 1.0
+    )
+    # In every second round a share of the band for Shannon links to be matched at: W / (sum q).
+    plan = Plan("test", profiled.client_id, np.full(50, 1.0), np.full(50, 4))
+    system_of = replace(system, bandwidth_hz=2e5 * 50)
+    renewal.system = system_of
+    simulate(world, real, system_of, renewal, plan, 120)
+    seen, _ = informed(renewal.state, profiled, system_of, renewal.noise_scale(), plan)
+    np.testing.assert_allclose(seen.step_seconds, real.step_seconds, rtol=0.01)
+    np.testing.assert_allclose(getattr(seen, link), getattr(real, link), rtol=0.02)
+
+
+def test_where_all_is_as_profiled_the_profile_is_kept(world, clients, system):
+    renewal, plan = renewal_of(clients, system), best_plan(clients, system)
+    simulate(world, clients, system, renewal, plan, 30)
+    seen, _ = informed(renewal.state, clients, system, renewal.noise_scale(), plan)
+    for name in ("step_seconds", "download_seconds", "spectral_efficiency"):
+        np.testing.assert_allclose(getattr(seen, name), getattr(clients, name), rtol=1e-12)
+
+
+def test_the_downlink_is_not_blamed_on_the_clients(world, clients, system):
+    slow = replace(system, downlink_bps=1e6)
+    assert download_bits(slow, [4.0])[0] / slow.downlink_bps > 1
+    renewal, plan = renewal_of(clients, slow), best_plan(clients, system)
+    simulate(world, clients, slow, renewal, plan, 20)
+    seen, _ = informed(renewal.state, clients, slow, renewal.noise_scale(), plan)
+    np.testing.assert_allclose(seen.step_seconds, clients.step_seconds, rtol=1e-9)
+
+
+def test_a_resumed_renewal_returns_the_same_plans_bit_for_bit(world, clients, system):
+    first, rng = best_plan(clients, system), np.random.default_rng(3)
+    records = [
+        timed(replace(r, round=i), clients, system)
+        for i, r in enumerate(world.rounds(np.full(50, 0.3), 40, rng))
+    ]
+    whole, plan = renewal_of(clients, system, threshold=0.0), first
+    for record in records[:22]:
+        plan = whole(record, plan)
+    resumed = renewal_of(clients, system, threshold=0.0)
+    resumed.state = RenewalState.from_json(json.loads(json.dumps(whole.state.to_json())))
+    other = Plan.from_json(json.loads(json.dumps(plan.to_json())))
+    for record in records[22:]:
+        plan, other = whole(record, plan), resumed(record, other)
+    assert plan.to_json() == other.to_json()
+    assert whole.state.to_json() == resumed.state.to_json()
+    assert whole.state.switched == resumed.state.switched > 1
+    assert whole.state.planned == resumed.state.planned
+
+
+def test_pure_noise_is_planned_for_with_a_finite_ratio(world, clients, system):
+    renewal = renewal_of(clients, system)
+    noise = replace(renewal.noise_scale(), ratio=np.inf)
+    _, seen = informed(renewal.state, clients, system, noise, best_plan(clients, system))
+    assert seen.noise_ratio == MAX_RATIO
+
+
+def test_impossible_settings_are_refused(clients, system):
+    with pytest.raises(InputError, match="every is 0"):
+        renewal_of(clients, system, every=0)
+    with pytest.raises(InputError, match=r"threshold is 1\.5"):
+        renewal_of(clients, system, threshold=1.5)
