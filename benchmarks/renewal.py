@@ -173,37 +173,39 @@ def rounds_of(
 
 def hysteresis() -> None:
     """Switches and wandering of the plan on a stationary population, by threshold."""
-    print(
-        "100 clients, fading, first guess of the ratio 5 times too small, renewal every 10 rounds"
-    )
+    print("100 clients, first guess of the ratio 5 times too small, renewal every 10 rounds")
     print("switches: in rounds 1-100, in 101-300; wander: mean |d ln q| a renewal in 101-300;")
     print("loss: true objective over the best, %, of the first and of the last plan")
-    print("scenario             threshold | early  late  wander  loss before, after")
+    print("scenario             fading threshold | early  late  wander | loss before, after")
     for scenario in ("cell-balanced", "cell-link-bound"):
         real, system, world = population(100, scenario, 0.5)
-        clients = mean_faded(real)
-        best = expected_seconds(plan(clients, system), clients, system)
-        guess = replace(system, noise_ratio=system.noise_ratio / 5)
-        flat = Clients.from_columns(**{**clients.columns(), "update_second_moment": np.ones(100)})
-        for threshold in (0.0, 0.005, 0.01, 0.02, 0.05):
-            early, late, wander, before, after = [], [], [], [], []
+        for threshold, fading in [
+            *((t, True) for t in (0.0, 0.005, 0.01, 0.02, 0.05)),
+            (0.02, False),
+        ]:
+            clients = mean_faded(real) if fading else real
+            guess = replace(system, noise_ratio=system.noise_ratio / 5)
+            profile = {**clients.columns(), "update_second_moment": np.ones(100)}
+            flat = Clients.from_columns(**profile)
+            first = plan(flat, guess)
+            best = expected_seconds(plan(clients, system), clients, system)
+            rows = []
             for seed in range(3):
                 renewal = renew_every(plan, flat, guess, every=10, threshold=threshold)
-                round_of = rounds_of(world, real, system, seed, fading=True)
-                plans = [plan(flat, guess)]
+                round_of = rounds_of(world, real, system, seed, fading=fading)
+                plans = [first]
                 for index in range(300):
                     plans.append(renewal(round_of(index, plans[-1]), plans[-1]))
                 q = [p.sampling_probability for p in plans]
                 switched = [i for i in range(1, 301) if q[i] is not q[i - 1]]
-                early.append(sum(i <= 100 for i in switched))
-                late.append(sum(i > 100 for i in switched))
-                moves = [np.abs(np.log(q[i] / q[i - 1])).mean() for i in switched if i > 100]
-                wander.append(sum(moves) / 20)
-                before.append(100 * (expected_seconds(plans[0], clients, system) / best - 1))
-                after.append(100 * (expected_seconds(plans[-1], clients, system) / best - 1))
+                late = [i for i in switched if i > 100]
+                wander = sum(np.abs(np.log(q[i] / q[i - 1])).mean() for i in late) / 20
+                loss = [expected_seconds(p, clients, system) / best - 1 for p in (first, plans[-1])]
+                rows.append((len(switched) - len(late), len(late), wander, *loss))
+            early, settled, wander, before, after = np.mean(rows, axis=0)
             print(
-                f"{scenario:20s} {threshold:9.3f} | {np.mean(early):10.1f} {np.mean(late):10.1f} | "
-                f"{np.mean(wander):10.3f} | {np.mean(before):8.1f} {np.mean(after):8.1f}"
+                f"{scenario:20s} {'yes' if fading else 'no':6s} {threshold:9.3f} | {early:5.1f} "
+                f"{settled:5.1f} {wander:7.3f} | {100 * before:6.1f} {100 * after:6.1f}"
             )
 
 

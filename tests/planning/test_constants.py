@@ -161,6 +161,36 @@ def test_the_residual_sketch_shows_the_full_rank_second_moment_to_first_order_in
     assert error(1e-4) == pytest.approx(error(2e-4) / 2, rel=0.05)
 
 
+def test_on_quadratics_the_estimate_is_what_local_sgd_has_in_closed_form():
+    """f_n(x) = (x - c_n)' D (x - c_n) / 2 with gradient noise; H steps of SGD from one x."""
+    rng, steps, rate, sigma = np.random.default_rng(14), 4, 0.2, 1.5
+    curvature, x = np.linspace(0.1, 1.0, 10), np.zeros(10)
+    centres = 2.0 + 2.0 * rng.normal(size=(20, 10))
+    weight = rng.dirichlet(np.full(20, 5.0))
+    q = np.clip(rng.random(20), 0.3, 0.9)
+
+    shrink = 1 - rate * curvature
+    mean = (1 - shrink**steps) * (centres - x)
+    scatter = sum((rate * sigma) ** 2 * shrink ** (2 * j) for j in range(steps)).sum()
+    gram = (weight[:, None] * mean) @ (weight[:, None] * mean).T
+    cross = gram.sum() - np.trace(gram)
+    gamma = (mean**2).sum(axis=1) + scatter
+
+    records = []
+    for index in range(400):
+        joined = np.flatnonzero(rng.random(20) < q)
+        here = np.tile(x, (len(joined), 1))
+        for _ in range(steps):
+            noise = sigma * rng.normal(size=here.shape)
+            here -= rate * (curvature * (here - centres[joined]) + noise)
+        records.append(make_record(index, joined, weight[joined] / q[joined], here - x))
+    seen = estimate_noise_scale(records, weight, 4, forget=1.0)
+    assert seen.v_full == pytest.approx(weight**2 @ gamma, rel=0.05)
+    assert seen.cross_product == pytest.approx(cross, rel=0.05)
+    assert seen.ratio_interval[0] < (weight**2 @ gamma) / cross < seen.ratio_interval[1]
+    np.testing.assert_allclose(seen.update_second_moment, gamma, rtol=0.2)
+
+
 def test_with_full_participation_and_no_noise_the_answer_is_exact_and_certain():
     world = KnownNoise(count=8, noise=0.0)
     everyone = np.ones(8)

@@ -7,7 +7,14 @@ import pytest
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
-from fedpace.planning.renewal import MAX_RATIO, RenewalState, informed, renew_every
+from fedpace.planning.planner import plan
+from fedpace.planning.renewal import (
+    MAX_RATIO,
+    RenewalState,
+    expected_seconds,
+    informed,
+    renew_every,
+)
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds, upload_bits
 from planning.known_noise import KnownNoise
@@ -210,6 +217,29 @@ def test_a_resumed_renewal_returns_the_same_plans_bit_for_bit(world, clients, sy
     assert whole.state.to_json() == resumed.state.to_json()
     assert whole.state.switched == resumed.state.switched > 1
     assert whole.state.planned == resumed.state.planned
+
+
+def test_with_the_real_planner_a_wrong_guess_is_corrected():
+    world = KnownNoise(count=12, apart=2.0, noise=2.0)
+    system = System(
+        bandwidth_hz=1e6, lora_rank=4, noise_ratio=0.1 * world.ratio, overhead_seconds=1.0
+    )
+    clients = Clients.from_columns(
+        data_weight=world.data_weight,
+        step_seconds=np.random.default_rng(0).lognormal(0, 0.7, 12),
+        spectral_efficiency=np.full(12, 2.0),
+        update_second_moment=world.second_moment,
+    )
+    known = replace(system, noise_ratio=world.ratio)
+    first, ideal = plan(clients, system), plan(clients, known)
+    assert expected_seconds(ideal, clients, known) == pytest.approx(
+        ideal.objective_seconds, rel=0.05
+    )
+    renewal = renew_every(plan, clients, system, every=20)
+    last = simulate(world, clients, system, renewal, first, 60)[-1]
+    best = expected_seconds(ideal, clients, known)
+    assert expected_seconds(first, clients, known) > 1.1 * best
+    assert expected_seconds(last, clients, known) < 1.04 * best
 
 
 def test_pure_noise_is_planned_for_with_a_finite_ratio(world, clients, system):
