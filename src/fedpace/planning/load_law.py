@@ -39,7 +39,6 @@ class Waves:
         flutter: the law of xi.
         accept: c, shape (M, N), in [0, 1]: chance that n, if it joins, can use its load at all;
             None where it always can.
-        accept_slope: d ln c / dx, shape (M, N).
     """
 
     def __init__(
@@ -48,7 +47,6 @@ class Waves:
         probability: Floats,
         flutter: BandFlutter,
         accept: Floats | None = None,
-        accept_slope: Floats | None = None,
     ) -> None:
         z = self._z = flutter.exponents
         self._probability, self._absent = probability, np.maximum(1 - probability, _LEAST_ABSENCE)
@@ -58,7 +56,6 @@ class Waves:
             light &= accept > 1 - 1e-12
         self._light = np.where(light, load, 0.0)
         self._pairs = np.nonzero(~(light | self._blocked))
-        self._accept_slope = None if accept_slope is None else accept_slope[self._pairs]
         client = self._pairs[1]
         q, x = probability[client], load[self._pairs]
         present = np.empty((len(z), len(x)), dtype=np.complex128)
@@ -86,8 +83,10 @@ class Waves:
             result[:, point[first]] *= np.multiply.reduceat(self._factors, first, axis=1)
         return np.asarray(result)
 
-    def gradient(self, products: Complexes) -> tuple[Floats, Floats]:
-        """Return the derivatives of sum_j Re(products) in q and in x, each of shape (M, N).
+    def gradient(self, products: Complexes) -> tuple[Floats, Floats, Floats]:
+        """Return the derivatives of sum_j Re(products) in q, x and ln c, each of shape (M, N).
+
+        That in ln c is left out, as 0, where c is 1 and x is small.
 
         Args:
             products: b_j times the product over all clients, these and others, shape (J + 1, M).
@@ -102,10 +101,10 @@ class Waves:
         others *= self._present
         joint, slope = (np.stack([np.ones(len(self._z)), -self._z]) @ others).real
         d_probability[self._pairs] = joint / self._probability[client] - absent
-        if self._accept_slope is not None:
-            slope += joint * self._accept_slope
         d_load[self._pairs] = slope
-        return d_probability, d_load
+        d_log_accept = np.zeros_like(d_load)
+        d_log_accept[self._pairs] = joint
+        return d_probability, d_load, d_log_accept
 
     def _light_gradient(self, products: Complexes) -> tuple[Floats, Floats]:
         """With C_m = Re sum_j products_j (-z_j)^m / m!: sums of C_m kappa_m' x^m and its like."""

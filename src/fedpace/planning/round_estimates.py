@@ -18,14 +18,16 @@ __all__ = ["mean_field_seconds", "upper_bound_seconds"]
 def upper_bound_seconds(
     sampling_probability: ArrayLike, sketch_rank: ArrayLike, clients: Clients, system: System
 ) -> float:
-    r"""Upper bound on the mean round time: all compute, then all send one after another.
+    r"""Upper bound on the mean round time: all compute, then send one after another.
 
-    .. math:: E[T] \le \sum_n q_n u_n + E[\max_n \tau_n], \qquad
-              E[\max \tau] = \sum_n \tau_n q_n \prod_{m\ \mathrm{slower}} (1 - q_m),
+    .. math:: E[T] \le \sum_n q_n v_n + E[\max_n \tau'_n], \qquad
+              E[\max \tau'] = \sum_n \tau'_n q_n \prod_{m\ \mathrm{slower}} (1 - q_m).
 
-    with u_n the seconds of an upload alone in the band (t_n / W at constant spectral efficiency)
-    or at the client's own limit. It holds for every link: at s = max tau + sum u the needs fit the
-    band, because the rate is concave in the bandwidth.
+    A client without a limit of its own has tau' = tau, and v_n is the seconds of its upload alone
+    in the band, which at constant spectral efficiency is the published t_n / W. One with a limit
+    c_n below the band sends for u_n seconds at that limit; then v_n = u_n c_n / W and
+    tau' = tau + u_n - v_n. It holds for every link, because the rate is concave in the bandwidth:
+    sum v seconds after the last tau' the needs fit the band.
 
     Args:
         sampling_probability: q, shape (N,), in (0, 1].
@@ -37,11 +39,13 @@ def upper_bound_seconds(
         The bound, s, with the round's overhead.
     """
     law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
-    slowest_first = np.argsort(-law.start, kind="stable")
+    sends = law.solo * np.minimum(law.limit, 1.0)
+    starts = law.start + law.solo - sends
+    slowest_first = np.argsort(-starts, kind="stable")
     q = law.probability[slowest_first]
     nobody_slower = np.cumprod(np.append(1.0, 1 - q[:-1]))
-    waiting = (law.start[slowest_first] * q) @ nobody_slower
-    return float(system.overhead_seconds + law.probability @ law.solo + waiting)
+    waits = (starts[slowest_first] * q) @ nobody_slower
+    return float(system.overhead_seconds + law.probability @ sends + waits)
 
 
 def mean_field_seconds(

@@ -6,7 +6,7 @@ ended by s exactly if the participants' shares fit the band and none exceeds its
 `RoundLaw` gives the probability of that under the flutter of `band_flutter`, and its derivatives.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,13 @@ from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.band_flutter import BandFlutter, band_flutter
 from fedpace.planning.load_law import Waves
-from fedpace.planning.round_nodes import Nodes, place_nodes
+from fedpace.planning.round_nodes import (
+    HatAverage,
+    average_over_hats,
+    hats,
+    place_nodes,
+    reaches,
+)
 from fedpace.wireless.channel import bandwidth_for_rate, rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, start_seconds_per_rank, upload_bits
 
@@ -27,6 +33,8 @@ _LARGEST_SHARE = 60.0
 """A client that needs 60 bands can as well need infinitely many."""
 _PAIRS = 1 << 15
 """Pairs of client and time held at once, few enough for a processor's cache."""
+_EARLIEST_CUT = 0.65
+"""Share of its upload alone before which a client cannot end in any flutter that matters."""
 _PLACING_TERMS = 6
 _PLACING_CLIENTS = 5000
 """Nodes are placed by a coarser law, which sees at most about this many clients."""
@@ -34,7 +42,7 @@ _PLACING_CLIENTS = 5000
 
 @dataclass(frozen=True, slots=True, eq=False)
 class LawGradient:
-    """P(T <= s) at M times, and derivatives of a weighted sum of them."""
+    """P(T <= s) at M times, or its averages over M hats; derivatives of a weighted sum of them."""
 
     value: Floats
     """Shape (M,)."""
@@ -44,6 +52,20 @@ class LawGradient:
     """Of the weighted sum in q, shape (N,); likewise the next two."""
     d_start: Floats
     d_bits: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Needs:
+    """What N clients need at M times or hats."""
+
+    waves: Waves
+    fall: Floats
+    """-dx/ds, shape (M, N)."""
+    left: Floats
+    """s - tau, shape (M, N), s."""
+    accept_slope: Floats | None = None
+    """d ln c / dx of the clients' own limits, shape (M, N); None where none binds."""
+    hat: HatAverage | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,28 +113,23 @@ class RoundLaw:
     def __len__(self) -> int:
         return len(self.probability)
 
-    def nodes(self, fineness: float = 1.0) -> Nodes:
+    def nodes(self, fineness: float = 1.0) -> Floats:
         """Place nodes by a coarser law of the same kind."""
         flutter = band_flutter(_PLACING_TERMS)
-        every = -(-len(self) // _PLACING_CLIENTS)
-        clients = np.argsort(self.start + self.solo, kind="stable")[every // 2 :: every]
-        law = self._take(clients) if every > 1 else self
-        if every > 1:
-            # One stands for `every`: it joins more often, and loads a narrower band.
-            often = np.clip(0.5 / law.probability.max(), 1, every)
-            rest = every / often
-            law = replace(
-                law,
-                probability=law.probability * often,
-                band=law.band / rest,
-                limit=law.limit * rest,
-            )
-        nodes = place_nodes(
-            law.probability, law.start, law.solo, lambda s: law.cdf(s, flutter), fineness
+        first = float(np.min(self.start + _EARLIEST_CUT * self.solo))
+        law = self._thinned(-(-len(self) // _PLACING_CLIENTS))
+        return place_nodes(first, lambda s: law.cdf(s, flutter), fineness)
+
+    def _thinned(self, every: int) -> "RoundLaw":
+        """One client stands for `every`: it joins more often, and loads a narrower band."""
+        if every == 1:
+            return self
+        law = self._take(np.argsort(self.start + self.solo, kind="stable")[every // 2 :: every])
+        often = np.clip(0.5 / law.probability.max(), 1, every)
+        rest = every / often
+        return replace(
+            law, probability=law.probability * often, band=law.band / rest, limit=law.limit * rest
         )
-        if every > 1:
-            nodes = replace(nodes, client=np.append(clients, len(self))[nodes.client])
-        return nodes
 
     def empty(self) -> float:
         """Probability of a round without participants."""
@@ -125,29 +142,59 @@ class RoundLaw:
         for part in self._parts(len(seconds)):
             products = flutter.weights[:, None]
             for _, block in self._blocks():
-                products = products * block._at(seconds[part], flutter)[0].products()
+                products = products * block._at(seconds[part], flutter).waves.products()
             value[part] = products.sum(axis=0).real
         return np.clip(value, 0.0, 1.0)
 
-    def gradient(self, seconds: Floats, weight: Floats, flutter: BandFlutter) -> LawGradient:
-        """`cdf` with derivatives in q, tau and d, those of sum_i weight_i P(T <= s_i)."""
-        value, slope = np.empty(len(seconds)), np.zeros(len(seconds))
+    def gradient(self, seconds: float, flutter: BandFlutter) -> LawGradient:
+        """`cdf` at one time, with its derivatives."""
+        at = np.array([seconds])
+        return self._differentiated(
+            lambda block, rows, part: block._at(at, flutter), np.ones(1), flutter
+        )
+
+    def mean(self, nodes: Floats, flutter: BandFlutter) -> LawGradient:
+        """The averages of P(T <= s) over the hats of the nodes; derivatives of E[T]."""
+        before, after = hats(nodes)
+        cut = self._cuts(nodes)
+
+        def over(block: "RoundLaw", rows: slice, part: slice) -> _Needs:
+            return block._over(nodes[part], before[part], after[part], cut[rows], flutter)
+
+        return self._differentiated(over, -reaches(nodes), flutter, self._cut_slopes(nodes))
+
+    def _differentiated(
+        self,
+        needs: Callable[["RoundLaw", slice, slice], _Needs],
+        weight: Floats,
+        flutter: BandFlutter,
+        cut_by_bits: Floats | None = None,
+    ) -> LawGradient:
+        value, slope = np.empty(len(weight)), np.zeros(len(weight))
         d_probability, d_start, d_bits = np.zeros((3, len(self)))
-        for part in self._parts(len(seconds)):
-            blocks = [(rows, *block._at(seconds[part], flutter)) for rows, block in self._blocks()]
+        for part in self._parts(len(weight)):
+            blocks = [(rows, needs(block, rows, part)) for rows, block in self._blocks()]
             products = flutter.weights[:, None]
-            for _, waves, _, _ in blocks:
-                products = products * waves.products()
+            for _, need in blocks:
+                products = products * need.waves.products()
             value[part] = products.sum(axis=0).real
-            for rows, waves, fall, left in blocks:
-                by_probability, by_load = waves.gradient(products)
-                by_load *= fall
-                slope[part] -= by_load.sum(axis=1)
+            for rows, need in blocks:
+                by_probability, by_load, by_accept = need.waves.gradient(products)
+                if need.accept_slope is not None:
+                    by_load += by_accept * need.accept_slope
+                by_left = -by_load * need.fall
+                slope[part] += by_left.sum(axis=1)
                 d_probability[rows] += weight[part] @ by_probability
-                d_start[rows] += weight[part] @ by_load
-                by_load *= left
-                d_bits[rows] += weight[part] @ by_load
-        return LawGradient(value, slope, d_probability, d_start, d_bits / self.bits)
+                d_start[rows] -= weight[part] @ by_left
+                d_bits[rows] -= weight[part] @ (by_left * need.left) / self.bits[rows]
+                if need.hat is not None and cut_by_bits is not None:
+                    node, client = need.hat.cut
+                    by_cut = by_left[need.hat.cut] * need.hat.left_slope
+                    by_cut += by_accept[need.hat.cut] * need.hat.open_slope
+                    by_cut = np.bincount(client, weight[part][node] * by_cut, by_load.shape[1])
+                    d_start[rows] += by_cut
+                    d_bits[rows] += by_cut * cut_by_bits[rows]
+        return LawGradient(value, slope, d_probability, d_start, d_bits)
 
     def rank_derivative(
         self, d_start: Floats, d_bits: Floats, clients: Clients, system: System
@@ -175,14 +222,44 @@ class RoundLaw:
             self.limit[index], link, self.band,
         )  # fmt: skip
 
-    def _at(self, seconds: Floats, flutter: BandFlutter) -> tuple[Waves, Floats, Floats]:
-        """Return the waves of all clients, -dx/ds and s - tau, each for all M times."""
+    def _at(self, seconds: Floats, flutter: BandFlutter) -> _Needs:
+        """Needs at points."""
         left = seconds[:, None] - self.start
         load, fall = band_share(self.bits, left, self.link, self.band)
         if not (self.limit < 1).any():
-            return Waves(load, self.probability, flutter), fall, left
-        accept, d_log_accept = _acceptance(load, self.limit, flutter.spread)
-        return Waves(load, self.probability, flutter, accept, d_log_accept), fall, left
+            return _Needs(Waves(load, self.probability, flutter), fall, left)
+        accept, slope = _acceptance(load, self.limit, flutter.spread)
+        return _Needs(Waves(load, self.probability, flutter, accept), fall, left, slope)
+
+    def _over(
+        self, nodes: Floats, before: Floats, after: Floats, cut: Floats, flutter: BandFlutter
+    ) -> _Needs:
+        """Needs averaged over hats; a client's own limit is its cut, and needs no flutter."""
+        hat = average_over_hats(nodes, before, after, self.start, cut)
+        load, fall = band_share(self.bits, hat.left, self.link, self.band)
+        return _Needs(Waves(load, self.probability, flutter, hat.open), fall, hat.left, hat=hat)
+
+    def _unresolved(self, nodes: Floats) -> Floats:
+        """Width of the interval in which a client's solo time falls, over its upload alone."""
+        interval = np.searchsorted(nodes, self.start + self.solo).clip(1, len(nodes) - 1)
+        return np.asarray(np.diff(nodes)[interval - 1] / self.solo)
+
+    def _cuts(self, nodes: Floats) -> Floats:
+        """Seconds after its start before which a client counts as absent, shape (N,).
+
+        Where the nodes resolve its upload, the waves themselves rise smoothly about the solo time,
+        and the cut is well before. Where they do not, the client steps at its solo time.
+        """
+        wide = self._unresolved(nodes) ** 2
+        smooth = _EARLIEST_CUT + (1 - _EARLIEST_CUT) * wide / (2 + wide)
+        return self.solo * np.where(self.limit < 1, 1.0, smooth)
+
+    def _cut_slopes(self, nodes: Floats) -> Floats:
+        """Derivative of the cuts in the bits, shape (N,)."""
+        wide = self._unresolved(nodes) ** 2
+        smooth = wide / (2 + wide) - 4 * wide / (2 + wide) ** 2
+        smooth = _EARLIEST_CUT + (1 - _EARLIEST_CUT) * smooth
+        return self.solo / self.bits * np.where(self.limit < 1, 1.0, smooth)
 
 
 def band_share(

@@ -23,7 +23,7 @@ from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.band_flutter import band_flutter
 from fedpace.planning.round_estimates import mean_field_seconds, upper_bound_seconds
 from fedpace.planning.round_law import RoundLaw
-from fedpace.planning.round_nodes import Nodes
+from fedpace.planning.round_nodes import reaches
 from fedpace.planning.round_simulation import enumerate_round_seconds, simulate_round_seconds
 
 __all__ = [
@@ -112,10 +112,10 @@ def round_time(plan: Plan, clients: Clients, system: System) -> RoundTime:
     if certain:
         return _steps(simulate_round_seconds(plan, clients, system, 1, 0), np.ones(1))
     law = RoundLaw.of(plan.participation_probability(), plan.sketch_rank, clients, system)
-    seconds = law.nodes(_FINENESS).seconds(law.start, law.solo)
+    seconds = law.nodes(_FINENESS)
     # The law is monotone; this only removes rounding.
     value = np.maximum.accumulate(law.cdf(seconds, band_flutter(_TERMS)))
-    mean = float(np.diff(seconds) @ (1 - (value[1:] + value[:-1]) / 2))
+    mean = float(reaches(seconds) @ (1 - law.mean(seconds, band_flutter(_MEAN_TERMS)).value))
     overhead = system.overhead_seconds
     return RoundTime(
         overhead + mean,
@@ -140,7 +140,7 @@ def mean_and_gradient(
     system: System,
     *,
     terms: int = _MEAN_TERMS,
-    nodes: Nodes | None = None,
+    nodes: Floats | None = None,
 ) -> tuple[float, Floats, Floats]:
     r"""Mean duration of a round, with its exact derivatives.
 
@@ -170,22 +170,13 @@ def mean_and_gradient(
         >>> system = System(bandwidth_hz=1e6, lora_rank=8, bits_per_rank=5e5)
         >>> mean, d_q, d_k = mean_and_gradient([1.0, 0.5], [8, 8], clients, system)
         >>> round(mean, 2), d_q.round(2).tolist()
-        (4.62, [2.13, 3.24])
+        (4.62, [2.09, 3.24])
     """
     law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
     nodes = law.nodes() if nodes is None else nodes
-    seconds = nodes.seconds(law.start, law.solo)
-    order = np.argsort(seconds, kind="stable")  # nodes that were kept may have passed each other
-    nodes, seconds = nodes.take(order), seconds[order]
-    width = np.diff(seconds)
-    reach = (np.append(width, 0.0) + np.append(0.0, width)) / 2
-    at = law.gradient(seconds, -reach, band_flutter(terms))
-    mean = system.overhead_seconds + float(reach @ (1 - at.value))
-    around = np.pad(at.value, 1, mode="edge")
-    d_seconds = (around[2:] - around[:-2]) / 2 - reach * at.d_seconds
-    d_start, d_solo = nodes.pull_back(d_seconds, len(law))
-    d_bits = at.d_bits + d_solo * law.solo / law.bits
-    d_k = law.rank_derivative(at.d_start + d_start, d_bits, clients, system)
+    at = law.mean(nodes, band_flutter(terms))
+    mean = system.overhead_seconds + float(reaches(nodes) @ (1 - at.value))
+    d_k = law.rank_derivative(at.d_start, at.d_bits, clients, system)
     return mean, at.d_probability * clients.availability, d_k
 
 
@@ -222,7 +213,7 @@ def quantile_and_gradient(
     _check_level(probability)
     law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
     flutter = band_flutter(terms)
-    seconds = law.nodes().seconds(law.start, law.solo)
+    seconds = law.nodes()
     value = law.cdf(seconds, flutter)
     i = int(np.argmax(value >= probability)) if value[-1] >= probability else len(value)
     if i == 0:
@@ -233,7 +224,7 @@ def quantile_and_gradient(
     root = brentq(
         lambda s: law.cdf(np.array([s]), flutter)[0] - probability, low, high, xtol=1e-14 * high
     )
-    at = law.gradient(np.array([root]), np.ones(1), flutter)
+    at = law.gradient(float(root), flutter)
     d_k = law.rank_derivative(at.d_start, at.d_bits, clients, system)
     scale = -1 / at.d_seconds[0]
     quantile = system.overhead_seconds + float(root)
@@ -247,7 +238,7 @@ def choose_nodes(
     system: System,
     *,
     fineness: float = 1.0,
-) -> Nodes:
+) -> Floats:
     """Nodes for `mean_and_gradient` at plans near this one.
 
     Args:
