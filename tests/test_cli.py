@@ -14,10 +14,9 @@ ROOT = Path(__file__).parent.parent
 
 
 def fedpace(*words, cwd):
-    return subprocess.run(
-        [sys.executable, "-m", "fedpace", *map(str, words)],
-        capture_output=True, text=True, cwd=cwd, env={**os.environ, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
+    environment = {**os.environ, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
+    command = [sys.executable, "-m", "fedpace", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
 
 SCENARIO = """

@@ -31,6 +31,11 @@ def finished(place):
     return run(load_experiment(place / "my.toml"), out=place / "finished")
 
 
+def plain(done):
+    """The records as JSON types, in which an unknown number equals itself."""
+    return [record.to_json() for record in done.records]
+
+
 def adapter_of(folder, method="adaptive"):
     return read_checkpoint(folder, method).adapter
 
@@ -64,7 +69,7 @@ def test_the_clock_is_the_sum_of_the_rounds_and_the_traffic_that_of_the_particip
 def test_the_held_out_loss_falls(place):
     experiment = load_experiment(
         place / "my.toml",
-        ["training.rounds=40", "training.eval_every=40", 'methods=["adaptive"]'],
+        ["training.rounds=60", "training.eval_every=60", 'methods=["adaptive"]'],
     )
     entry = run(experiment, out=place / "long").summary["methods"]["adaptive"]
     assert entry["final_loss"] < entry["initial_loss"] - 0.2
@@ -88,7 +93,7 @@ def test_the_adapter_loads_in_peft_to_the_same_tensors(finished, place):
 
 def test_the_same_experiment_gives_the_same_bits(finished, place):
     again = run(load_experiment(place / "my.toml"), out=place / "again")
-    assert again.records == finished.records
+    assert plain(again) == plain(finished)
     for method in ("adaptive", "uniform"):
         one, two = adapter_of(finished.folder, method), adapter_of(again.folder, method)
         assert all(np.array_equal(one[name], two[name]) for name in one)
@@ -96,7 +101,7 @@ def test_the_same_experiment_gives_the_same_bits(finished, place):
 
 def test_another_seed_gives_another_result(finished, place):
     other = run(load_experiment(place / "my.toml", ["seed=1"]), out=place / "seed1")
-    assert other.records != finished.records
+    assert plain(other) != plain(finished)
 
 
 @pytest.mark.parametrize("stop_after", [1, 4, 8])
@@ -116,7 +121,7 @@ def test_a_run_stopped_between_rounds_resumes_to_the_same_bits(finished, place, 
     with pytest.raises(Stop):
         run(experiment, out=folder, show=show)
     done = resume(folder)
-    assert list(done.records) == list(finished.records)
+    assert plain(done) == plain(finished)
     assert done.summary["methods"] == finished.summary["methods"]
     for method in ("adaptive", "uniform"):
         one, two = adapter_of(finished.folder, method), adapter_of(folder, method)
@@ -145,13 +150,13 @@ def test_a_process_killed_at_any_moment_resumes_to_the_same_bits(finished, place
         process.kill()
         process.wait()
         done = resume(folder)
-        assert list(done.records) == list(finished.records)
+        assert plain(done) == plain(finished)
         one, two = adapter_of(finished.folder), adapter_of(folder)
         assert all(np.array_equal(one[name], two[name]) for name in one)
 
 
 def test_a_finished_run_resumes_to_itself(finished):
-    assert list(resume(finished.folder).records) == list(finished.records)
+    assert plain(resume(finished.folder)) == plain(finished)
 
 
 def test_a_target_ends_the_run_at_the_evaluation_that_reaches_it(place):

@@ -50,7 +50,8 @@ class DataSection(_Section):
     name: str = "stdlib-docs"
     """"stdlib-docs", a file or folder (JSONL, CSV, Parquet, text; gzip too), or a hub id."""
     eval: str | None = None
-    """Held-out file or split; without it a tenth is held out."""
+    """Held-out file or split; "holdout" takes a tenth of the training data, to tune on. Without
+    it the test or validation split, or else a tenth of the examples."""
     partition: Literal["dirichlet", "iid", "group"] = "group"
     """How the examples are dealt to the clients."""
     alpha: Positive = 0.5
@@ -116,8 +117,8 @@ class NetworkSection(_Section):
     """How the band is divided among the participants."""
     downlink_bps: Positive | None = None
     """Downlink rate of every client; without it downloads cost no time."""
-    overhead_seconds: NonNegative = 0.0
-    """What every round costs besides."""
+    overhead_seconds: NonNegative = 0.2
+    """What every round costs besides, also an empty one: the server's work and scheduling."""
 
 
 class PlannerSection(_Section):
@@ -139,8 +140,11 @@ class PrivacySection(_Section):
     """[privacy]: reserved; any value is refused in this version."""
 
     clip_norm: float | None = None
+    """Reserved."""
     noise_multiplier: float | None = None
+    """Reserved."""
     delta: float | None = None
+    """Reserved."""
 
 
 class OutputSection(_Section):
@@ -312,5 +316,6 @@ def keys_table() -> str:
         for key, f in rows:
             default = f.get_default(call_default_factory=True)
             shown = "" if default is None else f"`{json.dumps(default)}`"
-            lines.append(f"| `{key}` | {shown} | {f.description} |")
+            meaning = " ".join((f.description or "").split()).replace("|", r"\|")
+            lines.append(f"| `{key}` | {shown} | {meaning} |")
     return "\n".join(lines)

@@ -157,13 +157,15 @@ def _run_methods(
         records = [r for r in records if r.method != method or r.round < progress.state.round_index]
         write_records(folder, records)
         rounds = _rounds(experiment, work, method, progress, renewal, target)
-        for record, progress in rounds:
-            records.append(record)
-            append_record(folder, record)
-            every = experiment.output.checkpoint_every
-            if progress.finished or progress.state.round_index % every == 0:
-                _write_progress(folder, method, progress, work)
-            show(record, experiment.training.rounds)
+        with _events(experiment, folder, method, progress) as write_event:
+            for record, progress in rounds:
+                records.append(record)
+                append_record(folder, record)
+                write_event(record)
+                every = experiment.output.checkpoint_every
+                if progress.finished or progress.state.round_index % every == 0:
+                    _write_progress(folder, method, progress, work)
+                show(record, experiment.training.rounds)
         done[method] = progress
         in_force[method] = progress.plans
         _write_plans(folder, work, in_force)

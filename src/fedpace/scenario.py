@@ -76,6 +76,9 @@ def plan_lines(made: Plan, network: Network) -> Iterator[str]:
     """Yield what the plan promises, in sentences."""
     joining = made.participation_probability() * network.clients.availability
     yield f"{made.planner}: {made.verdict}; {joining.sum():.1f} of {len(made)} clients a round"
+    empty = np.exp(np.sum(np.log1p(-np.minimum(joining, 1 - 1e-16))))
+    if empty > 0.01:
+        yield f"{100 * empty:.0f} % of the rounds will be empty and cost their overhead alone"
     if made.round_seconds is not None:
         t = made.round_seconds
         yield f"a round takes {t.mean:.3g} s (median {t.p50:.3g}, 95 % below {t.p95:.3g})"

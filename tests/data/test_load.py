@@ -202,3 +202,11 @@ def test_without_datasets_a_hub_id_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingExtraError, match=re.escape("pip install 'fedpace[lora]'")):
         load_data("owner/x", seed=0)
+
+
+def test_holdout_takes_its_examples_from_the_training_data_alone():
+    train, test = load_data("stdlib-docs", seed=0)
+    tune_train, tune_eval = load_data("stdlib-docs", eval="holdout", seed=0)
+    assert sorted([*tune_train.text, *tune_eval.text]) == sorted(train.text)
+    assert not set(tune_eval.text) & set(test.text)
+    assert 0.05 < len(tune_eval) / len(train) < 0.15

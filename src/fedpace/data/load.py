@@ -34,6 +34,10 @@ class Source:
     label_names: Sequence[str] | None
 
 
+HOLDOUT = "holdout"
+"""Evaluate on a part of the training data: for tuning, which must not see the test data."""
+
+
 def load_data(name: str, *, eval: str | None = None, seed: int) -> tuple[Examples, Examples]:
     """Return training and evaluation examples.
 
@@ -42,6 +46,7 @@ def load_data(name: str, *, eval: str | None = None, seed: int) -> tuple[Example
             folder of them, or a hub id ("owner/name" or "owner/name:config").
         eval: a data file, or a split of `name`. Without, the split "test" or "validation" where
             `name` has one; else 10 % of the examples are held out (15 % of "stdlib-docs").
+            "holdout" tunes without the test data: 10 % of the training examples are held out.
         seed: the run's seed; it decides what is held out.
 
     Returns:
@@ -57,6 +62,9 @@ def load_data(name: str, *, eval: str | None = None, seed: int) -> tuple[Example
         >>> train.kind, len(train.label_names), len(train) > 5 * len(test)
         ('single', 12, True)
     """
+    if eval == HOLDOUT:
+        train, _ = load_data(name, seed=seed)
+        return hold_out(train, TEST_SHARE, seed)
     if name == "stdlib-docs":
         return _load_stdlib_docs(eval, seed)
     source = _source(name)
