@@ -1,6 +1,7 @@
 """Error of the predicted round time against Monte Carlo, over random populations.
 
     python benchmarks/round_time_accuracy.py [--populations 120] [--draws 20000] [--seed 0]
+    python benchmarks/round_time_accuracy.py --speed [--most 1000000]
 
 Truth is the list of all sets of participants for N <= 12, and otherwise `--draws` simulated rounds
 that are solved for their equal finish. The populations run through N from 2 to 1,000, computation
@@ -10,7 +11,7 @@ to sample, constant and Shannon links, with and without clients' own limits and 
 
 import argparse
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.round_law import RoundLaw, band_share
 from fedpace.planning.round_time import (
+    choose_nodes,
     enumerate_round_seconds,
     mean_and_gradient,
     mean_field_seconds,
@@ -187,7 +189,12 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="a line per population")
+    parser.add_argument("--speed", action="store_true", help="seconds a call, not errors")
+    parser.add_argument("--most", type=int, default=1_000_000, help="largest N of --speed")
     options = parser.parse_args()
+    if options.speed:
+        speed(options.most)
+        return
     began, rows = time.perf_counter(), []
     for case in cases(options.populations, options.seed):
         rows.append((len(case.clients), errors(case, options.draws)))
@@ -204,6 +211,44 @@ def main() -> None:
             cells = [_cell(table[:, 0]), _cell(table[:, 1])]
             print(f"| {f'{low}-{high}':>9} | {method:<16} | {cells[0]} | {cells[1]} |")
     print(f"\n{len(rows)} populations, {time.perf_counter() - began:.0f} s")
+
+
+def speed(most: int) -> None:
+    print("processor seconds of one call; best of up to 5\n")
+    print("|       N | E[K] | link     | choose_nodes | mean_and_gradient, nodes kept |")
+    print("|--------:|-----:|----------|-------------:|------------------------------:|")
+    for count in (100, 1_000, 10_000, 100_000, 1_000_000):
+        for participants in (20, count // 10):
+            for link, scale in (("spectral_efficiency", 1.0), ("snr_hz", 1e7)):
+                if count > most:
+                    return
+                rng = rng_for(0, "population", count)
+                quality = scale * np.exp(rng.uniform(0, np.log(10), count))
+                seconds = np.exp(rng.uniform(0, np.log(10), count)) / 5
+                clients = Clients.from_columns(
+                    data_weight=np.ones(count), step_seconds=seconds, **{link: quality}
+                )
+                system = System(1e6, 16, bits_per_rank=1e5)
+                q = participants / count * rng.uniform(0.5, 1.5, count)
+                given = (q, np.full(count, 8), clients, system)
+                nodes = choose_nodes(*given)
+                placing = _best(lambda given=given: choose_nodes(*given))
+                call = _best(
+                    lambda given=given, nodes=nodes: mean_and_gradient(*given, nodes=nodes)
+                )
+                name = "Shannon" if link == "snr_hz" else "constant"
+                row = f"| {count:7d} | {participants:4d} | {name:<8} |"
+                print(f"{row} {placing:12.4f} | {call:29.4f} |", flush=True)
+
+
+def _best(call: Callable[[], object]) -> float:
+    seconds, spent = [], 0.0
+    while len(seconds) < 5 and spent < 5:
+        began = time.process_time()
+        call()
+        seconds.append(time.process_time() - began)
+        spent += seconds[-1]
+    return min(seconds)
 
 
 def _cell(values: Floats) -> str:

@@ -33,8 +33,6 @@ _LARGEST_SHARE = 60.0
 """A client that needs 60 bands can as well need infinitely many."""
 _PAIRS = 1 << 15
 """Pairs of client and time held at once, few enough for a processor's cache."""
-_EARLIEST_CUT = 0.65
-"""Share of its upload alone before which a client cannot end in any flutter that matters."""
 _PLACING_TERMS = 6
 _PLACING_CLIENTS = 5000
 """Nodes are placed by a coarser law, which sees at most about this many clients."""
@@ -116,9 +114,13 @@ class RoundLaw:
     def nodes(self, fineness: float = 1.0) -> Floats:
         """Place nodes by a coarser law of the same kind."""
         flutter = band_flutter(_PLACING_TERMS)
-        first = float(np.min(self.start + _EARLIEST_CUT * self.solo))
+        first = float(np.min(self.start + self._early(1 + 5 * flutter.spread)))
         law = self._thinned(-(-len(self) // _PLACING_CLIENTS))
         return place_nodes(first, lambda s: law.cdf(s, flutter), fineness)
+
+    def _early(self, bands: float) -> Floats:
+        """Seconds of an upload alone in that many bands, shape (N,)."""
+        return self.bits / rate_bps(bands * self.band, **self.link)
 
     def _thinned(self, every: int) -> "RoundLaw":
         """One client stands for `every`: it joins more often, and loads a narrower band."""
@@ -156,12 +158,12 @@ class RoundLaw:
     def mean(self, nodes: Floats, flutter: BandFlutter) -> LawGradient:
         """The averages of P(T <= s) over the hats of the nodes; derivatives of E[T]."""
         before, after = hats(nodes)
-        cut = self._cuts(nodes)
+        cut, cut_by_bits = self._cuts(nodes, flutter.spread)
 
         def over(block: "RoundLaw", rows: slice, part: slice) -> _Needs:
             return block._over(nodes[part], before[part], after[part], cut[rows], flutter)
 
-        return self._differentiated(over, -reaches(nodes), flutter, self._cut_slopes(nodes))
+        return self._differentiated(over, -reaches(nodes), flutter, cut_by_bits)
 
     def _differentiated(
         self,
@@ -239,27 +241,22 @@ class RoundLaw:
         load, fall = band_share(self.bits, hat.left, self.link, self.band)
         return _Needs(Waves(load, self.probability, flutter, hat.open), fall, hat.left, hat=hat)
 
-    def _unresolved(self, nodes: Floats) -> Floats:
-        """Width of the interval in which a client's solo time falls, over its upload alone."""
-        interval = np.searchsorted(nodes, self.start + self.solo).clip(1, len(nodes) - 1)
-        return np.asarray(np.diff(nodes)[interval - 1] / self.solo)
+    def _cuts(self, nodes: Floats, spread: float) -> tuple[Floats, Floats]:
+        """Seconds after its start before which a client counts as absent, and d/d bits, (N,).
 
-    def _cuts(self, nodes: Floats) -> Floats:
-        """Seconds after its start before which a client counts as absent, shape (N,).
-
-        Where the nodes resolve its upload, the waves themselves rise smoothly about the solo time,
-        and the cut is well before. Where they do not, the client steps at its solo time.
+        Where the nodes resolve its rise, the waves rise smoothly about the solo time, and the cut
+        is before, where the client needs more bands than the flutter gives. Where they do not, and
+        where a limit of its own forbids more band than it has when alone, it steps at its solo
+        time.
         """
-        wide = self._unresolved(nodes) ** 2
-        smooth = _EARLIEST_CUT + (1 - _EARLIEST_CUT) * wide / (2 + wide)
-        return self.solo * np.where(self.limit < 1, 1.0, smooth)
-
-    def _cut_slopes(self, nodes: Floats) -> Floats:
-        """Derivative of the cuts in the bits, shape (N,)."""
-        wide = self._unresolved(nodes) ** 2
-        smooth = wide / (2 + wide) - 4 * wide / (2 + wide) ** 2
-        smooth = _EARLIEST_CUT + (1 - _EARLIEST_CUT) * smooth
-        return self.solo / self.bits * np.where(self.limit < 1, 1.0, smooth)
+        early = self._early(1 + 5 * spread)
+        rise = np.maximum(self.solo - early, 1e-9 * self.solo)
+        rise[self.limit < 1] = 1e-9 * self.solo[self.limit < 1]
+        interval = np.searchsorted(nodes, self.start + self.solo).clip(1, len(nodes) - 1)
+        wide = (0.35 * np.diff(nodes)[interval - 1] / rise) ** 2
+        resolved = 2 / (2 + wide)
+        slope = self.solo - rise * (resolved + wide * resolved**2)
+        return self.solo - rise * resolved, slope / self.bits
 
 
 def band_share(

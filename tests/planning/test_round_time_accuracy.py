@@ -1,0 +1,46 @@
+"""The predicted round time against listed and simulated rounds, over random populations.
+
+The populations and the methods are those of benchmarks/round_time_accuracy.py, which prints the
+table of docs/round-time.md.
+"""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+_FILE = Path(__file__).parents[2] / "benchmarks" / "round_time_accuracy.py"
+_SPEC = importlib.util.spec_from_file_location("round_time_accuracy", _FILE)
+benchmark = importlib.util.module_from_spec(_SPEC)
+sys.modules[_SPEC.name] = benchmark
+_SPEC.loader.exec_module(benchmark)
+
+
+def check(case, draws):
+    found = benchmark.errors(case, draws)
+    noise = 4 * found["(Monte Carlo)"][0]
+    for method in ("round_time", "..._and_gradient"):
+        mean, quantile = found[method]
+        assert mean < 0.02 + noise, f"{case.name}: mean of {method} off by {mean:.4f}"
+        assert quantile < 0.05, f"{case.name}: 95 % quantile of {method} off by {quantile:.4f}"
+    if len(case.clients) <= 12:
+        assert found["round_time"] == pytest.approx((0, 0), abs=1e-9)
+
+
+@pytest.mark.parametrize("case", [*benchmark.cases(30, seed=1)], ids=lambda case: case.name)
+def test_mean_and_quantile_are_right(case):
+    check(case, draws=1000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [*benchmark.cases(120, seed=0)], ids=lambda case: case.name)
+def test_mean_and_quantile_are_right_against_twenty_thousand_rounds(case):
+    check(case, draws=20_000)
+
+
+@pytest.mark.parametrize("case", [*benchmark.cases(30, seed=2)], ids=lambda case: case.name)
+def test_the_upper_bound_is_above_the_mean(case):
+    given = case.plan.sampling_probability, case.plan.sketch_rank, case.clients, case.system
+    mean = benchmark.mean_and_gradient(*given)[0]
+    assert benchmark.upper_bound_seconds(*given) > mean * (1 - 5e-3)
