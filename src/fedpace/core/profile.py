@@ -214,7 +214,8 @@ class System:
     sketch: Sketch = "residual"
     """How a client trains k of r components; see docs/theory."""
     noise_ratio: float = 0.5
-    """V / ||u||^2 at full participation and full rank; a guess before a run, measured in it."""
+    """V / ||u||^2 at full participation and full rank: a guess before a run, measured in it (what
+    exactly is measured: docs/constants.md). Too low a guess costs more than too high a one."""
     downlink_bps: float = np.inf
     """Downlink rate of every client, bit/s; infinite where downloads cost no time."""
     overhead_seconds: float = 0.0
