@@ -128,6 +128,18 @@ def test_where_most_rounds_are_empty_the_median_is_the_overhead_and_does_not_mov
     assert not d_q.any() and not d_rank.any()
 
 
+@pytest.mark.parametrize("participants", [2, 300])
+def test_nodes_placed_by_a_part_of_a_crowd_serve_all_of_it(participants):
+    count, slow = 60_000, System(bandwidth_hz=1e6, lora_rank=16, bits_per_rank=2e6)
+    clients, q, rank = population(count, spread=3.0)
+    q = participants / count * q / q.mean()
+    mean, d_q, _ = mean_and_gradient(q, rank, clients, slow)
+    fine = np.append(0.0, np.geomspace(0.5, 3e4, 120))
+    same, same_q, _ = mean_and_gradient(q, rank, clients, slow, nodes=fine)
+    assert mean == pytest.approx(same, rel=5e-3)
+    np.testing.assert_allclose(d_q, same_q, atol=0.03 * same_q.max())
+
+
 def test_a_hundred_thousand_clients_are_one_law():
     """Blocks of clients, and nodes placed by a sample: the mean field is exact in this limit."""
     count = 100_000

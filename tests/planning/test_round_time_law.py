@@ -85,6 +85,25 @@ def test_the_law_is_that_of_all_sets_of_participants(terms, limited):
     np.testing.assert_allclose(value, expected, atol=2e-8)
 
 
+@pytest.mark.parametrize("q", [0.001, 0.2, 0.5, 0.8, 1.0])
+def test_many_light_loads_are_summed_by_their_cumulants(q):
+    flutter = band_flutter(8)
+    z = flutter.exponents
+    load = np.linspace(0.1, 0.49, 50) / abs(z[-1])
+    chance = np.full(50, q)
+    waves = Waves(load[None], chance, flutter)
+    direct = 1 - q + q * np.exp(-np.outer(z, load))
+    np.testing.assert_allclose(waves.products()[:, 0], direct.prod(axis=1), rtol=2e-6)
+    # With weights e_j only wave j is left: its derivatives are those of the product.
+    for j in (0, 4, 8):
+        only = np.where(np.arange(9) == j, direct.prod(axis=1), 0)[:, None]
+        d_probability, d_load, _ = waves.gradient(only)
+        others = only[j, 0] / direct[j]
+        wave = np.exp(-z[j] * load)
+        np.testing.assert_allclose(d_probability[0], (others * (wave - 1)).real, atol=2e-6)
+        np.testing.assert_allclose(d_load[0], (-z[j] * q * wave * others).real, atol=2e-4)
+
+
 @pytest.mark.parametrize("terms", [4, 32])
 def test_its_gradient_is_that_of_all_sets_of_participants(terms):
     flutter, h = band_flutter(terms), 1e-5
