@@ -37,8 +37,8 @@ def main() -> None:
     parser.add_argument("--data", nargs="+", default=["docstrings", "equal"])
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--max-tokens", type=int, default=2048)
-    parser.add_argument("--pairs", type=int, default=5)
+    parser.add_argument("--max-tokens", type=int)
+    parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--busy", type=int, default=0)
     arguments = parser.parse_args()
 

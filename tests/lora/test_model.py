@@ -106,6 +106,13 @@ def test_loading_leaves_torchs_generator_and_transformers_logging_alone(folder):
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
+def test_half_precision_on_a_processor_avoids_the_fused_attention(folder):
+    def attention(dtype):
+        return load(folder("bert"), dtype=dtype, device="cpu").model.config._attn_implementation
+
+    assert (attention("float32"), attention("bfloat16")) == ("sdpa", "eager")
+
+
 def test_threads_are_set(folder):
     before = torch.get_num_threads()
     try:

@@ -6,7 +6,7 @@ from torch.func import functional_call
 from fedpace.core.adapter import Adapter
 from fedpace.core.errors import InputError
 from fedpace.lora.adapter import AdaptedModel, to_tensors
-from fedpace.lora.grouping import group_by_length
+from fedpace.lora.grouping import default_max_tokens, group_by_length
 from fedpace.lora.tasks import TokenisedExamples, collate, row_scores
 
 
@@ -15,7 +15,7 @@ def evaluate(
     adapter: Adapter,
     examples: TokenisedExamples,
     *,
-    max_tokens: int = 2048,
+    max_tokens: int | None = None,
 ) -> dict[str, float]:
     """Compute the mean loss and, for classification, the accuracy.
 
@@ -25,7 +25,8 @@ def evaluate(
         adapted: the model.
         adapter: the global adapter.
         examples: held-out examples.
-        max_tokens: most tokens, padding included, that go through the model at once.
+        max_tokens: most tokens, padding included, that go through the model at once; by default
+            1024 on a processor, 16384 on an accelerator.
 
     Returns:
         {"loss": ..., "accuracy": ...} for classification, {"loss": ...} for causal LM.
@@ -33,9 +34,10 @@ def evaluate(
     if not len(examples):
         raise InputError("there are no held-out examples to evaluate on")
     tensors = to_tensors(adapted, adapter)
+    limit = max_tokens or default_max_tokens(adapted.device)
     loss = hits = 0.0
     with torch.inference_mode():
-        for rows in group_by_length(examples.lengths, max_tokens):
+        for rows in group_by_length(examples.lengths, limit):
             batch = collate(examples.take(rows), adapted)
             output = functional_call(adapted.model, tensors, (), batch.inputs, tie_weights=False)
             losses, correct = row_scores(output.logits, batch)

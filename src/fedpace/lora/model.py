@@ -85,7 +85,10 @@ def load_base(
             raise InputError(f"threads is {threads}; it must be at least 1")
         torch.set_num_threads(threads)
     place = _device(device)
-    options = {"dtype": _dtype(dtype), **_quantization(quantization, dtype, place)}
+    options: dict[str, Any] = {"dtype": _dtype(dtype), **_quantization(quantization, dtype, place)}
+    if place.type == "cpu" and dtype != "float32":
+        # The fused attention of torch 2.13 is ten times as slow backwards in bfloat16 there.
+        options["attn_implementation"] = "eager"
     source = _source(name)
 
     with _loading(name), _quiet():

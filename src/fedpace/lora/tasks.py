@@ -148,7 +148,9 @@ def _tokenise_labelled(examples: Examples, base: BaseModel, max_length: int) -> 
 
 def _tokenise_instruct(examples: Examples, base: BaseModel, max_length: int) -> TokenisedExamples:
     prompts = _plain_ids(base, [PROMPT_TEMPLATE.format(prompt=text) for text in examples.text])
-    responses = base.tokenizer(list(examples.response or ()), add_special_tokens=False)["input_ids"]
+    responses = base.tokenizer(
+        list(examples.response or ()), add_special_tokens=False, verbose=False
+    )["input_ids"]
     end = _end_of_text(base)
     tokens, labels = [], []
     for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
@@ -176,7 +178,8 @@ def _tokenise_corpus(examples: Examples, base: BaseModel, max_length: int) -> To
 def _plain_ids(base: BaseModel, texts: list[str]) -> list[list[int]]:
     """Ids with the tokenizer's beginning-of-text token, if it sets one, but without its end."""
     end = base.tokenizer.eos_token_id
-    encoded: list[list[int]] = base.tokenizer(texts)["input_ids"]
+    # Not verbose: it would warn of passages longer than the model, before they are cut.
+    encoded: list[list[int]] = base.tokenizer(texts, verbose=False)["input_ids"]
     return [ids[:-1] if ids and ids[-1] == end else ids for ids in encoded]
 
 
