@@ -1,6 +1,8 @@
 """Error of the predicted round time against Monte Carlo, over random populations.
 
     python benchmarks/round_time_accuracy.py [--populations 120] [--draws 20000] [--seed 0]
+    python benchmarks/round_time_accuracy.py --gradients [--populations 60]
+    python benchmarks/round_time_accuracy.py --replacement
     python benchmarks/round_time_accuracy.py --speed [--most 1000000]
 
 Truth is the list of all sets of participants for N <= 12, and otherwise `--draws` simulated rounds
@@ -10,6 +12,7 @@ to sample, constant and Shannon links, with and without clients' own limits and 
 """
 
 import argparse
+import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -189,12 +192,17 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="a line per population")
+    parser.add_argument("--gradients", action="store_true", help="40 nodes against 320")
+    parser.add_argument("--replacement", action="store_true", help="plans of K draws instead")
     parser.add_argument("--speed", action="store_true", help="seconds a call, not errors")
     parser.add_argument("--most", type=int, default=1_000_000, help="largest N of --speed")
     options = parser.parse_args()
     if options.speed:
-        speed(options.most)
-        return
+        return speed(options.most)
+    if options.gradients:
+        return gradients(options.populations, options.seed)
+    if options.replacement:
+        return replacement(options.draws)
     began, rows = time.perf_counter(), []
     for case in cases(options.populations, options.seed):
         rows.append((len(case.clients), errors(case, options.draws)))
@@ -213,6 +221,45 @@ def main() -> None:
     print(f"\n{len(rows)} populations, {time.perf_counter() - began:.0f} s")
 
 
+def gradients(count: int, seed: int) -> None:
+    """What the number of nodes does to the mean and to its derivatives."""
+    rows = []
+    for case in cases(count, seed):
+        given = (case.plan.sampling_probability, case.plan.sketch_rank, case.clients, case.system)
+        many = mean_and_gradient(*given, nodes=choose_nodes(*given, fineness=8))
+        few = mean_and_gradient(*given)
+        off = [np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in zip(few, many, strict=True)]
+        sums = [given[1] @ found[2] / found[0] for found in (few, many)]
+        rows.append([*off, abs(sums[0] - sums[1])])
+    print("mean, largest dE/dq and dE/dk, relative to the largest; change of sum k dE/dk / E")
+    print("per cent: median / 95 % / max\n")
+    for name, column in zip(("mean", "dE/dq", "dE/dk", "sum"), np.array(rows).T, strict=True):
+        print(f"{name:<6} {_cell(column)}")
+
+
+def replacement(draws: int) -> None:
+    """How far independent participation is from K draws with replacement."""
+    print("|    N |  K | spread | mean, % | 95 % quantile, % |")
+    print("|-----:|---:|-------:|--------:|-----------------:|")
+    for count, number in ((20, 5), (100, 2), (100, 10), (100, 40), (1000, 20)):
+        for spread in (1, 10, 100):
+            rng = rng_for(0, "population", count, spread)
+            even = np.log(spread) * rng.random((2, count))
+            clients = Clients.from_columns(
+                data_weight=rng.lognormal(0, 1, count),
+                step_seconds=np.exp(even[0]) / 5,
+                spectral_efficiency=np.exp(even[1]),
+            )
+            system, rank = System(1e6, 16, bits_per_rank=1e5), np.full(count, 8)
+            weight = clients.data_weight.copy()
+            plan = Plan("draws", clients.client_id.copy(), weight, rank, number)
+            seconds = simulate_round_seconds(plan, clients, system, draws, 1)
+            law = round_time(plan, clients, system)
+            mean = 100 * (law.mean / seconds.mean() - 1)
+            quantile = 100 * (law.quantile(LEVEL) / np.quantile(seconds, LEVEL) - 1)
+            print(f"| {count:4d} | {number:2d} | {spread:6d} | {mean:7.1f} | {quantile:16.1f} |")
+
+
 def speed(most: int) -> None:
     print("processor seconds of one call; best of up to 5\n")
     print("|       N | E[K] | link     | choose_nodes | mean_and_gradient, nodes kept |")
@@ -221,7 +268,7 @@ def speed(most: int) -> None:
         for participants in (20, count // 10):
             for link, scale in (("spectral_efficiency", 1.0), ("snr_hz", 1e7)):
                 if count > most:
-                    return
+                    return print(_peak())
                 rng = rng_for(0, "population", count)
                 quality = scale * np.exp(rng.uniform(0, np.log(10), count))
                 seconds = np.exp(rng.uniform(0, np.log(10), count)) / 5
@@ -239,6 +286,11 @@ def speed(most: int) -> None:
                 name = "Shannon" if link == "snr_hz" else "constant"
                 row = f"| {count:7d} | {participants:4d} | {name:<8} |"
                 print(f"{row} {placing:12.4f} | {call:29.4f} |", flush=True)
+    print(_peak())
+
+
+def _peak() -> str:
+    return f"\npeak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20:.1f} GiB"
 
 
 def _best(call: Callable[[], object]) -> float:

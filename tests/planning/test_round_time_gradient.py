@@ -160,3 +160,15 @@ def test_a_hundred_thousand_clients_are_one_law():
 
     slope = (along(1) - along(-1)) / (2 * step)
     assert d_q @ (q * direction) + d_rank @ (rank * direction) == pytest.approx(slope, rel=0.01)
+
+
+def test_the_gradient_knows_what_the_absence_of_a_certain_client_would_save():
+    """The slowest always joins: the distribution shows nothing of the time without it."""
+    pace = np.append(np.full(19, 1.0), 20.0)
+    same = np.ones(20)
+    clients = Clients.from_columns(
+        data_weight=same, step_seconds=pace, spectral_efficiency=100 * same
+    )
+    q = np.append(np.full(19, 0.9), 1.0)
+    _, d_q, _ = mean_and_gradient(q, 8 * same, clients, SYSTEM)
+    assert d_q[-1] == pytest.approx(100 - 5, rel=0.01)

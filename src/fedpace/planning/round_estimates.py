@@ -67,7 +67,7 @@ def mean_field_seconds(
     """
     law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
     own = law.limit < 1
-    low = max(law.start.max(), np.max(law.start[own] + law.solo[own], initial=0.0))
+    low = float(max(law.start.max(), np.max(law.start[own] + law.solo[own], initial=0.0)))
 
     def excess(behind: float) -> float:
         need = bandwidth_for_rate(law.bits / (low + behind - law.start), **law.link)
@@ -78,4 +78,4 @@ def mean_field_seconds(
     tiny = 1e-12 * (low + high)
     if excess(tiny) <= 0:
         return system.overhead_seconds + low
-    return float(system.overhead_seconds + low + brentq(excess, tiny, high, xtol=1e-12 * high))
+    return system.overhead_seconds + low + float(brentq(excess, tiny, high, xtol=1e-12 * high))

@@ -34,6 +34,7 @@ _LARGEST_SHARE = 60.0
 _PAIRS = 1 << 15
 """Pairs of client and time held at once, few enough for a processor's cache."""
 _PLACING_TERMS = 6
+_SELDOM_ABSENT = 0.9
 _PLACING_CLIENTS = 5000
 """Nodes are placed by a coarser law, which sees at most about this many clients."""
 
@@ -115,8 +116,14 @@ class RoundLaw:
         """Place nodes by a coarser law of the same kind."""
         flutter = band_flutter(_PLACING_TERMS)
         first = float(np.min(self.start + self._early(1 + 5 * flutter.spread)))
-        law = self._thinned(-(-len(self) // _PLACING_CLIENTS))
-        return place_nodes(first, lambda s: law.cdf(s, flutter), fineness)
+        laws = [self._thinned(-(-len(self) // _PLACING_CLIENTS))]
+        if laws[0].probability.max() > _SELDOM_ABSENT:
+            # Where a client never fails, look also at what its absence would change: dE/dq_n.
+            seldom = np.minimum(laws[0].probability, _SELDOM_ABSENT)
+            laws.append(replace(laws[0], probability=seldom))
+        return place_nodes(
+            first, lambda s: np.mean([law.cdf(s, flutter) for law in laws], axis=0), fineness
+        )
 
     def _early(self, bands: float) -> Floats:
         """Seconds of an upload alone in that many bands, shape (N,)."""
@@ -193,9 +200,10 @@ class RoundLaw:
                     node, client = need.hat.cut
                     by_cut = by_left[need.hat.cut] * need.hat.left_slope
                     by_cut += by_accept[need.hat.cut] * need.hat.open_slope
-                    by_cut = np.bincount(client, weight[part][node] * by_cut, by_load.shape[1])
-                    d_start[rows] += by_cut
-                    d_bits[rows] += by_cut * cut_by_bits[rows]
+                    by_cut *= weight[part][node]
+                    moved = np.bincount(client, by_cut, by_load.shape[1])
+                    d_start[rows] += moved
+                    d_bits[rows] += moved * cut_by_bits[rows]
         return LawGradient(value, slope, d_probability, d_start, d_bits)
 
     def rank_derivative(

@@ -80,7 +80,7 @@ def hats(seconds: Floats) -> tuple[Floats, Floats]:
 def reaches(seconds: Floats) -> Floats:
     """Return the area of each hat, shape (M,), s: the weights of the trapezoidal rule."""
     width = np.diff(seconds)
-    return (np.append(width, 0.0) + np.append(0.0, width)) / 2
+    return np.asarray((np.append(width, 0.0) + np.append(0.0, width)) / 2)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,7 +117,7 @@ def average_over_hats(
     left = (seconds + (after + before - 2 * seconds) / 3)[:, None] - start
     since = start + cut
     is_open = before[:, None] >= since
-    pairs = node, client = np.nonzero(~is_open & (after[:, None] > since))
+    node, client = np.nonzero(~is_open & (after[:, None] > since))
     low, mid, high = before[node], seconds[node], after[node]
     v, behind = np.maximum(mid - since[client], 0.0), high - since[client]
     rising, falling, reach = mid - low, high - mid, (high - low) / 2
@@ -125,13 +125,13 @@ def average_over_hats(
     def average(power: int) -> Floats:
         """D v^power; v is 0 where the hat begins."""
         v_power = v**power
-        return ((behind**power - v_power) / falling - v_power / rising) / reach
+        return np.asarray(((behind**power - v_power) / falling - v_power / rising) / reach)
 
     part, moment, edge = average(2) / 2, average(3) / 6, average(1)
     part = np.maximum(part, 1e-300)
     mean = moment / part
     share = is_open.astype(np.float64)
-    share[pairs] = part
-    left[pairs] = cut[client] + mean
+    share[node, client] = part
+    left[node, client] = cut[client] + mean
     left[share == 0] = 0.0
-    return HatAverage(left, share, pairs, -edge / part, mean * edge / part)
+    return HatAverage(left, share, (node, client), -edge / part, mean * edge / part)
