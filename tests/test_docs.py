@@ -24,7 +24,8 @@ def test_the_examples_of_a_page_give_what_it_says(page, tmp_path, monkeypatch):
 MODULES = [
     module.name
     for module in pkgutil.walk_packages(fedpace.__path__, "fedpace.")
-    if not module.name.endswith("__main__")
+    # doctest would touch every name that the command line imports, deprecated ones too.
+    if not module.name.endswith(("__main__", "cli"))
 ]
 
 

@@ -22,10 +22,6 @@ def run_experiment(
     errors: Console,
 ) -> None:
     """`fedpace run`: run or resume, show the table, write the report."""
-    from fedpace.reporting.report import write_report
-    from fedpace.reporting.tables import summary_table
-    from fedpace.runs import resume, run
-
     if resume_folder is not None and out is not None:
         raise InputError("--out and --resume exclude each other; a resumed run stays in its folder")
     if resume_folder is not None and path is None:
@@ -33,6 +29,11 @@ def run_experiment(
     experiment = load_experiment(path, overrides)
     if methods:
         experiment = experiment.model_copy(update={"methods": list(methods)})
+    # Only now: these load torch, which a mistake in the file need not wait for.
+    from fedpace.reporting.report import write_report
+    from fedpace.reporting.tables import summary_table
+    from fedpace.runs import resume, run
+
     with RunProgress(errors) as progress:
         if resume_folder is not None:
             record = resume(resume_folder, experiment=experiment, show=progress.show)
