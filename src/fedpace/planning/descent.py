@@ -1,10 +1,10 @@
 """Minimise a smooth function of many bounded variables: projected quasi-Newton.
 
 L-BFGS (Nocedal and Wright, Numerical Optimization, algorithm 7.4) on the variables that are free
-to move, with a diagonal of the caller's as the initial Hessian, and backtracking along the
-projected path (Bertsekas 1982). Planning problems have a diagonal that carries nearly all of the
-curvature, so ten to twenty evaluations are enough at any size; `scipy.optimize`'s L-BFGS-B cannot
-be given one and needs several times as many.
+to move, with a sparse Hessian of the caller's to start from, and backtracking along the projected
+path (Bertsekas 1982). Planning problems have nearly all of their curvature client by client, so ten
+to twenty evaluations are enough at any size; `scipy.optimize`'s L-BFGS-B cannot be told and needs
+several times as many.
 
 The function may be a numerical one that is smooth only as long as some inner choice of it (here
 quadrature nodes) stays as made at one point. So the caller gives it as a maker: z -> the function,
@@ -33,6 +33,9 @@ _FAR = 0.5
 """How far a variable may go from where the function was made."""
 _NEAR = 0.02
 """The same for the point that is returned."""
+_DECAY = 0.5
+_WINDOW = 5
+"""So many iterations together must bring 20 times the tolerance."""
 _RESOLUTION = 1e-5
 _PATIENCE = 3
 """So often the function may be made anew without a gain of `_RESOLUTION`: then the differences
@@ -40,12 +43,15 @@ between the ways it is made are all that is left."""
 
 
 class Local(NamedTuple):
-    """A function near one point."""
+    """A function of M variables near one point."""
 
     value: float
     gradient: Floats
     curvature: Floats
-    """A positive diagonal, about the second derivatives."""
+    """About the second derivatives, shape (M,), above 0."""
+    coupling: Floats | None = None
+    """About the second derivative in z_i and z_(i + M/2), shape (M/2,); None: 0. Less than the
+    root of the product of both curvatures."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -75,11 +81,12 @@ def descend(
     """Minimise a function over the box lower <= z <= upper.
 
     Args:
-        make: gives the function (value, gradient and diagonal curvature at z) for use near a point.
+        make: gives the function for use near a point.
         start: first z, shape (M,); moved into the box.
         lower: shape (M,).
         upper: shape (M,).
-        tolerance: ends when the quadratic model predicts less decrease than this.
+        tolerance: ends when the quadratic model predicts less decrease than this, or when five
+            iterations have together brought less than 20 times as much.
         max_iterations: ends there at the latest.
         memory: pairs of steps and gradient changes kept.
 
@@ -98,10 +105,14 @@ def descend(
     here, evaluations, iterations = function(z), 1, 0
     made_at, best, in_vain = z, (z, here), 0
     pairs: deque[tuple[Floats, Floats]] = deque(maxlen=memory)
+    values: deque[float] = deque(maxlen=_WINDOW)
+    extra = np.zeros(len(z))
     while True:
-        free = ~_blocked(z, here, lower, upper)
-        step = z - np.clip(z - _quasi_newton(here, pairs, free), lower, upper)
-        converged = here.gradient @ step <= 2 * tolerance
+        here = _stiffened(here, extra)
+        step = _step(z, here, pairs, lower, upper)
+        values.append(here.value)
+        slow = len(values) == _WINDOW and values[0] - values[-1] < 20 * tolerance
+        converged = here.gradient @ step <= 2 * tolerance or slow
         verdict = "converged" if converged else "iteration cap"
         moved = float(np.max(np.abs(z - made_at), initial=0.0))
         if iterations == max_iterations or (converged and moved <= _NEAR):
@@ -109,21 +120,29 @@ def descend(
         if moved > (_NEAR if converged else _FAR):
             made_at, function = z, make(z)
             here, evaluations = function(z), evaluations + 1
+            values.clear()
             in_vain = 0 if here.value < best[1].value - _RESOLUTION else in_vain + 1
             best = min(best, (z, here), key=lambda point: point[1].value)
             if in_vain == _PATIENCE:
                 verdict = "converged"
                 break
             continue
-        fraction = 1.0
+        fraction, slope = 1.0, here.gradient @ step
         while fraction >= _SHORTEST:
-            trial = np.clip(z - fraction * step, lower, upper)
+            trial = z - fraction * step
             there, evaluations = function(trial), evaluations + 1
-            if there.value <= here.value - _SUFFICIENT * (here.gradient @ (z - trial)):
+            rise = there.value - here.value
+            extra = np.maximum(_DECAY * extra, _missed(here, there, fraction * step))
+            if rise <= -_SUFFICIENT * fraction * slope:
                 break
-            fraction *= 0.3
+            # The least point of the parabola through both values and the slope.
+            least = fraction * slope / (2 * (rise + fraction * slope))
+            fraction *= float(np.clip(least, 0.1, 0.5))
+            here = _stiffened(here, extra)
+            step = _step(z, here, pairs, lower, upper)
+            slope = here.gradient @ step
         else:
-            if pairs:  # a misled memory, most often: once more with the diagonal alone
+            if pairs:  # a misled memory, most often: once more without it
                 pairs.clear()
                 continue
             verdict = "stalled"
@@ -132,35 +151,87 @@ def descend(
         z, here, iterations = trial, there, iterations + 1
     if best[1].value < here.value:
         z, here = best
-    free = ~_blocked(z, here, lower, upper)
-    residual = float(np.sum(np.abs(here.gradient), where=free))
+    residual = float(np.sum(np.abs(here.gradient), where=_free(z, here, lower, upper)))
     return Descent(z, here, evaluations, iterations, residual, verdict)
 
 
-def _blocked(z: Floats, here: Local, lower: Floats, upper: Floats) -> NDArray[np.bool_]:
-    """Which variables a limit keeps from following the gradient."""
-    at_lower, at_upper = z <= lower, z >= upper
-    return (at_lower & (here.gradient >= 0)) | (at_upper & (here.gradient <= 0))
+def _stiffened(here: Local, extra: Floats) -> Local:
+    """With more curvature where that of the caller was seen to be too little."""
+    return here._replace(curvature=np.maximum(here.curvature, extra))
+
+
+def _missed(here: Local, there: Local, step: Floats) -> Floats:
+    """The curvature that explains how each gradient changed along -step, at most 20 times ours."""
+    moved = np.abs(step) > 1e-3 * np.max(np.abs(step), initial=0.0)
+    change = here.gradient - there.gradient
+    if here.coupling is not None:
+        s_x, s_y = np.split(step, 2)
+        change = change - np.concatenate([here.coupling * s_y, here.coupling * s_x])
+    seen = np.where(moved, change / np.where(moved, step, 1.0), 0.0)
+    return np.clip(seen, 0.0, 20 * here.curvature)
+
+
+def _step(
+    z: Floats,
+    here: Local,
+    pairs: deque[tuple[Floats, Floats]],
+    lower: Floats,
+    upper: Floats,
+) -> Floats:
+    """Z minus the next point of the box, if the whole step is taken."""
+    free = _free(z, here, lower, upper)
+    step = z - _moved(z, here, _quasi_newton(here, pairs, free), lower, upper)
+    if here.gradient @ step > 0:
+        return step
+    longest = np.clip(here.gradient / here.curvature, -_LONGEST_STEP, _LONGEST_STEP)
+    return z - np.clip(z - longest, lower, upper)
+
+
+def _free(z: Floats, here: Local, lower: Floats, upper: Floats) -> NDArray[np.bool_]:
+    """Which variables no limit keeps from following the gradient."""
+    return ~(((z <= lower) & (here.gradient >= 0)) | ((z >= upper) & (here.gradient <= 0)))
+
+
+def _moved(z: Floats, here: Local, step: Floats, lower: Floats, upper: Floats) -> Floats:
+    """The point z - step, no farther than the longest step, brought into the box."""
+    if here.coupling is None:
+        return np.clip(z - np.clip(step, -_LONGEST_STEP, _LONGEST_STEP), lower, upper)
+    size = np.maximum(*np.split(np.abs(step), 2))
+    target = z - step * np.tile(_LONGEST_STEP / np.maximum(size, _LONGEST_STEP), 2)
+    inside = np.clip(target, lower, upper)
+    # Where a limit stops one of two coupled variables, the other does what is best then.
+    over_x, over_y = np.split(inside - target, 2)
+    xx, yy = np.split(here.curvature, 2)
+    follow = np.concatenate([over_y * here.coupling / xx, over_x * here.coupling / yy])
+    return np.clip(inside - follow, lower, upper)
+
+
+def _solve(here: Local, vector: Floats, free: NDArray[np.bool_]) -> Floats:
+    """Divide by the caller's Hessian on the free variables; the vector is 0 on the others."""
+    if here.coupling is None:
+        return np.asarray(vector / here.curvature)
+    (v_x, v_y), (xx, yy) = np.split(vector, 2), np.split(here.curvature, 2)
+    xy = np.where(np.logical_and(*np.split(free, 2)), here.coupling, 0.0)
+    determinant = xx * yy - xy * xy
+    return np.concatenate(
+        [(yy * v_x - xy * v_y) / determinant, (xx * v_y - xy * v_x) / determinant]
+    )
 
 
 def _quasi_newton(
-    local: Local, pairs: deque[tuple[Floats, Floats]], free: NDArray[np.bool_]
+    here: Local, pairs: deque[tuple[Floats, Floats]], free: NDArray[np.bool_]
 ) -> Floats:
-    """Two-loop recursion on the free variables; falls back to the diagonal if it climbs."""
-    vector = np.where(free, local.gradient, 0.0)
-    diagonal = vector / local.curvature
+    """Two-loop recursion on the free variables."""
+    vector = np.where(free, here.gradient, 0.0)
     used = []
     for s, y in reversed(pairs):
         curvature = float(np.sum(s * y, where=free))
-        if curvature <= 1e-10 * float(np.sum(s * s * local.curvature, where=free)):
+        if curvature <= 1e-10 * float(np.sqrt((s @ s) * (y @ y))):
             continue
         weight = float(s @ vector) / curvature
         vector -= weight * np.where(free, y, 0.0)
         used.append((s, y, weight, curvature))
-    step = vector / local.curvature
+    step = _solve(here, vector, free)
     for s, y, weight, curvature in reversed(used):
         step += (weight - float(y @ step) / curvature) * np.where(free, s, 0.0)
-    step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
-    if step @ local.gradient <= 0:
-        step = np.clip(diagonal, -_LONGEST_STEP, _LONGEST_STEP)
     return step

@@ -5,14 +5,16 @@ plan, descend from the most promising (`settle`), and keep the best end; `exact`
 ranks and repairs them by whole moves while q follows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from fedpace.core.profile import Floats
 from fedpace.planning.baselines import TOO_SLOW, full, statistics, uniform, weighted
+from fedpace.planning.condense import condense, expand
 from fedpace.planning.limits import shrink_to_p95
 from fedpace.planning.objective import (
+    CROWD,
     Decision,
     Problem,
     evaluate,
@@ -28,14 +30,24 @@ __all__ = ["exact", "icc24"]
 
 _FEW = 16
 """Up to this many clients every start is followed to its end."""
+_MANY = 2000
+"""Beyond so many clients the plan for groups of them is the start."""
 _FOLLOWED = 2
 """How many are followed where clients are many; there the ends hardly differ."""
 _ROUGH = 1e-5
-_REPAIRS = 20
+"""Tolerance of log(objective) while the starts are told apart."""
+_REPAIRS = 8
+"""Times that ranks are moved, at most, and iterations of q after each move."""
+_BRIEF = 6
+_WORTH = 2e-5
+"""Decrease of log(objective) for which ranks are still moved."""
 
 
 def exact(problem: Problem, start: Decision | None = None) -> Decision:
     """Minimise (round time) x (rounds) over q and k.
+
+    Where clients are many, groups of similar ones are planned for first (`condense`). In a crowd,
+    members of a group keep its rank and only their q are settled.
 
     Args:
         problem: the problem.
@@ -44,10 +56,13 @@ def exact(problem: Problem, start: Decision | None = None) -> Decision:
     Returns:
         The decision, with evaluations, iterations, residual and the cost of rounding.
     """
-    relaxed = _best_end(problem, _starts(problem, start), move_ranks=True)
+    many = len(problem.clients) > _MANY and start is None
+    starts = _condensed_start(problem, exact) if many else _starts(problem, start)
+    move_ranks = len(problem.clients) <= CROWD
+    relaxed = _best_end(problem, starts, move_ranks=move_ranks)
     q, k = rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)
-    settled = settle(problem, q, k, move_ranks=False)
-    repaired, extra = _repaired(problem, settled)
+    settled = settle(problem, q, k, move_ranks=False, tolerance=_fine(problem))
+    repaired, extra = _repaired(problem, settled) if move_ranks else (settled, 0)
     cost = repaired.point.log_objective - relaxed.point.log_objective
     return _decision(
         problem, repaired,
@@ -64,11 +79,19 @@ def icc24(problem: Problem, start: Decision | None = None) -> Decision:
     their bound on the round time, so that this differs from `exact` by the ranks alone.
     """
     most = rank_limit(problem)
-    starts = [
-        (np.minimum(q, probability_limit(problem, most)), most) for q, _ in _starts(problem, start)
-    ]
+    many = len(problem.clients) > _MANY and start is None
+    starts = _condensed_start(problem, icc24) if many else _starts(problem, start)
+    starts = [(np.minimum(q, probability_limit(problem, most)), most) for q, _ in starts]
     settled = _best_end(problem, starts, move_ranks=False)
     return _decision(problem, settled, settled.evaluations, {})
+
+
+def _condensed_start(
+    problem: Problem, planner: Callable[[Problem], Decision]
+) -> list[tuple[Floats, Floats]]:
+    """Plan for groups of similar clients, and give their plan to the members."""
+    condensed, groups = condense(problem)
+    return [expand(problem, groups, planner(condensed))]
 
 
 def _starts(problem: Problem, start: Decision | None) -> list[tuple[Floats, Floats]]:
@@ -93,18 +116,24 @@ def _best_end(
     """Descend roughly from the most promising starts, then to the end from the best."""
     followed = list(starts)
     evaluations = 0
-    if len(problem.clients) > _FEW:
+    if len(starts) > _FOLLOWED and len(problem.clients) > _FEW:
         law = exact_law(problem)
         values = [evaluate(problem, law, q, k).log_objective for q, k in starts]
         followed = [starts[i] for i in np.argsort(values, kind="stable")[:_FOLLOWED]]
         evaluations = len(starts)
     ends = [settle(problem, q, k, move_ranks=move_ranks, tolerance=_ROUGH) for q, k in followed]
     best = min(ends, key=lambda end: end.point.log_objective)
-    best = settle(problem, best.q, best.k, move_ranks=move_ranks)
+    fine = _fine(problem)
+    best = settle(problem, best.q, best.k, move_ranks=move_ranks, tolerance=fine)
     evaluations += best.evaluations + sum(end.evaluations for end in ends)
     return Settled(
         best.q, best.k, best.point, evaluations, best.iterations, best.residual, best.verdict
     )
+
+
+def _fine(problem: Problem) -> float:
+    """Tolerance of log(objective) at the end; looser for thousands, whose law is coarser too."""
+    return float(np.clip(1e-10 * len(problem.clients), 1e-7, _ROUGH))
 
 
 def _repaired(problem: Problem, settled: Settled) -> tuple[Settled, int]:
@@ -113,14 +142,17 @@ def _repaired(problem: Problem, settled: Settled) -> tuple[Settled, int]:
     for _ in range(_REPAIRS):
         q, k, promise = better_ranks(problem, settled.point, settled.q, settled.k)
         order = np.argsort(promise, kind="stable")
-        tried = int(np.sum(promise < -_ROUGH / len(q)))
-        while tried:
+        tried = int(np.sum(promise < 0))
+        while tried and -np.sum(promise[order[:tried]]) > _WORTH:
             moved = order[:tried]
             new_q, new_k = settled.q.copy(), settled.k.copy()
             new_q[moved], new_k[moved] = q[moved], k[moved]
-            trial = settle(problem, new_q, new_k, move_ranks=False)
+            trial = settle(
+                problem, new_q, new_k, move_ranks=False, tolerance=_fine(problem),
+                max_iterations=_BRIEF,
+            )  # fmt: skip
             evaluations += trial.evaluations
-            if trial.point.log_objective < settled.point.log_objective - 1e-7:
+            if trial.point.log_objective < settled.point.log_objective - _WORTH / 10:
                 settled = trial
                 break
             tried //= 4

@@ -23,6 +23,7 @@ from fedpace.planning.objective import (
     Decision,
     Problem,
     TimeLaw,
+    bound_law,
     exact_law,
     noise_weight,
     probability_limit,
@@ -30,7 +31,7 @@ from fedpace.planning.objective import (
     relative_rounds,
 )
 from fedpace.planning.ranks import whole
-from fedpace.planning.time_bound import band_seconds, bound_law
+from fedpace.planning.time_bound import band_seconds
 from fedpace.wireless.latency import start_seconds
 
 __all__ = ["infocom22"]

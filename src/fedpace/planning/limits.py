@@ -1,33 +1,46 @@
-"""Keeping the p95 round time below its limit."""
+"""How long a round of a plan takes, and keeping its p95 below a limit."""
 
 from collections.abc import Callable
 
 import numpy as np
 
+from fedpace.core.plan import Plan
 from fedpace.core.profile import Floats
-from fedpace.planning.objective import Problem
-from fedpace.planning.round_time import quantile_and_gradient
+from fedpace.planning.crowd import crowd_quantile_and_gradient, crowd_round_time
+from fedpace.planning.objective import Decision, Problem
+from fedpace.planning.ranks import whole
+from fedpace.planning.round_time import RoundTime, quantile_and_gradient, round_time
 
-__all__ = ["p95_excess", "p95_seconds", "shrink_to_p95"]
+__all__ = ["p95_excess", "p95_seconds", "predicted", "shrink_to_p95"]
 
 _MARGIN = 1e-4
 """How close a shrunk plan comes to its limit, as a share of the way to q_min."""
 
 
+def predicted(problem: Problem, decision: Decision) -> RoundTime:
+    """The distribution of the round time that a plan states."""
+    if problem.crowd is not None:
+        rank = decision.sketch_rank.astype(np.float64)
+        return crowd_round_time(problem.crowd, decision.joins(), rank)
+    plan = Plan("", problem.clients.client_id.copy(), decision.joins(), decision.sketch_rank.copy())
+    return round_time(plan, problem.clients, problem.system)
+
+
 def p95_seconds(problem: Problem, sampling_probability: Floats, sketch_rank: Floats) -> float:
-    """The 95 % quantile of the round time, s."""
-    return quantile_and_gradient(
-        0.95, sampling_probability, sketch_rank, problem.clients, problem.system
-    )[0]
+    """The p95 round time that a plan would state, s."""
+    return predicted(problem, Decision(sampling_probability, whole(sketch_rank))).quantile(0.95)
 
 
 def p95_excess(
     problem: Problem, sampling_probability: Floats, sketch_rank: Floats
 ) -> tuple[float, Floats, Floats]:
-    """Logarithm of p95 over its limit, and its derivatives in log q and log k."""
+    """Logarithm of p95 over its limit, by the smooth law; its derivatives in log q and log k."""
     assert problem.p95_limit_seconds is not None
-    q, k = sampling_probability, sketch_rank
-    seconds, by_q, by_k = quantile_and_gradient(0.95, q, k, problem.clients, problem.system)
+    q, k, crowd = sampling_probability, sketch_rank, problem.crowd
+    if crowd is None:
+        seconds, by_q, by_k = quantile_and_gradient(0.95, q, k, problem.clients, problem.system)
+    else:
+        seconds, by_q, by_k = crowd_quantile_and_gradient(crowd, 0.95, q, k)
     # Where nobody takes part in 95 % of the rounds, their time is the overhead, perhaps 0.
     seconds = max(seconds, 1e-12 * problem.p95_limit_seconds)
     excess = float(np.log(seconds / problem.p95_limit_seconds))

@@ -19,14 +19,24 @@ from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats, System
+from fedpace.planning.crowd import (
+    Crowd,
+    crowd_mean_and_gradient,
+    crowd_nodes,
+    crowd_quantile_and_gradient,
+    gather,
+)
 from fedpace.planning.round_time import choose_nodes, mean_and_gradient, quantile_and_gradient
+from fedpace.planning.time_bound import bound_and_gradient
 from fedpace.wireless.latency import upload_bits
 
 __all__ = [
+    "CROWD",
     "Decision",
     "Point",
     "Problem",
     "TimeLaw",
+    "bound_law",
     "evaluate",
     "exact_law",
     "log_objective",
@@ -35,6 +45,9 @@ __all__ = [
     "rank_limit",
     "relative_rounds",
 ]
+
+CROWD = 20_000
+"""Beyond so many clients the round time is that of groups of similar ones."""
 
 TimeLaw = Callable[[Floats, Floats], tuple[float, Floats, Floats]]
 """(q, k) -> seconds, d seconds / d q, d seconds / d k: a round time, or a stand-in for it."""
@@ -52,6 +65,8 @@ class Problem:
     """None: minimise mean round time times rounds. p: the p-quantile of the round time instead."""
     p95_limit_seconds: float | None = None
     """Longest p95 round time allowed, s; None: no limit."""
+    crowd: Crowd | None = None
+    """Groups of similar clients; made here where clients are many."""
     made: dict[str, "Decision"] = field(default_factory=dict, repr=False)
     """Decisions that several planners ask for, by planner."""
 
@@ -63,6 +78,8 @@ class Problem:
         limit = self.p95_limit_seconds
         if limit is not None and not 0 < limit < np.inf:
             raise InputError(f"p95_limit_seconds is {limit!r}; give seconds above 0, or none")
+        if self.crowd is None and len(self.clients) > CROWD:
+            object.__setattr__(self, "crowd", gather(self.clients, self.system))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -122,10 +139,22 @@ def exact_law(problem: Problem, near: tuple[Floats, Floats] | None = None) -> Ti
             quadrature nodes; None: nodes are chosen at every call.
     """
     clients, system, quantile = problem.clients, problem.system, problem.quantile
+    crowd = problem.crowd
+    if crowd is not None:
+        if quantile is not None:
+            return lambda q, k: crowd_quantile_and_gradient(crowd, quantile, q, k)
+        kept = None if near is None else crowd_nodes(crowd, *near)
+        return lambda q, k: crowd_mean_and_gradient(crowd, q, k, nodes=kept)
     if quantile is not None:
         return lambda q, k: quantile_and_gradient(quantile, q, k, clients, system)
     nodes = None if near is None else choose_nodes(*near, clients, system)
     return lambda q, k: mean_and_gradient(q, k, clients, system, nodes=nodes)
+
+
+def bound_law(problem: Problem) -> TimeLaw:
+    """The upper bound of `time_bound` in the place of the mean round time."""
+    count = 1.0 if problem.crowd is None else problem.crowd.count
+    return lambda q, k: bound_and_gradient(q, k, problem.clients, problem.system, count)
 
 
 def evaluate(
@@ -239,7 +268,7 @@ def _joules(clients: Clients, system: System, sketch_rank: Floats | float) -> Fl
 def noise_weight(clients: Clients, system: System) -> Floats:
     """Return rho a_n^2 Gamma_n / (pi_n V_full), so that rho V / V_full = sum weight kappa / q."""
     share = clients.data_weight**2 * clients.update_second_moment
-    return system.noise_ratio * share / share.sum() / clients.availability
+    return np.asarray(system.noise_ratio * share / share.sum() / clients.availability
 
 
 def _noise_share(q: Floats, k: Floats, clients: Clients, system: System) -> Floats:

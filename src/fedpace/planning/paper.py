@@ -15,22 +15,24 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from fedpace.core.profile import Floats
+from fedpace.planning.condense import condense, expand
 from fedpace.planning.objective import (
+    CROWD,
     Decision,
     Point,
     Problem,
+    bound_law,
     evaluate,
     probability_limit,
     rank_limit,
 )
 from fedpace.planning.ranks import relaxed_ranks, rounded_ranks, whole
 from fedpace.planning.sampling import best_scale, fill
-from fedpace.planning.time_bound import bound_law
 
 __all__ = ["paper"]
 
 _MAX_ITERATIONS = 60
-_TOLERANCE = 1e-6
+_TOLERANCE, _CROWD_TOLERANCE = 1e-6, 1e-4
 """Ends when one iteration lowers the logarithm of the objective by less."""
 
 
@@ -44,7 +46,13 @@ def paper(problem: Problem, start: Decision | None = None) -> Decision:
     Returns:
         The decision; its verdict says whether the steps converged.
     """
-    law = bound_law(problem)
+    law, tolerance = bound_law(problem), _TOLERANCE
+    if len(problem.clients) > CROWD:
+        tolerance = _CROWD_TOLERANCE
+        if start is None:
+            condensed, groups = condense(problem)
+            q, k = expand(problem, groups, paper(condensed))
+            start = Decision(q, whole(k))
     if start is None:
         k = rank_limit(problem)
         q, point = best_scale(problem, law, np.ones(len(k)), k)
@@ -59,7 +67,7 @@ def paper(problem: Problem, start: Decision | None = None) -> Decision:
         q, k, point = _improved(problem, point, (q, k), _filled(problem, point, q, k), k)
         ranks = relaxed_ranks(problem, point, k)
         q, k, point = _improved(problem, point, (q, k), q, ranks)
-        if before - point.log_objective < _TOLERANCE:
+        if before - point.log_objective < tolerance:
             verdict = "converged"
             break
     q, k = rounded_ranks(problem, point, q, k)

@@ -12,7 +12,7 @@ from fedpace.core.profile import Clients, System
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
 from fedpace.planning.infocom22 import infocom22
-from fedpace.planning.limits import p95_seconds
+from fedpace.planning.limits import p95_seconds, predicted
 from fedpace.planning.objective import (
     Decision,
     Problem,
@@ -22,7 +22,6 @@ from fedpace.planning.objective import (
     relative_rounds,
 )
 from fedpace.planning.paper import paper
-from fedpace.planning.round_time import round_time
 from fedpace.planning.time_bound import solo_seconds
 
 __all__ = ["PLANNERS", "plan"]
@@ -143,7 +142,7 @@ def _described(problem: Problem, planner: str, decision: Decision) -> Plan:
         planner, clients.client_id.copy(), decision.sampling_probability, decision.sketch_rank,
         decision.draws, decision.verdict,
     )  # fmt: skip
-    law = round_time(bare, clients, system)
+    law = predicted(problem, decision)
     rounds = relative_rounds(
         decision.sampling_probability, decision.sketch_rank.astype(np.float64), clients, system,
         decision.draws,

@@ -3,11 +3,18 @@
 from collections.abc import Callable
 
 import numpy as np
-from scipy.optimize import brentq
+from scipy.optimize import brentq, minimize_scalar
 
 from fedpace.core.profile import Floats
-from fedpace.planning.objective import Point, Problem, TimeLaw, evaluate, probability_limit
-from fedpace.planning.time_bound import bound_law
+from fedpace.planning.objective import (
+    CROWD,
+    Point,
+    Problem,
+    TimeLaw,
+    bound_law,
+    evaluate,
+    probability_limit,
+)
 
 __all__ = ["best_scale", "fill"]
 
@@ -78,13 +85,21 @@ def best_scale(
     grid = np.linspace(
         np.log(problem.q_min / direction).min(), np.log(most / direction).max(), _GRID
     )
-    tried = law if len(direction) <= _FEW else bound_law(problem)
-    values = [
-        (point(s) if tried is law else evaluate(problem, tried, probability(s), sketch_rank))
-        .log_objective
-        for s in grid.tolist()
-    ]  # fmt: skip
-    _root_near(slope, float(grid[np.argmin(values)]), (float(grid[0]), float(grid[-1])))
+    ends = float(grid[0]), float(grid[-1])
+    bound = bound_law(problem)
+
+    def rough(log_scale: float) -> float:
+        return evaluate(problem, bound, probability(log_scale), sketch_rank).log_objective
+
+    if len(direction) <= _FEW:
+        center = min(grid.tolist(), key=lambda s: point(s).log_objective)
+    elif len(direction) <= CROWD:
+        center = min(grid.tolist(), key=rough)
+    else:
+        center = float(
+            minimize_scalar(rough, bounds=ends, method="bounded", options={"xatol": 0.2}).x
+        )
+    _root_near(slope, center, ends)
     point(float(grid[-1]))  # everyone at the limit is a minimum of its own, with a ridge before it
     return min(seen.values(), key=lambda entry: entry[1].log_objective)
 

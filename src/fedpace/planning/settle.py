@@ -31,6 +31,8 @@ _UPDATES = 12
 _FEASIBLE = 1e-4
 """Excess over the limit, as a logarithm, at which the updates end."""
 _PENALTY = 10.0
+_COUPLING = 0.95
+"""Largest correlation of q and k of one client: the exact 1 would be singular."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,17 +118,20 @@ def _lagrangian(
 ) -> Local:
     """Log of the objective plus (max(0, lambda + mu g)^2 - lambda^2) / (2 mu), g the p95 excess."""
     point = evaluate(problem, law, q, k)
-    time, rounds = [point.time_by_q], [point.rounds_by_q]
-    if move_ranks:
-        time, rounds = [*time, point.time_by_k], [*rounds, point.rounds_by_k]
-    up, down = np.concatenate(time), np.concatenate(rounds)
-    value, gradient, curvature = point.log_objective, up - down, np.maximum(up, 0.0) + down
+    value = point.log_objective
+    time_by_q, time_by_k = point.time_by_q, point.time_by_k
     multiplier, weight = by
     if weight > 0:
         excess, by_q, by_k = p95_excess(problem, q, k)
-        slope = np.concatenate([by_q, by_k]) if move_ranks else by_q
         pressure = max(0.0, multiplier + weight * excess)
         value += (pressure**2 - multiplier**2) / (2 * weight)
-        gradient = gradient + pressure * slope
-        curvature = curvature + pressure * np.abs(slope)
-    return Local(value, gradient, np.maximum(curvature, 1e-300))
+        time_by_q, time_by_k = time_by_q + pressure * by_q, time_by_k + pressure * by_k
+    # Second derivatives of the model of `ranks`, client by client.
+    xx = np.maximum(time_by_q, 0.0) + point.rounds_by_q + 1e-300
+    if not move_ranks:
+        return Local(value, time_by_q - point.rounds_by_q, xx)
+    yy = np.maximum(time_by_k, 0.0) + point.rounds_by_k + 1e-300
+    xy = np.clip(time_by_k, 0.0, np.maximum(time_by_q, 0.0)) + point.rounds_by_q
+    gradient = np.concatenate([time_by_q - point.rounds_by_q, time_by_k - point.rounds_by_k])
+    xy = np.minimum(xy, _COUPLING * np.sqrt(xx * yy))
+    return Local(value, gradient, np.concatenate([xx, yy]), xy)

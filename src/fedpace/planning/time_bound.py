@@ -15,18 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpace.core.profile import Clients, Floats, System
-from fedpace.planning.objective import Problem, TimeLaw
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, start_seconds_per_rank, upload_bits
 
-__all__ = ["band_seconds", "bound_and_gradient", "bound_law", "solo_seconds"]
+__all__ = ["band_seconds", "bound_and_gradient", "solo_seconds"]
 
 _LEAST_ABSENCE = 1e-15
 """Floor of 1 - q, so that the product without one factor is a quotient also at q = 1."""
 
 
 def bound_and_gradient(
-    sampling_probability: Floats, sketch_rank: Floats, clients: Clients, system: System
+    sampling_probability: Floats,
+    sketch_rank: Floats,
+    clients: Clients,
+    system: System,
+    count: Floats | float = 1.0,
 ) -> tuple[float, Floats, Floats]:
     """Upper bound on the mean duration of a round, with its derivatives.
 
@@ -39,6 +42,7 @@ def bound_and_gradient(
         sketch_rank: k, shape (N,), real-valued.
         clients: N clients; n takes part with probability q_n availability_n.
         system: what they share.
+        count: how many clients each one stands for, shape (N,).
 
     Returns:
         The bound, s; its derivatives in q and in k, each of shape (N,), s.
@@ -54,17 +58,13 @@ def bound_and_gradient(
     rate, limited = _solo_rate(clients, system)
     bits, load = upload_bits(system, sketch_rank), band_seconds(clients, system, sketch_rank)
     start = start_seconds(clients, system, sketch_rank) + np.where(limited, bits / rate, 0.0)
-    slowest, by_joining, by_start = _expected_maximum(joins, start)
+    load = count * load
+    slowest, by_joining, by_start = _expected_maximum(joins, start, count)
     bound = system.overhead_seconds + float(joins @ load) + slowest
     start_slope = start_seconds_per_rank(clients, system)
     start_slope = start_slope + np.where(limited, system.bits_per_rank / rate, 0.0)
     by_k = joins * load / bits * system.bits_per_rank + by_start * start_slope
     return bound, (load + by_joining) * clients.availability, by_k
-
-
-def bound_law(problem: Problem) -> TimeLaw:
-    """The upper bound in the place of the mean round time."""
-    return lambda q, k: bound_and_gradient(q, k, problem.clients, problem.system)
 
 
 def band_seconds(clients: Clients, system: System, sketch_rank: Floats) -> Floats:
@@ -86,15 +86,19 @@ def _solo_rate(clients: Clients, system: System) -> tuple[Floats, NDArray[np.boo
     return rate_bps(usable, **uplink(clients)), usable < system.bandwidth_hz
 
 
-def _expected_maximum(probability: Floats, start: Floats) -> tuple[float, Floats, Floats]:
+def _expected_maximum(
+    probability: Floats, start: Floats, count: Floats | float
+) -> tuple[float, Floats, Floats]:
     """E[max I_n tau_n] and its derivatives in q and in tau."""
     order = np.argsort(start, kind="stable")
     tau = start[order]
-    absence = np.log(np.maximum(1 - probability[order], _LEAST_ABSENCE))
+    absent = np.maximum(1 - probability[order], _LEAST_ABSENCE)
+    many = np.broadcast_to(count, absent.shape)[order]
+    absence = many * np.log(absent)
     none_from = np.exp(np.cumsum(absence[::-1])[::-1])  # nobody at or behind position i
     rise = np.diff(tau, prepend=0.0)
     mean = float(rise @ (1 - none_from))
     by_probability, by_start = np.empty_like(tau), np.empty_like(tau)
-    by_probability[order] = np.cumsum(rise * none_from) / np.exp(absence)
-    by_start[order] = probability[order] * np.append(none_from[1:], 1.0)
+    by_probability[order] = many * np.cumsum(rise * none_from) / absent
+    by_start[order] = -np.expm1(absence) * np.append(none_from[1:], 1.0)
     return mean, by_probability, by_start
