@@ -203,7 +203,7 @@ def _moved(z: Floats, here: Local, step: Floats, lower: Floats, upper: Floats) -
     over_x, over_y = np.split(inside - target, 2)
     xx, yy = np.split(here.curvature, 2)
     follow = np.concatenate([over_y * here.coupling / xx, over_x * here.coupling / yy])
-    return np.clip(inside - follow, lower, upper)
+    return np.asarray(np.clip(inside - follow, lower, upper))
 
 
 def _solve(here: Local, vector: Floats, free: NDArray[np.bool_]) -> Floats:

@@ -268,7 +268,7 @@ def _joules(clients: Clients, system: System, sketch_rank: Floats | float) -> Fl
 def noise_weight(clients: Clients, system: System) -> Floats:
     """Return rho a_n^2 Gamma_n / (pi_n V_full), so that rho V / V_full = sum weight kappa / q."""
     share = clients.data_weight**2 * clients.update_second_moment
-    return np.asarray(system.noise_ratio * share / share.sum() / clients.availability
+    return np.asarray(system.noise_ratio * share / share.sum() / clients.availability)
 
 
 def _noise_share(q: Floats, k: Floats, clients: Clients, system: System) -> Floats:
