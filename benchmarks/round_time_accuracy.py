@@ -261,7 +261,7 @@ def replacement(draws: int) -> None:
 
 
 def speed(most: int) -> None:
-    print("processor seconds of one call; best of up to 5\n")
+    print("processor seconds of one call; best of up to 50\n")
     print("|       N | E[K] | link     | choose_nodes | mean_and_gradient, nodes kept |")
     print("|--------:|-----:|----------|-------------:|------------------------------:|")
     for count in (100, 1_000, 10_000, 100_000, 1_000_000):
@@ -295,7 +295,7 @@ def _peak() -> str:
 
 def _best(call: Callable[[], object]) -> float:
     seconds, spent = [], 0.0
-    while len(seconds) < 5 and spent < 5:
+    while len(seconds) < 50 and spent < 2:
         began = time.process_time()
         call()
         seconds.append(time.process_time() - began)

@@ -193,9 +193,9 @@ class RoundLaw:
                     by_load += by_accept * need.accept_slope
                 by_left = -by_load * need.fall
                 slope[part] += by_left.sum(axis=1)
-                d_probability[rows] += weight[part] @ by_probability
-                d_start[rows] -= weight[part] @ by_left
-                d_bits[rows] -= weight[part] @ (by_left * need.left) / self.bits[rows]
+                d_probability[rows] += _summed(weight[part], by_probability)
+                d_start[rows] -= _summed(weight[part], by_left)
+                d_bits[rows] -= _summed(weight[part], by_left * need.left) / self.bits[rows]
                 if need.hat is not None and cut_by_bits is not None:
                     node, client = need.hat.cut
                     by_cut = by_left[need.hat.cut] * need.hat.left_slope
@@ -293,6 +293,11 @@ def band_share(
     else:
         fall = load / np.where(can, left, np.inf)
     return load, fall
+
+
+def _summed(weight: Floats, values: Floats) -> Floats:
+    """Sum over the times, without BLAS; see `load_law`."""
+    return np.asarray(np.einsum("m,mn->n", weight, values))
 
 
 def _acceptance(load: Floats, limit: Floats, spread: float) -> tuple[Floats, Floats]:
