@@ -23,7 +23,8 @@ from scipy.special import ndtr
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
-from fedpace.planning.round_law import RoundLaw, band_share
+from fedpace.planning.band_share import band_share
+from fedpace.planning.round_law import RoundLaw
 from fedpace.planning.round_time import (
     choose_nodes,
     enumerate_round_seconds,

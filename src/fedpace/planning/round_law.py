@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import log_ndtr
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.band_flutter import BandFlutter, band_flutter
+from fedpace.planning.band_share import band_share, own_limit_acceptance
 from fedpace.planning.load_law import Waves
 from fedpace.planning.round_nodes import (
     HatAverage,
@@ -24,19 +24,17 @@ from fedpace.planning.round_nodes import (
     place_nodes,
     reaches,
 )
-from fedpace.wireless.channel import bandwidth_for_rate, rate_bps, uplink
+from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, start_seconds_per_rank, upload_bits
 
-__all__ = ["LawGradient", "RoundLaw", "band_share"]
+__all__ = ["LawGradient", "RoundLaw"]
 
-_LARGEST_SHARE = 60.0
-"""A client that needs 60 bands can as well need infinitely many."""
 _PAIRS = 1 << 15
 """Pairs of client and time held at once, few enough for a processor's cache."""
-_PLACING_TERMS = 6
-_SELDOM_ABSENT = 0.9
-_PLACING_CLIENTS = 5000
+_PLACING_TERMS, _PLACING_CLIENTS = 6, 5000
 """Nodes are placed by a coarser law, which sees at most about this many clients."""
+_SELDOM_ABSENT = 0.9
+"""The most certain that a client is in one of the two laws by which nodes are placed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -238,7 +236,7 @@ class RoundLaw:
         load, fall = band_share(self.bits, left, self.link, self.band)
         if not (self.limit < 1).any():
             return _Needs(Waves(load, self.probability, flutter), fall, left)
-        accept, slope = _acceptance(load, self.limit, flutter.spread)
+        accept, slope = own_limit_acceptance(load, self.limit, flutter.spread)
         return _Needs(Waves(load, self.probability, flutter, accept), fall, left, slope)
 
     def _over(
@@ -267,52 +265,9 @@ class RoundLaw:
         return self.solo - rise * resolved, slope / self.bits
 
 
-def band_share(
-    bits: Floats, left: Floats, link: Mapping[str, Floats], band: float
-) -> tuple[Floats, Floats]:
-    """Share of the band that sends `bits` in `left` seconds, and how fast it falls with time.
-
-    Args:
-        bits: d, shape (..., N).
-        left: s - tau, shape (..., N), s; 0 or less where the client has not started to send.
-        link: of the clients, one column of shape (N,).
-        band: W, Hz.
-
-    Returns:
-        x = w / W, cut at 60, and -dx/ds, which is 0 where x is cut; each of shape (..., N).
-    """
-    rate = bits / np.where(left > 0, left, np.inf)
-    load = bandwidth_for_rate(rate, **link)
-    load /= band
-    can = (load < _LARGEST_SHARE) & (left > 0)
-    load = np.where(can, load, _LARGEST_SHARE)
-    if "snr_hz" in link:
-        ratio = link["snr_hz"] / band / load
-        slope = (np.log1p(ratio) - ratio / (1 + ratio)) * (band / np.log(2))  # d rate / d x
-        fall = rate / np.where(can, slope * left, np.inf)
-    else:
-        fall = load / np.where(can, left, np.inf)
-    return load, fall
-
-
 def _summed(weight: Floats, values: Floats) -> Floats:
     """Sum over the times, without BLAS; see `load_law`."""
     return np.asarray(np.einsum("m,mn->n", weight, values))
-
-
-def _acceptance(load: Floats, limit: Floats, spread: float) -> tuple[Floats, Floats]:
-    """Chance that a client's own limit allows its load, and d/dx of its logarithm.
-
-    The limit has a log-normal flutter of its own, with E[1/xi] = 1 and the spread of the band's.
-    """
-    own = limit < 1
-    accept, slope = np.ones_like(load), np.zeros_like(load)
-    x = load[:, own]
-    y = np.maximum(spread / 2 - np.log(x / limit[own]) / spread, -30.0)
-    log_accept = log_ndtr(y)
-    accept[:, own] = np.exp(log_accept)
-    slope[:, own] = -np.exp(-(y**2) / 2 - log_accept) / (np.sqrt(2 * np.pi) * spread * x)
-    return accept, slope
 
 
 def _checked(name: str, value: ArrayLike, clients: Clients, most: float) -> Floats:

@@ -12,7 +12,8 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
-from fedpace.planning.round_law import RoundLaw, band_share
+from fedpace.planning.band_share import band_share
+from fedpace.planning.round_law import RoundLaw
 
 __all__ = ["ENUMERABLE", "enumerate_round_seconds", "simulate_round_seconds"]
 
