@@ -19,7 +19,6 @@ import sys
 import time
 
 import numpy as np
-import torch
 
 from fedpace.core.messages import ClientTask
 from fedpace.data.load import load_data
@@ -41,6 +40,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--busy", type=int, default=0)
     arguments = parser.parse_args()
+    # Not at the top: torch reads OMP_WAIT_POLICY when it is loaded, and fedpace.lora sets it.
+    import torch
 
     data, _ = load_data("stdlib-docs", seed=0)
     base = load_base(
@@ -60,9 +61,8 @@ def main() -> None:
         f"load {os.getloadavg()[0]:.1f}"
     )
     print("threads batch data        loop s/round   stacked s/round   loop/stacked (min..max)")
-    busy = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(arguments.busy)
-    ]
+    count = f"import os\nwhile os.getppid() == {os.getpid()}: pass"
+    busy = [subprocess.Popen([sys.executable, "-c", count]) for _ in range(arguments.busy)]
     try:
         for threads in arguments.threads:
             torch.set_num_threads(threads)

@@ -67,7 +67,8 @@ def test_a_layer_that_gets_tokens_in_another_order_falls_back_to_the_loop(folder
     base = load_base(folder("bert"), task="classification", num_labels=3)
     for layer in base.model.bert.encoder.layer:
         layer.attention.self.query = Reordered(layer.attention.self.query)
-    model = attach_adapter(base, rank=4, alpha=8.0, target_modules=["query.inner"])
+    # So small an alpha that the head outweighs by far what is wrong.
+    model = attach_adapter(base, rank=4, alpha=0.01, target_modules=["query.inner"])
     assert_loop_is_used(model, tiny_models.warm(model), caplog, "updates differ by")
 
 
