@@ -14,7 +14,6 @@ from fedpace.planning.objective import (
     Problem,
     exact_law,
     log_objective,
-    noise_weight,
     probability_limit,
     rank_limit,
 )
@@ -75,7 +74,8 @@ def statistics(problem: Problem, start: Decision | None = None) -> Decision:
     argument unchanged.
     """
     k = rank_limit(problem)
-    variance = noise_weight(problem.clients, problem.system) / k
+    clients = problem.clients
+    variance = clients.data_weight**2 * clients.update_second_moment / clients.availability / k
     return _scaled(problem, np.sqrt(variance), k)
 
 

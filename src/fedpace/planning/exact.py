@@ -8,11 +8,12 @@ ranks and repairs them by whole moves while q follows.
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpace.core.profile import Floats
 from fedpace.planning.baselines import TOO_SLOW, full, statistics, uniform, weighted
 from fedpace.planning.condense import condense, expand
-from fedpace.planning.limits import shrink_to_p95
+from fedpace.planning.limits import falling_path, hurried_ranks, shrink_to_p95
 from fedpace.planning.objective import (
     CROWD,
     Decision,
@@ -39,6 +40,8 @@ _ROUGH = 1e-5
 _REPAIRS = 8
 """Times that ranks are moved, at most, and iterations of q after each move."""
 _BRIEF = 6
+_COSTLY, _INFLUENTIAL = 1e-3, 8
+"""Cost of rounding, in log(objective), from which so many clients are tried one by one."""
 _WORTH = 2e-5
 """Decrease of log(objective) for which ranks are still moved."""
 
@@ -62,7 +65,9 @@ def exact(problem: Problem, start: Decision | None = None) -> Decision:
     relaxed = _best_end(problem, starts, move_ranks=move_ranks)
     q, k = rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)
     settled = settle(problem, q, k, move_ranks=False, tolerance=_fine(problem))
-    repaired, extra = _repaired(problem, settled) if move_ranks else (settled, 0)
+    repaired, extra = settled, 0
+    if move_ranks:
+        repaired, extra = _repaired(problem, settled, relaxed.point.log_objective)
     cost = repaired.point.log_objective - relaxed.point.log_objective
     return _decision(
         problem, repaired,
@@ -105,8 +110,10 @@ def _starts(problem: Problem, start: Decision | None) -> list[tuple[Floats, Floa
     starts = []
     for plan in plans:
         k = np.minimum(plan.sketch_rank.astype(np.float64), most)
-        q = np.clip(plan.joins(), problem.q_min, probability_limit(problem, k))
-        starts.append((q, k))
+        starts.append((np.clip(plan.joins(), problem.q_min, probability_limit(problem, k)), k))
+    if problem.p95_limit_seconds is not None:  # a slow client can send less, or join less often
+        hurried = [(q, hurried_ranks(problem, k)) for q, k in starts]
+        starts += [h for h, s in zip(hurried, starts, strict=True) if np.any(h[1] != s[1])]
     return starts
 
 
@@ -136,27 +143,49 @@ def _fine(problem: Problem) -> float:
     return float(np.clip(1e-10 * len(problem.clients), 1e-7, _ROUGH))
 
 
-def _repaired(problem: Problem, settled: Settled) -> tuple[Settled, int]:
-    """Move ranks by whole steps, many clients at once and then ever fewer, while that helps."""
+def _repaired(problem: Problem, settled: Settled, relaxed: float) -> tuple[Settled, int]:
+    """Move whole ranks by one while that helps.
+
+    First many clients at once, as the model of `ranks` advises, and ever fewer; then, if rounding
+    has cost much, each of the few clients that matter most, whatever the model says.
+    """
     evaluations = 0
+
+    def tried(moved: NDArray[np.int64], q: Floats, k: Floats) -> bool:
+        nonlocal settled, evaluations
+        new_q, new_k = settled.q.copy(), settled.k.copy()
+        new_q[moved], new_k[moved] = q[moved], k[moved]
+        trial = settle(
+            problem, new_q, new_k, move_ranks=False, tolerance=_fine(problem),
+            max_iterations=_BRIEF,
+        )  # fmt: skip
+        evaluations += trial.evaluations
+        helps = trial.point.log_objective < settled.point.log_objective - _WORTH / 10
+        settled = trial if helps else settled
+        return helps
+
     for _ in range(_REPAIRS):
         q, k, promise = better_ranks(problem, settled.point, settled.q, settled.k)
         order = np.argsort(promise, kind="stable")
-        tried = int(np.sum(promise < 0))
-        while tried and -np.sum(promise[order[:tried]]) > _WORTH:
-            moved = order[:tried]
-            new_q, new_k = settled.q.copy(), settled.k.copy()
-            new_q[moved], new_k[moved] = q[moved], k[moved]
-            trial = settle(
-                problem, new_q, new_k, move_ranks=False, tolerance=_fine(problem),
-                max_iterations=_BRIEF,
-            )  # fmt: skip
-            evaluations += trial.evaluations
-            if trial.point.log_objective < settled.point.log_objective - _WORTH / 10:
-                settled = trial
+        count = int(np.sum(promise < 0))
+        while count and -np.sum(promise[order[:count]]) > _WORTH:
+            if tried(order[:count], q, k):
                 break
-            tried //= 4
+            count //= 4
         else:
+            break
+    for _ in range(_REPAIRS):
+        before = settled.point.log_objective
+        if before - relaxed < _COSTLY:
+            break
+        weight = np.abs(settled.point.time_by_k) + settled.point.rounds_by_k
+        for n in np.argsort(-weight, kind="stable")[:_INFLUENTIAL]:
+            for step in (-1.0, 1.0):
+                k = np.clip(settled.k + step, 1.0, rank_limit(problem))
+                q = np.clip(settled.q * settled.k / k, problem.q_min, probability_limit(problem, k))
+                if k[n] != settled.k[n]:
+                    tried(np.array([n]), q, k)
+        if settled.point.log_objective > before - _WORTH:
             break
     return settled, evaluations
 
@@ -165,8 +194,7 @@ def _decision(
     problem: Problem, settled: Settled, evaluations: int, statistics: dict[str, float]
 ) -> Decision:
     q, k = settled.q, settled.k
-    span = np.log(problem.q_min / q)
-    fitting = shrink_to_p95(problem, lambda part: q * np.exp(part * span), k)
+    fitting = shrink_to_p95(problem, falling_path(problem, q, k), k)
     verdict = settled.verdict
     if fitting is None:
         fitting, verdict = q, TOO_SLOW.format("even with every client at q_min")

@@ -10,9 +10,18 @@ from fedpace.planning.crowd import crowd_quantile_and_gradient, crowd_round_time
 from fedpace.planning.objective import Decision, Problem
 from fedpace.planning.ranks import whole
 from fedpace.planning.round_time import RoundTime, quantile_and_gradient, round_time
+from fedpace.planning.time_bound import solo_seconds
 
-__all__ = ["p95_excess", "p95_seconds", "predicted", "shrink_to_p95"]
+__all__ = [
+    "falling_path",
+    "hurried_ranks",
+    "p95_excess",
+    "p95_seconds",
+    "predicted",
+    "shrink_to_p95",
+]
 
+_HURRY = 0.9
 _MARGIN = 1e-4
 """How close a shrunk plan comes to its limit, as a share of the way to q_min."""
 
@@ -32,23 +41,57 @@ def p95_seconds(problem: Problem, sampling_probability: Floats, sketch_rank: Flo
 
 
 def p95_excess(
-    problem: Problem, sampling_probability: Floats, sketch_rank: Floats
+    problem: Problem, limit: float, sampling_probability: Floats, sketch_rank: Floats
 ) -> tuple[float, Floats, Floats]:
-    """Logarithm of p95 over its limit, by the smooth law; its derivatives in log q and log k."""
-    assert problem.p95_limit_seconds is not None
+    """Logarithm of p95 over a limit, by the smooth law; its derivatives in log q and log k."""
     q, k, crowd = sampling_probability, sketch_rank, problem.crowd
     if crowd is None:
         seconds, by_q, by_k = quantile_and_gradient(0.95, q, k, problem.clients, problem.system)
     else:
         seconds, by_q, by_k = crowd_quantile_and_gradient(crowd, 0.95, q, k)
     # Where nobody takes part in 95 % of the rounds, their time is the overhead, perhaps 0.
-    seconds = max(seconds, 1e-12 * problem.p95_limit_seconds)
-    excess = float(np.log(seconds / problem.p95_limit_seconds))
-    return excess, by_q * q / seconds, by_k * k / seconds
+    seconds = max(seconds, 1e-12 * limit)
+    return float(np.log(seconds / limit)), by_q * q / seconds, by_k * k / seconds
+
+
+def falling_path(
+    problem: Problem, sampling_probability: Floats, sketch_rank: Floats
+) -> Callable[[float], Floats]:
+    """From q (at 0) to q_min (at 1): first those who alone are too slow for the limit, then all.
+
+    Shrinking the others would not help as long as one of the slow ones joins in more than 5 % of
+    the rounds.
+    """
+    limit = np.inf if problem.p95_limit_seconds is None else problem.p95_limit_seconds
+    alone = solo_seconds(problem.clients, problem.system, sketch_rank)
+    slow = alone + problem.system.overhead_seconds > limit
+    span = np.log(problem.q_min / sampling_probability)
+
+    def path(part: float) -> Floats:
+        way = np.clip(np.where(slow, 2 * part, 2 * part - 1), 0.0, 1.0)
+        return np.asarray(np.maximum(sampling_probability * np.exp(way * span), problem.q_min))
+
+    return path
+
+
+def hurried_ranks(problem: Problem, sketch_rank: Floats) -> Floats:
+    """Ranks at which a client alone keeps the p95 limit with a tenth to spare, where one does."""
+    limit = problem.p95_limit_seconds
+    if limit is None:
+        return sketch_rank
+    clients, system = problem.clients, problem.system
+    zero = np.zeros(len(clients))
+    fixed = system.overhead_seconds + solo_seconds(clients, system, zero)
+    per_rank = solo_seconds(clients, system, zero + 1) - solo_seconds(clients, system, zero)
+    most = np.floor((_HURRY * limit - fixed) / per_rank)
+    return np.where(most >= 1, np.minimum(most, sketch_rank), sketch_rank)
 
 
 def shrink_to_p95(
-    problem: Problem, path: Callable[[float], Floats], sketch_rank: Floats
+    problem: Problem,
+    path: Callable[[float], Floats],
+    sketch_rank: Floats,
+    seconds: Callable[[Floats, Floats], float] | None = None,
 ) -> Floats | None:
     """Go along a path of falling q until the p95 limit holds.
 
@@ -58,6 +101,7 @@ def shrink_to_p95(
         problem: with or without a p95 limit.
         path: q at 0 (the start) to 1 (the end), none of its entries rising.
         sketch_rank: k, shape (N,).
+        seconds: (q, k) -> p95; by default what a plan would state.
 
     Returns:
         q, or None where even the end of the path is too slow.
@@ -65,7 +109,11 @@ def shrink_to_p95(
     limit = problem.p95_limit_seconds
 
     def fits(part: float) -> bool:
-        return limit is None or p95_seconds(problem, path(part), sketch_rank) <= limit
+        if limit is None:
+            return True
+        if seconds is not None:
+            return seconds(path(part), sketch_rank) <= limit
+        return p95_seconds(problem, path(part), sketch_rank) <= limit
 
     if fits(0.0):
         return path(0.0)

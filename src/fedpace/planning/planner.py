@@ -81,7 +81,7 @@ def plan(
     Example:
         >>> clients = Clients.from_columns(
         ...     data_weight=[1, 1, 2], step_seconds=[0.1, 0.1, 0.8], spectral_efficiency=[2, 1, 1])
-        >>> system = System(bandwidth_hz=2e6, lora_rank=8, overhead_seconds=1.0)
+        >>> system = System(bandwidth_hz=2e6, lora_rank=8, noise_ratio=0.05, overhead_seconds=3.0)
         >>> made = plan(clients, system)
         >>> made.verdict, made.sampling_probability.round(2).tolist()
         ('converged', [1.0, 1.0, 1.0])
@@ -108,7 +108,8 @@ def _contradiction(problem: Problem) -> str | None:
     """What makes the limits impossible to keep together, and the remedy; None if nothing does."""
     clients, system = problem.clients, problem.system
     ones = np.ones(len(clients))
-    alone = solo_seconds(clients, system, ones)
+    with np.errstate(over="ignore"):
+        alone = solo_seconds(clients, system, ones)
     if not np.all(np.isfinite(alone)):
         n = int(np.argmin(np.isfinite(alone)))
         raise InputError(

@@ -1,0 +1,320 @@
+"""The planner `exact`: optimality, limits, invariances."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.optimize import Bounds, differential_evolution, minimize
+
+from fedpace.core.profile import Clients
+from fedpace.planning import condense as condense_module
+from fedpace.planning import exact as exact_module
+from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
+from fedpace.planning.exact import exact, icc24
+from fedpace.planning.infocom22 import infocom22
+from fedpace.planning.limits import p95_seconds
+from fedpace.planning.objective import (
+    Decision,
+    evaluate,
+    exact_law,
+    log_objective,
+    probability_limit,
+    rank_limit,
+)
+from fedpace.planning.paper import paper
+from planning.some_problems import some_problem
+
+OTHERS = [paper, full, uniform, weighted, statistics, oort, infocom22, icc24, fslora]
+
+
+def relaxed(problem):
+    """The objective in (log q, log k) with its gradient, for SciPy's solvers."""
+    count, law, most = len(problem.clients), exact_law(problem), rank_limit(problem)
+    bounds = Bounds(
+        np.append(np.full(count, np.log(problem.q_min)), np.zeros(count)),
+        np.append(np.zeros(count), np.log(most)),
+        keep_feasible=True,
+    )
+
+    def value(z):
+        point = evaluate(problem, law, np.exp(z[:count]), np.exp(z[count:]))
+        slope = [point.time_by_q - point.rounds_by_q, point.time_by_k - point.rounds_by_k]
+        return point.log_objective, np.concatenate(slope)
+
+    return value, bounds
+
+
+def global_minimum(problem, seed):
+    value, bounds = relaxed(problem)
+    found = differential_evolution(
+        lambda z: value(z)[0], bounds, seed=seed, popsize=8, maxiter=30, polish=False
+    )
+    return min(found.fun, minimize(value, found.x, jac=True, method="L-BFGS-B", bounds=bounds).fun)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_no_global_search_finds_a_plan_one_percent_better(seed):
+    problem = some_problem(
+        1 + seed, seed, system={"sketch": ("scaled", "residual")[seed % 2], "noise_ratio": 0.1}
+    )
+    ours = log_objective(problem, exact(problem))
+    assert ours <= global_minimum(problem, seed) + np.log(1.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(12))
+def test_no_global_search_finds_a_plan_one_percent_better_of_up_to_six_clients(seed):
+    problem = some_problem(
+        1 + seed % 6, 100 + seed, spread=1.5,
+        system={"sketch": ("scaled", "residual")[seed % 2], "noise_ratio": 0.02 * 2**seed % 1.5},
+    )  # fmt: skip
+    ours = log_objective(problem, exact(problem))
+    assert ours <= global_minimum(problem, seed) + np.log(1.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["SLSQP", "trust-constr"])
+@pytest.mark.filterwarnings("ignore")
+def test_no_local_solver_of_scipy_ends_lower_with_a_hundred_clients(method):
+    problem = some_problem(100, 3)
+    value, bounds = relaxed(problem)
+    ours = log_objective(problem, exact(problem))
+    for chance in (0.999, 0.3, 0.1, 0.03):
+        start = np.log(np.append(np.full(100, chance), rank_limit(problem)))
+        end = minimize(
+            lambda z: value(np.clip(z, bounds.lb, bounds.ub)), start, jac=True, method=method,
+            bounds=bounds, options={"maxiter": 100},
+        )  # fmt: skip
+        assert ours <= value(np.clip(end.x, bounds.lb, bounds.ub))[0] + 2e-4  # whole ranks
+
+
+@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("count", [1, 2, 5, 40])
+def test_it_is_never_worse_than_any_other_planner(count, sketch):
+    problem = some_problem(count, count, system={"sketch": sketch})
+    ours = log_objective(problem, exact(problem))
+    for other in OTHERS:
+        theirs = log_objective(problem, other(problem))
+        assert ours <= theirs + 1e-3, other.__name__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_it_is_never_worse_than_any_other_planner_on_more_problems(seed):
+    count = [3, 7, 15, 30, 60][seed % 5]
+    problem = some_problem(
+        count, seed, spread=0.4 + 0.1 * (seed % 12), rank=[4, 16][seed % 2],
+        system={
+            "sketch": ("scaled", "residual")[seed // 2 % 2], "noise_ratio": 0.05 * (1 + seed),
+            "bandwidth_hz": 10.0 ** (6 + seed % 3), "overhead_seconds": float(seed % 3),
+        },
+    )  # fmt: skip
+    ours = log_objective(problem, exact(problem))
+    for other in OTHERS:
+        assert ours <= log_objective(problem, other(problem)) + 1e-3, other.__name__
+
+
+@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+def test_no_change_of_a_clients_q_helps(sketch):
+    problem = some_problem(12, 5, system={"sketch": sketch})
+    best = exact(problem)
+    q, k = best.sampling_probability, best.sketch_rank.astype(float)
+    law = exact_law(problem, near=(q, k))
+    here = evaluate(problem, law, q, k).log_objective
+    for n in range(12):
+        for factor in (0.7, 0.9, 1.1, 1.4):
+            moved = q.copy()
+            moved[n] = np.clip(factor * q[n], problem.q_min, 1.0)
+            assert evaluate(problem, law, moved, k).log_objective >= here - 2e-6
+
+
+def test_both_elasticities_balance_where_no_limit_holds():
+    problem = some_problem(60, 2, system={"noise_ratio": 1.0})
+    best = exact(problem)
+    q, k = best.sampling_probability, best.sketch_rank.astype(float)
+    point = evaluate(problem, exact_law(problem), q, k)
+    gap = point.time_by_q - point.rounds_by_q
+    free = (q > problem.q_min) & (q < 1)
+    assert free.any() and (q == 1).any()
+    assert np.abs(gap[free]).sum() < 2e-3 and best.statistics["kkt_residual"] < 2e-3
+    assert np.all(gap[q == 1] < 1e-4) and np.all(gap[q == problem.q_min] > -1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_rounding_the_ranks_costs_at_most_half_a_percent(seed):
+    problem = some_problem(100, seed, rank=[4, 8, 16][seed], system={"bandwidth_hz": 2e8})
+    best = exact(problem)
+    assert np.any((best.sketch_rank > 1) & (best.sketch_rank < problem.system.lora_rank))
+    assert best.statistics["rounding_cost"] <= 0.005
+
+
+def test_identical_clients_are_treated_alike():
+    columns = dict.fromkeys(
+        ("data_weight", "step_seconds", "step_seconds_per_rank", "spectral_efficiency",
+         "update_second_moment"), np.ones(7)
+    )  # fmt: skip
+    best = exact(some_problem(7, columns=columns))
+    assert np.ptp(best.sampling_probability) < 1e-6 * best.sampling_probability[0]
+    assert np.ptp(best.sketch_rank) == 0
+
+
+def test_one_client_alone_keeps_its_largest_rank():
+    problem = some_problem(1, columns={"max_rank": [5]}, system={"sketch": "scaled"})
+    best = exact(problem)
+    assert best.sketch_rank.tolist() == [5]
+    grid = np.geomspace(problem.q_min, 1, 400)
+    values = [log_objective(problem, Decision(np.array([q]), np.array([5]))) for q in grid]
+    assert log_objective(problem, best) <= min(values) + 1e-6
+
+
+def test_without_noise_the_fewest_possible_take_part():
+    problem = some_problem(5, system={"noise_ratio": 0.0, "sketch": "residual"})
+    best = exact(problem)
+    np.testing.assert_allclose(best.sampling_probability, problem.q_min)
+    assert np.all(best.sketch_rank == 1)
+
+
+def test_where_rounds_are_short_and_the_noise_is_great_everyone_takes_part():
+    problem = some_problem(5, spread=0.3, system={"noise_ratio": 50.0, "overhead_seconds": 1e4})
+    assert np.all(exact(problem).sampling_probability == 1)
+
+
+def test_the_order_of_the_clients_does_not_matter():
+    problem = some_problem(20, 4)
+    order = np.random.default_rng(0).permutation(20)
+    first, second = exact(problem), exact(replace(problem, clients=problem.clients.take(order)))
+    np.testing.assert_allclose(
+        second.sampling_probability, first.sampling_probability[order], rtol=1e-3
+    )
+    assert np.mean(second.sketch_rank != first.sketch_rank[order]) <= 0.1
+    assert log_objective(problem, first) == pytest.approx(
+        log_objective(replace(problem, clients=problem.clients.take(order)), second), abs=1e-6
+    )
+
+
+def test_the_unit_of_time_does_not_matter():
+    problem = some_problem(20, 4)
+    columns = dict(problem.clients.columns())
+    for name in ("step_seconds", "step_seconds_per_rank"):
+        columns[name] = columns[name] * 4  # a power of two: the same digits
+    columns["spectral_efficiency"] = columns["spectral_efficiency"] / 4
+    slow = replace(
+        problem, clients=Clients.from_columns(**columns),
+        system=replace(problem.system, overhead_seconds=2.0),
+    )  # fmt: skip
+    first, second = exact(problem), exact(slow)
+    np.testing.assert_allclose(second.sampling_probability, first.sampling_probability, rtol=1e-6)
+    assert np.array_equal(second.sketch_rank, first.sketch_rank)
+
+
+def test_the_same_problem_gives_the_same_plan_bit_by_bit():
+    first, second = exact(some_problem(30, 6)), exact(some_problem(30, 6))
+    assert np.array_equal(first.sampling_probability, second.sampling_probability)
+    assert np.array_equal(first.sketch_rank, second.sketch_rank)
+    assert first.statistics == second.statistics
+
+
+@pytest.mark.parametrize("count", [6, 50])
+def test_a_warm_start_comes_to_the_same_plan_for_less(count):
+    problem = some_problem(count, 1)
+    cold = exact(problem)
+    warm = exact(some_problem(count, 1), cold)
+    assert log_objective(problem, warm) == pytest.approx(log_objective(problem, cold), abs=1e-4)
+    assert warm.statistics["evaluations"] < cold.statistics["evaluations"]
+
+
+def test_a_bad_warm_start_does_not_make_a_bad_plan():
+    problem = some_problem(100, 2, system={"noise_ratio": 0.3})
+    bad = Decision(np.ones(100), np.full(100, 8))
+    cold = log_objective(problem, exact(problem))
+    assert log_objective(problem, exact(some_problem(100, 2, system={"noise_ratio": 0.3}), bad)) < (
+        cold + 0.005
+    )
+
+
+def test_ranks_stay_within_the_memory():
+    most = np.arange(1, 11)
+    best = exact(some_problem(10, columns={"max_rank": most}, rank=16))
+    assert np.all(best.sketch_rank <= most) and np.all(best.sketch_rank >= 1)
+    assert np.all(exact(some_problem(10, columns={"max_rank": 0.5 + most})).sketch_rank <= most)
+
+
+def test_energy_budgets_hold_and_are_used_well():
+    columns = {
+        "step_joules": [2.0, 0.5], "upload_joules_per_bit": [1e-6, 3e-6],
+        "max_joules_per_round": [2.0, 6.0],
+    }  # fmt: skip
+    problem = some_problem(2, 7, rank=4, columns=columns, system={"noise_ratio": 1.0})
+    best = exact(problem)
+    joules = 5 * problem.clients.step_joules + problem.clients.upload_joules_per_bit * 1e6 * (
+        4 + best.sketch_rank
+    )
+    spent = best.sampling_probability * joules
+    assert np.all(spent <= problem.clients.max_joules_per_round * (1 + 1e-9))
+    law, least = exact_law(problem), np.inf
+    for ranks in np.ndindex(4, 4):  # every rank, the best q for it
+        k = 1.0 + np.array(ranks)
+        bounds = Bounds(np.log([1e-3, 1e-3]), np.log(probability_limit(problem, k)))
+
+        def value(x, k=k):
+            point = evaluate(problem, law, np.exp(x), k)
+            return point.log_objective, point.time_by_q - point.rounds_by_q
+
+        for start in (bounds.ub, bounds.ub - 1, bounds.ub - 3):
+            end = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds)
+            least = min(least, end.fun)
+    assert log_objective(problem, best) <= least + 0.002
+
+
+def test_the_p95_limit_holds_and_is_used_well():
+    free = some_problem(2, 7, rank=1, system={"noise_ratio": 1.0})
+    loose = exact(free)
+    limit = 0.8 * p95_seconds(free, loose.sampling_probability, loose.sketch_rank)
+    problem = replace(free, p95_limit_seconds=limit, made={})
+    best = exact(problem)
+    assert p95_seconds(problem, best.sampling_probability, best.sketch_rank) <= limit
+    one, least = np.ones(2), np.inf
+    grid = np.geomspace(1e-3, 1, 16)
+    for q in np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2):
+        if p95_seconds(problem, q, one) <= limit:
+            least = min(least, log_objective(problem, Decision(q, one.astype(int))))
+    assert log_objective(problem, best) <= least + 0.005
+    assert log_objective(problem, best) > log_objective(free, loose)
+
+
+@pytest.mark.slow
+def test_many_clients_keep_a_p95_limit_too():
+    free = some_problem(30, 7)
+    loose = exact(free)
+    limit = 0.7 * p95_seconds(free, loose.sampling_probability, loose.sketch_rank)
+    best = exact(replace(free, p95_limit_seconds=limit, made={}))
+    reached = p95_seconds(free, best.sampling_probability, best.sketch_rank)
+    assert 0.95 * limit < reached <= limit
+
+
+def test_a_quantile_can_be_minimised_in_the_place_of_the_mean():
+    mean, tail = some_problem(6, 3), some_problem(6, 3, quantile=0.95)
+    by_mean, by_tail = exact(mean), exact(tail)
+    assert log_objective(tail, by_tail) <= log_objective(tail, by_mean) + 1e-6
+    assert log_objective(mean, by_mean) <= log_objective(mean, by_tail) + 1e-6
+
+
+def test_planning_for_groups_first_loses_little(monkeypatch):
+    problem = some_problem(600, 8)
+    whole = log_objective(problem, exact(problem))
+    monkeypatch.setattr(exact_module, "_MANY", 100)
+    monkeypatch.setattr(condense_module, "_GROUPS", 100)
+    grouped = log_objective(problem, exact(some_problem(600, 8)))
+    assert grouped <= whole + 0.002
+
+
+@pytest.mark.slow
+def test_a_crowd_is_planned_nearly_as_well_as_client_by_client(monkeypatch):
+    from fedpace.planning import objective
+
+    problem = some_problem(4000, 9)
+    whole = log_objective(problem, exact(problem))
+    for module in (objective, exact_module):
+        monkeypatch.setattr(module, "CROWD", 1000)
+    crowd = exact(some_problem(4000, 9))
+    assert log_objective(problem, crowd) <= whole + 0.01

@@ -1,0 +1,158 @@
+"""The one entry, `plan`: what it returns, refuses, and says."""
+
+import numpy as np
+import pytest
+
+from fedpace.core.errors import InputError
+from fedpace.core.plan import Plan
+from fedpace.core.profile import Clients
+from fedpace.planning.objective import relative_rounds
+from fedpace.planning.planner import PLANNERS, plan
+from fedpace.planning.round_time import round_time
+from planning.some_problems import some_clients, some_system
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+def test_every_planner_returns_a_plan_with_its_predictions(name):
+    clients, system = some_clients(15, max_rank=np.arange(1, 16)), some_system(15)
+    made = plan(clients, system, name)
+    assert made.planner == name and made.verdict == "converged"
+    assert np.array_equal(made.client_id, clients.client_id)
+    law = round_time(made, clients, system)
+    seconds = made.round_seconds
+    assert seconds.mean == pytest.approx(law.mean, rel=1e-9)
+    assert seconds.p50 <= seconds.p95 == pytest.approx(law.quantile(0.95), rel=1e-6)
+    rounds = relative_rounds(
+        made.sampling_probability, made.sketch_rank.astype(float), clients, system, made.draws
+    )
+    assert made.relative_rounds == rounds
+    assert made.objective_seconds == pytest.approx(seconds.mean * rounds, rel=1e-12)
+    assert np.all(made.sketch_rank <= np.minimum(clients.max_rank, 8))
+    again = Plan.from_json(made.to_json())
+    assert np.array_equal(again.sampling_probability, made.sampling_probability)
+
+
+def test_the_gain_is_the_other_planners_objective_over_ours():
+    clients, system = some_clients(30, 1), some_system(30)
+    made = plan(clients, system)
+    for name in ("uniform", "weighted"):
+        other = plan(clients, system, name)
+        assert other.gain[name] == 1.0
+        assert made.gain[name] == pytest.approx(
+            other.objective_seconds / made.objective_seconds, rel=0.01
+        )
+        assert made.gain[name] > 1.05
+
+
+def test_what_binds_is_told_client_by_client():
+    clients = some_clients(
+        6, 2, max_rank=[3, 99, 99, 99, 99, 99],
+        step_joules=[0, 5, 0, 0, 0, 0], max_joules_per_round=[np.inf, 5] + 4 * [np.inf],
+        max_bandwidth_hz=[np.inf, np.inf, 1e4, np.inf, np.inf, np.inf],
+    )  # fmt: skip
+    made = plan(clients, some_system(6, noise_ratio=3.0, overhead_seconds=20.0), "full")
+    assert np.flatnonzero(made.binds["rank at memory"]).tolist() == [0]
+    assert np.flatnonzero(made.binds["energy"]).tolist() == [1]
+    assert made.sampling_probability[1] == pytest.approx(0.2)
+    assert np.flatnonzero(made.binds["link cap"]).tolist() == [2]
+    assert np.flatnonzero(made.binds["q at 1"]).tolist() == [0, 2, 3, 4, 5]
+    assert "q at q_min" not in made.binds
+    least = plan(clients, some_system(6, noise_ratio=0.0), q_min=0.05)
+    assert np.all(least.binds["q at q_min"])
+
+
+def test_an_unknown_planner_is_told_all_names():
+    with pytest.raises(InputError, match="'best' is unknown; choose one of exact, paper, full, un"):
+        plan(some_clients(2), some_system(2), "best")
+
+
+def test_a_start_for_other_clients_is_refused():
+    clients, system = some_clients(3), some_system(3)
+    start = plan(clients, system, "uniform")
+    with pytest.raises(InputError, match="start is a plan for other clients"):
+        plan(clients.take([0, 1]), system, start=start)
+
+
+@pytest.mark.parametrize("name", ["exact", "paper", "icc24"])
+def test_a_plan_with_draws_can_be_a_start(name):
+    clients, system = some_clients(20), some_system(20)
+    start = plan(clients, system, "infocom22")
+    made = plan(clients, system, name, start=start)
+    assert made.objective_seconds <= 1.01 * start.objective_seconds
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"step_seconds": [1.0, float("nan")]}, "step_seconds of client '1' is nan"),
+        ({"max_rank": [0, 4]}, "max_rank of client '0' is 0"),
+        ({"availability": [1.0, 1.5]}, "availability of client '1' is 1.5"),
+        ({"spectral_efficiency": [1e-320, 1.0]}, "client '0' cannot send its update in finite"),
+    ],
+)
+def test_bad_clients_are_named(columns, message):
+    with pytest.raises(InputError, match=message):
+        plan(some_clients(2, **columns), some_system(2))
+
+
+def test_a_shannon_link_too_weak_to_send_is_named():
+    columns = dict(some_clients(3).columns())
+    del columns["spectral_efficiency"]
+    clients = Clients.from_columns(**columns, snr_hz=[1e6, 1e-310, 1e6])
+    with pytest.raises(InputError, match="client '1' cannot send its update in finite time"):
+        plan(clients, some_system(3))
+
+
+def test_no_clients_are_refused():
+    with pytest.raises(InputError, match="no clients"):
+        plan(Clients.from_columns(data_weight=[], step_seconds=[], snr_hz=[]), some_system(1))
+
+
+@pytest.mark.parametrize("name", ["exact", "uniform", "infocom22"])
+def test_limits_that_contradict_each_other_are_told_with_the_remedy(name):
+    clients, system = some_clients(4), some_system(4, overhead_seconds=5.0)
+    made = plan(clients, system, name, q_min=0.5, p95_limit_seconds=5.1)
+    assert made.verdict.startswith("infeasible: the p95 round time is")
+    assert "raise the limit, lower q_min" in made.verdict and made.gain == {}
+    poor = some_clients(4, step_joules=np.ones(4), max_joules_per_round=[1, 1, 0.001, 1])
+    made = plan(poor, system, name)
+    assert made.verdict.startswith("infeasible: max_joules_per_round of client '2' does not pay")
+    assert np.all(made.sampling_probability == 1e-3) and np.all(made.sketch_rank == 1)
+
+
+def test_a_p95_limit_is_kept_by_what_the_plan_states():
+    clients, system = some_clients(14, 4), some_system(14)
+    loose = plan(clients, system)
+    limit = 0.8 * loose.round_seconds.p95
+    tight = plan(clients, system, p95_limit_seconds=limit)
+    assert tight.round_seconds.p95 <= limit < loose.round_seconds.p95
+    assert tight.objective_seconds > loose.objective_seconds
+
+
+def test_shannon_links_are_planned_for():
+    columns = dict(some_clients(20, 5).columns())
+    columns["snr_hz"] = 1e6 * columns.pop("spectral_efficiency")
+    made = plan(Clients.from_columns(**columns), some_system(20))
+    assert made.verdict == "converged" and made.gain["uniform"] > 1
+
+
+def test_slow_to_answer_is_as_good_as_seldom_asked():
+    clients, system = some_clients(10, 6), some_system(10)
+    sure = plan(clients, system)
+    half = plan(some_clients(10, 6, availability=np.full(10, 0.5)), system, q_min=2e-3)
+    free = sure.sampling_probability < 0.5
+    assert free.any()
+    np.testing.assert_allclose(
+        0.5 * half.sampling_probability[free], sure.sampling_probability[free], rtol=0.05
+    )
+
+
+@pytest.mark.slow
+def test_thirty_thousand_clients_are_planned_for():
+    count = 30_000
+    clients = some_clients(count, 7)
+    system = some_system(count, bandwidth_hz=2e7, noise_ratio=20 / count)
+    made = plan(clients, system, q_min=1e-5)
+    assert made.verdict == "converged" and min(made.gain.values()) > 1
+    paper = plan(clients, system, "paper", q_min=1e-5)
+    assert made.objective_seconds <= 1.002 * paper.objective_seconds
