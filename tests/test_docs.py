@@ -3,6 +3,7 @@
 import doctest
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -38,9 +39,6 @@ def test_the_examples_of_a_module_give_what_it_says(name):
 
 
 def test_links_between_pages_lead_somewhere():
-    import re
-
     for page in PAGES:
-        for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
-            if not link.startswith("http"):
-                assert (page.parent / link).exists(), f"{page.name}: {link}"
+        for link in re.findall(r"\[[^\]]+\]\(([\w./-]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"

@@ -81,7 +81,7 @@ def plan(
     Example:
         >>> clients = Clients.from_columns(
         ...     data_weight=[1, 1, 2], step_seconds=[0.1, 0.1, 0.8], spectral_efficiency=[2, 1, 1])
-        >>> system = System(bandwidth_hz=2e6, lora_rank=8, noise_ratio=0.05, overhead_seconds=3.0)
+        >>> system = System(bandwidth_hz=2e6, lora_rank=8, noise_ratio=30.0, overhead_seconds=3.0)
         >>> made = plan(clients, system)
         >>> made.verdict, made.sampling_probability.round(2).tolist()
         ('converged', [1.0, 1.0, 1.0])
