@@ -8,7 +8,7 @@ import pytest
 
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
-from fedpace.core.profile import Clients, System
+from fedpace.core.profile import ClientProfile, Clients, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.planner import PLANNERS, plan
 from fedpace.planning.round_time import round_time
@@ -127,6 +127,13 @@ def test_a_longer_second_changes_the_times_alone(planner):
     )
     one, two = plan(clients, SYSTEM, planner), plan(slow, system, planner)
     assert two.objective_seconds == pytest.approx(60 * one.objective_seconds, rel=1e-3)
+
+
+def test_rows_are_planned_for_as_columns_are():
+    rows = [ClientProfile("a", 3, 0.1, spectral_efficiency=2.0),
+            ClientProfile("b", 1, 0.4, spectral_efficiency=0.5)]  # fmt: skip
+    by_rows, by_columns = plan(rows, SYSTEM), plan(Clients.from_profiles(rows), SYSTEM)
+    assert by_rows.to_json() == by_columns.to_json()
 
 
 @pytest.mark.parametrize(

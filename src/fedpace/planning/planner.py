@@ -1,6 +1,6 @@
 """One entry for all planners: from clients and system to a plan with its predictions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan, RoundSeconds
-from fedpace.core.profile import Clients, System
+from fedpace.core.profile import ClientProfile, Clients, System
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
 from fedpace.planning.infocom22 import infocom22
@@ -45,7 +45,7 @@ _AT = 1e-9
 
 
 def plan(
-    clients: Clients,
+    clients: Clients | Sequence[ClientProfile],
     system: System,
     planner: str = "exact",
     *,
@@ -63,7 +63,7 @@ def plan(
     docs/how-to-choose-a-planner.md.
 
     Args:
-        clients: N clients, from one to a million.
+        clients: N clients, from one to a million; columns, or rows.
         system: what they share.
         planner: a name in `PLANNERS`.
         q_min: least sampling probability.
@@ -86,6 +86,8 @@ def plan(
         >>> made.verdict, made.sampling_probability.round(2).tolist()
         ('converged', [1.0, 1.0, 1.0])
     """
+    if not isinstance(clients, Clients):
+        clients = Clients.from_profiles(clients)
     if planner not in PLANNERS:
         raise InputError(f"planner {planner!r} is unknown; choose one of {', '.join(PLANNERS)}")
     problem = Problem(clients, system, q_min, quantile, p95_limit_seconds)
