@@ -14,7 +14,9 @@ from safetensors.numpy import load_file
 
 import tiny
 from fedpace import InputError, load_experiment, resume, run
+from fedpace.build import build_work
 from fedpace.run_folder import read_checkpoint, read_records
+from fedpace.runs import play
 
 pytestmark = pytest.mark.torch
 
@@ -157,6 +159,13 @@ def test_a_process_killed_at_any_moment_resumes_to_the_same_bits(finished, place
 
 def test_a_finished_run_resumes_to_itself(finished):
     assert plain(resume(finished.folder)) == plain(finished)
+
+
+def test_a_method_played_without_a_folder_gives_the_records_of_the_run(finished, place):
+    experiment = load_experiment(place / "my.toml")
+    played = list(play(experiment, build_work(experiment), "uniform"))
+    recorded = [r for r in read_records(finished.folder) if r.method == "uniform"]
+    assert [r.to_json() for r in played] == [r.to_json() for r in recorded]
 
 
 def test_a_target_ends_the_run_at_the_evaluation_that_reaches_it(place):

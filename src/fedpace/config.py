@@ -109,6 +109,14 @@ class NetworkSection(_Section):
     """W, uplink band shared by the participants of a round; the scenario's where not given."""
     scenario: str = "cell-balanced"
     """A named population of devices and links."""
+    upload_compute_ratio: Positive | None = None
+    """In place of the scenario's: mean upload over mean computation time; above 1 is link-bound."""
+    step_spread: NonNegative | None = None
+    """In place of the scenario's: standard deviation of ln(time of a local step)."""
+    shadowing_db: NonNegative | None = None
+    """In place of the scenario's: standard deviation of the links' shadowing, dB."""
+    size_slowness_correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """In place of the scenario's: above 0, clients with much data compute and send slowly."""
     clients: str | None = None
     """A clients.csv in place of the scenario."""
     fading: bool = False

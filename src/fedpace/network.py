@@ -1,5 +1,6 @@
 """From [network] to devices, links and a band; needs no torch."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from fedpace.engines.simulated import Network
 from fedpace.wireless.channel import mean_faded
 from fedpace.wireless.clients_file import read_clients
 from fedpace.wireless.population import draw_clients, scenario_named
+
+_OWN = ("upload_compute_ratio", "step_spread", "shadowing_db", "size_slowness_correlation")
+"""What [network] may say in place of its scenario."""
 
 
 def build_network(
@@ -34,7 +38,13 @@ def build_network(
             [data] deals to.
     """
     section = experiment.network
-    scenario = scenario_named(section.scenario)
+    own = {key: value for key in _OWN if (value := getattr(section, key)) is not None}
+    scenario = replace(scenario_named(section.scenario), **own)
+    if own and section.clients is not None:
+        raise InputError(
+            f"[network] {next(iter(own))} and clients exclude each other: the former draws a "
+            "population, the latter reads one; remove one of them"
+        )
     system = System(
         bandwidth_hz=section.bandwidth_hz or scenario.bandwidth_hz,
         lora_rank=experiment.lora.rank,

@@ -120,6 +120,21 @@ def resume(folder: Path | str, *, experiment: Experiment | None = None,
     return _run_methods(own, work, plans, target, folder, show)
 
 
+def play(experiment: Experiment, work: Work, method: str) -> Iterator[RoundRecord]:
+    """Run one method without a run folder: its rounds, one after another, to its end.
+
+    Args:
+        experiment: as for `run`.
+        work: what `build_work` made of it.
+        method: one name.
+    """
+    first = make_plan(experiment, work.network, method)
+    renewal = _make_renewal(experiment, work, method)
+    progress = _begin(experiment, work, first, {}, renewal.state)
+    for record, _ in _rounds(experiment, work, method, progress, renewal, _target(experiment)):
+        yield record
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Progress:
     """A method in the middle of its run: all of it goes into the checkpoint."""

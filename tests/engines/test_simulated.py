@@ -7,7 +7,7 @@ from federation.toy import LAYOUT, blank, random_adapter, towards
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Clients, System
 from fedpace.engines.codec import encoded_bytes
-from fedpace.engines.simulated import Network, SimulatedEngine
+from fedpace.engines.simulated import Network, SimulatedEngine, charge
 
 
 def system(**changes):
@@ -94,3 +94,12 @@ def test_shannon_links_are_served_too():
     outcome = engine(Network(shannon, system())).run_round(0, tasks([0, 1]))
     finish = [d.start_seconds + d.upload_seconds for d in outcome.deliveries]
     np.testing.assert_allclose(finish, outcome.round_seconds)
+
+
+@pytest.mark.parametrize("rule", ["equal-finish", "equal-share"])
+def test_a_round_charged_again_takes_the_seconds_it_took(rule):
+    network = Network(clients(), system(overhead_seconds=0.5), allocation=rule, fading=True)
+    outcome = engine(network).run_round(3, tasks([0, 2], round_index=3))
+    bits = 8.0 * np.array([d.upload_bytes for d in outcome.deliveries])
+    _, share = charge(network, 0, 3, np.array([0, 2]), np.array([2, 2]), bits)
+    assert share.finish_seconds.max() + 0.5 == pytest.approx(outcome.round_seconds, rel=1e-12)

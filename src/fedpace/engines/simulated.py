@@ -5,15 +5,16 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpace.core.adapter import AdapterLayout
 from fedpace.core.messages import ClientTask
-from fedpace.core.profile import Clients, System
+from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.engines.clock import VirtualClock
 from fedpace.engines.codec import decode, encode, encoded_bytes
 from fedpace.federation.engine import Delivery, RoundOutcome, Train
-from fedpace.wireless.bandwidth import allocate_bandwidth
+from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
 from fedpace.wireless.channel import faded, fading_gains, uplink
 from fedpace.wireless.latency import start_seconds
 
@@ -27,6 +28,47 @@ class Network:
     allocation: Literal["equal-finish", "equal-share"] = "equal-finish"
     fading: bool = False
     """Rayleigh block fading, drawn anew each round."""
+
+
+def charge(
+    network: Network,
+    seed: int,
+    round_index: int,
+    client: NDArray[np.int64],
+    sketch_rank: NDArray[np.int64],
+    upload_bits: Floats,
+) -> tuple[Floats, Allocation]:
+    """Compute when the participants of a round send, and how the band is divided among them.
+
+    A round that was trained once can so be charged again, on another network or by another rule.
+
+    Args:
+        network: devices, links, rule.
+        seed: the run's seed; fading is drawn from its stream.
+        round_index: 0, 1, 2, ...
+        client: the participants' positions in the population, shape (M,).
+        sketch_rank: k of each participant, shape (M,).
+        upload_bits: what each participant sends, bit, shape (M,).
+
+    Returns:
+        When each starts to send, s, shape (M,), and the allocation; the round takes the
+        allocation's latest finish and the system's overhead.
+    """
+    clients, system = network.clients, network.system
+    every_rank = np.ones(len(clients))
+    every_rank[client] = sketch_rank
+    start = start_seconds(clients, system, every_rank)[client]
+    if network.fading:
+        clients = faded(clients, fading_gains(seed, round_index, len(clients)))
+    share = allocate_bandwidth(
+        start,
+        upload_bits,
+        system.bandwidth_hz,
+        **uplink(clients, client),
+        max_bandwidth_hz=clients.max_bandwidth_hz[client],
+        rule=network.allocation,
+    )
+    return start, share
 
 
 class SimulatedEngine:
@@ -77,23 +119,17 @@ class SimulatedEngine:
             replace(update, delta=decode(message, self._layout, len(update.components)))
             for update, message in zip(trained, messages, strict=True)
         ]
-        who = np.array([t.client for t in tasks])
         ranks = np.array([t.sketch_rank for t in tasks])
-        every_rank = np.ones(len(clients))
-        every_rank[who] = ranks
-        start = start_seconds(clients, system, every_rank)[who]
-        upload_bytes = [len(message) for message in messages]
         # A scaled client needs its own components alone, a residual one the whole adapter.
         needed = ranks if system.sketch == "scaled" else np.full(len(tasks), self._layout.rank)
-        if self._network.fading:
-            clients = faded(clients, fading_gains(self._seed, round_index, len(clients)))
-        share = allocate_bandwidth(
-            start,
+        upload_bytes = [len(message) for message in messages]
+        start, share = charge(
+            self._network,
+            self._seed,
+            round_index,
+            np.array([t.client for t in tasks]),
+            ranks,
             8.0 * np.array(upload_bytes),
-            system.bandwidth_hz,
-            **uplink(clients, who),
-            max_bandwidth_hz=clients.max_bandwidth_hz[who],
-            rule=self._network.allocation,
         )
         self._advance(share.finish_seconds.tolist(), system.overhead_seconds)
         deliveries = [
