@@ -14,7 +14,7 @@ from safetensors.numpy import load_file
 
 import tiny
 from fedpace import InputError, load_experiment, resume, run
-from fedpace.build import build_work
+from fedpace.build import build_work, planner_options
 from fedpace.run_folder import read_checkpoint, read_records
 from fedpace.runs import play
 
@@ -222,3 +222,14 @@ def test_tensorboard_files_hold_every_round_on_the_virtual_clock(place):
     np.testing.assert_allclose(
         held_out, [r.evaluation["loss"] for r in done.records if r.evaluation], rtol=1e-6
     )
+
+
+def test_a_cohort_holds_the_methods_that_leave_it_open(place):
+    held = load_experiment(
+        place / "my.toml", ["planner.cohort=0.5", 'methods=["adaptive", "uniform"]']
+    )
+    assert planner_options(held, "uniform")["cohort"] == 0.5
+    assert planner_options(held, "adaptive")["cohort"] is None
+    with pytest.raises(InputError, match="add one of uniform, weighted"):
+        planner_options(load_experiment(place / "my.toml", ["planner.cohort=0.5",
+                        'methods=["adaptive", "full"]']), "adaptive")  # fmt: skip

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -31,7 +32,7 @@ from fedpace.lora import (
     tokenise,
 )
 from fedpace.network import build_network, planning_clients
-from fedpace.planning.planner import PLANNERS, plan
+from fedpace.planning.planner import PLANNERS, SCALED, plan
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,14 +66,34 @@ def planner_of(experiment: Experiment, method: str) -> str:
     return name
 
 
+def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
+    """Return what `planning.planner.plan` is told for a method, besides clients and system.
+
+    Raises:
+        InputError: as `planner_of`; or a cohort is given and no method of the experiment takes one.
+    """
+    section, name = experiment.planner, planner_of(experiment, method)
+    if section.cohort is not None:
+        names = [planner_of(experiment, each) for each in experiment.methods]
+        if not set(names) & set(SCALED):
+            raise InputError(
+                f"[planner] cohort = {section.cohort:g}: every method ({', '.join(names)}) chooses "
+                f"its cohort itself; leave it out, or add one of {', '.join(SCALED)} to methods"
+            )
+    return {
+        "planner": name,
+        "q_min": section.q_min,
+        "quantile": section.quantile,
+        "cohort": section.cohort if name in SCALED else None,
+    }
+
+
 def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
     """Plan a method's sampling probabilities and ranks, from what is known before the run."""
     return plan(
         planning_clients(network),
         network.system,
-        planner_of(experiment, method),
-        q_min=experiment.planner.q_min,
-        quantile=experiment.planner.quantile,
+        **planner_options(experiment, method),
     )
 
 
@@ -83,7 +104,7 @@ def build_work(experiment: Experiment) -> Work:
         InputError: something in the experiment does not fit; nothing has been written.
     """
     for method in experiment.methods:
-        planner_of(experiment, method)  # before the long part
+        planner_options(experiment, method)  # before the long part
     if experiment.training.target is not None:
         target = Target.parse(experiment.training.target)
         if target.metric == "accuracy" and experiment.model.task != "classification":

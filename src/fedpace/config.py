@@ -140,6 +140,9 @@ class PlannerSection(_Section):
     """Least sampling probability."""
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Plan for this quantile of the round time in place of its mean."""
+    cohort: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Mean sampling probability at which the methods that leave it open (uniform, weighted,
+    statistics, oort, infocom22, fslora) are held; without it each takes its best."""
     noise_ratio: NonNegative = 0.5
     """V / ||u||^2 at full participation and rank; a guess before a run, measured in it."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpace.build import Work, build_work, make_plan, planner_of
+from fedpace.build import Work, build_work, make_plan, planner_options
 from fedpace.config import Experiment, load_experiment
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
@@ -255,16 +255,12 @@ def _with(plans: Plans, round_index: int, newest: Plan) -> Plans:
 
 def _make_renewal(experiment: Experiment, work: Work, method: str) -> Renewal:
     """Observe every round; plan anew only where the experiment asks for it."""
-    section = experiment.planner
-    replan = partial(
-        plan, planner=planner_of(experiment, method), q_min=section.q_min, quantile=section.quantile
-    )
     never = experiment.training.rounds + 1
     return renew_every(
-        replan,
+        partial(plan, **planner_options(experiment, method)),
         planning_clients(work.network),
         work.network.system,
-        every=section.replan_every or never,
+        every=experiment.planner.replan_every or never,
     )
 
 

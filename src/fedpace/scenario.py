@@ -46,7 +46,7 @@ def plan_scenario(scenario: Scenario, network: Network, planner: str | None = No
     section = scenario.planner
     return plan(
         planning_clients(network), network.system, planner or section.name,
-        q_min=section.q_min, quantile=section.quantile,
+        q_min=section.q_min, quantile=section.quantile, cohort=section.cohort,
     )  # fmt: skip
 
 

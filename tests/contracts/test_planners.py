@@ -10,7 +10,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import ClientProfile, Clients, System
 from fedpace.core.rng import rng_for
-from fedpace.planning.planner import PLANNERS, plan
+from fedpace.planning.planner import PLANNERS, SCALED, plan
 from fedpace.planning.round_time import round_time
 
 SYSTEM = System(
@@ -129,6 +129,25 @@ def test_a_longer_second_changes_the_times_alone(planner):
     assert two.objective_seconds == pytest.approx(60 * one.objective_seconds, rel=1e-3)
 
 
+@pytest.mark.parametrize("cohort", [0.03, 0.25, 0.9, 1.0])
+def test_a_cohort_is_the_mean_probability_or_is_refused(planner, cohort):
+    clients = population()
+    if planner not in SCALED:
+        with pytest.raises(InputError, match=rf"cohort = {cohort}: planner '{planner}' chooses"):
+            plan(clients, SYSTEM, planner, cohort=cohort)
+        return
+    made = plan(clients, SYSTEM, planner, cohort=cohort)
+    if made.draws is None:
+        assert made.sampling_probability.mean() == pytest.approx(cohort, rel=1e-9)
+    else:
+        assert made.draws == max(1, round(cohort * len(clients)))
+    free = plan(clients, SYSTEM, planner)
+    assert made.objective_seconds >= free.objective_seconds * (1 - 2e-3)
+    # The gain compares with the best of the others, held or not.
+    theirs = plan(clients, SYSTEM, "uniform").objective_seconds
+    assert made.gain["uniform"] == pytest.approx(theirs / made.objective_seconds, rel=5e-3)
+
+
 def test_rows_are_planned_for_as_columns_are():
     rows = [ClientProfile("a", 3, 0.1, spectral_efficiency=2.0),
             ClientProfile("b", 1, 0.4, spectral_efficiency=0.5)]  # fmt: skip
@@ -145,6 +164,9 @@ def test_rows_are_planned_for_as_columns_are():
         ({"q_min": np.nan}, "q_min"),
         ({"quantile": 1.0}, "quantile"),
         ({"p95_limit_seconds": -1.0}, "p95_limit_seconds"),
+        ({"planner": "uniform", "cohort": 0.0}, "cohort is 0.0"),
+        ({"planner": "uniform", "cohort": 1.1}, "cohort is 1.1"),
+        ({"planner": "uniform", "cohort": 0.01, "q_min": 0.1}, "q_min = 0.1"),
     ],
 )
 def test_an_impossible_argument_is_refused_by_name(arguments, message):

@@ -47,6 +47,26 @@ def test_a_sampler_of_one_scale_has_its_form_and_its_best_scale(planner, count):
     assert log_objective(problem, made) <= least + 1e-4
 
 
+@pytest.mark.parametrize("planner", SCALED)
+def test_at_a_given_cohort_the_form_stays(planner):
+    problem = some_problem(60, 5, cohort=0.3)
+    q, direction = planner(problem).sampling_probability, SCALED[planner](problem.clients)
+    free = (q > problem.q_min) & (q < 1)
+    assert free.sum() > 10
+    assert np.ptp(np.log(q / direction)[free]) < 1e-9
+    assert q.mean() == pytest.approx(0.3, rel=1e-9)
+
+
+def test_a_cohort_that_breaks_a_limit_is_infeasible_and_says_so():
+    slow = some_problem(20, 1, cohort=0.5, p95_limit_seconds=1e-3)
+    assert "p95 limit" in uniform(slow).verdict and "0.5" in uniform(slow).verdict
+    joules = {"max_joules_per_round": np.ones(20), "step_joules": np.ones(20)}
+    poor = some_problem(20, 1, cohort=0.5, columns=joules)  # five steps: pays for q = 0.2
+    assert "max_joules_per_round does not pay for cohort = 0.5" in weighted(poor).verdict
+    rich = some_problem(20, 1, cohort=0.1, columns=joules)
+    assert weighted(rich).sampling_probability.mean() == pytest.approx(0.1)
+
+
 def test_full_participation_is_everyone_always():
     made = full(some_problem(5))
     assert np.all(made.sampling_probability == 1) and np.all(made.sketch_rank == 8)

@@ -1,8 +1,8 @@
 """Other ways to choose who takes part: one function each, the same signature as ours.
 
 All are judged by the same round-time law and the same rule for the rounds needed, and each gets its
-own best cohort size. That, and what else is ours in an adaptation, is said in its docstring.
-`start` is accepted and ignored: they search one number, globally.
+own best cohort size, unless the problem holds them all at one. What else is ours in an adaptation
+is said in its docstring. `start` is accepted and ignored: they search one number, globally.
 """
 
 import numpy as np
@@ -18,12 +18,15 @@ from fedpace.planning.objective import (
     rank_limit,
 )
 from fedpace.planning.ranks import whole
-from fedpace.planning.sampling import best_scale
+from fedpace.planning.sampling import best_scale, held_scale
 from fedpace.planning.time_bound import solo_seconds
 
 __all__ = ["TOO_SLOW", "fslora", "full", "oort", "statistics", "uniform", "weighted"]
 
 TOO_SLOW = "infeasible: the p95 limit is exceeded {}; raise p95_limit_seconds or let 'exact' plan"
+_UNPAID = (
+    "infeasible: max_joules_per_round does not pay for cohort = {:g}; lower one, raise the other"
+)
 _OORT_ALPHA = 2.0
 _OORT_PREFERRED = (0.3, 0.5, 0.7, 0.9)
 """Shares of the clients that are not penalised; Oort's pacer moves between such shares."""
@@ -116,9 +119,20 @@ def fslora(problem: Problem, start: Decision | None = None) -> Decision:
 
 
 def _scaled(problem: Problem, direction: Floats, k: Floats) -> Decision:
-    """The best plan of the form q = min(limit, s direction) that keeps the p95 limit."""
+    """The best plan of the form q = min(limit, s direction) that keeps the p95 limit.
+
+    Where the problem names a cohort the one of that mean is taken, or none.
+    """
     direction = np.maximum(direction / direction.max(), 1e-300)
     most = probability_limit(problem, k)
+    if problem.cohort is not None:
+        held = held_scale(direction, problem.cohort, problem.q_min, most)
+        if held is None:
+            return Decision(most, whole(k), verdict=_UNPAID.format(problem.cohort))
+        if shrink_to_p95(problem, lambda part: held, k) is None:
+            verdict = TOO_SLOW.format(f"at cohort = {problem.cohort:g}")
+            return Decision(held, whole(k), verdict=verdict)
+        return Decision(held, whole(k))
     q, _ = best_scale(problem, exact_law(problem), direction, k)
     span = np.log((problem.q_min / direction).min() / (q / direction).max())
 

@@ -11,7 +11,7 @@ minimises an approximation of the round time times the rounds of a bound alpha V
 The solutions are p_n ~ sqrt(c_n / (theta_n + nu)), and a line search finds nu. Ours: theta_n, by
 the abstract and not by the text; c_n from the noise ratio and the second moments, as for every
 planner here; the largest ranks; K is the best one by the common objective, with the participants of
-a round taken as independent.
+a round taken as independent. A cohort that the problem names sets K = cohort x N: so many draws.
 """
 
 import numpy as np
@@ -52,6 +52,8 @@ def infocom22(problem: Problem, start: Decision | None = None) -> Decision:
     """
     count, k = len(problem.clients), rank_limit(problem)
     least, most = max(1, int(np.ceil(count * problem.q_min))), 2 * count
+    if problem.cohort is not None:
+        least = most = max(1, round(problem.cohort * count))
     first = exact_law(problem) if count <= _FEW else bound_law(problem)
     grid = np.unique(np.geomspace(least, max(least, most), _GRID).astype(np.int64)).tolist()
     draws = min(grid, key=lambda K: _value(problem, first, K, k))

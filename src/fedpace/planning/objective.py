@@ -65,6 +65,8 @@ class Problem:
     """None: minimise mean round time times rounds. p: the p-quantile of the round time instead."""
     p95_limit_seconds: float | None = None
     """Longest p95 round time allowed, s; None: no limit."""
+    cohort: float | None = None
+    """Mean sampling probability of the planners of one scale; None: each takes its best."""
     crowd: Crowd | None = None
     """Groups of similar clients; made here where clients are many."""
     made: dict[str, "Decision"] = field(default_factory=dict, repr=False)
@@ -78,6 +80,11 @@ class Problem:
         limit = self.p95_limit_seconds
         if limit is not None and not 0 < limit < np.inf:
             raise InputError(f"p95_limit_seconds is {limit!r}; give seconds above 0, or none")
+        if self.cohort is not None and not self.q_min <= self.cohort <= 1:
+            raise InputError(
+                f"cohort is {self.cohort!r}; give a mean sampling probability from q_min = "
+                f"{self.q_min:g} to 1, or none"
+            )
         if self.crowd is None and len(self.clients) > CROWD:
             object.__setattr__(self, "crowd", gather(self.clients, self.system))
 

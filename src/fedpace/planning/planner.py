@@ -24,7 +24,7 @@ from fedpace.planning.objective import (
 from fedpace.planning.paper import paper
 from fedpace.planning.time_bound import solo_seconds
 
-__all__ = ["PLANNERS", "plan"]
+__all__ = ["PLANNERS", "SCALED", "plan"]
 
 PLANNERS: dict[str, Callable[[Problem, Decision | None], Decision]] = {
     "exact": exact,
@@ -40,6 +40,9 @@ PLANNERS: dict[str, Callable[[Problem, Decision | None], Decision]] = {
 }
 """By name: (problem, decision to start from or None) -> decision."""
 
+SCALED = ("uniform", "weighted", "statistics", "oort", "infocom22", "fslora")
+"""Planners that leave one number open, the size of the cohort."""
+
 _AT = 1e-9
 """Relative distance at which a value counts as being at its limit."""
 
@@ -52,6 +55,7 @@ def plan(
     q_min: float = 1e-3,
     quantile: float | None = None,
     p95_limit_seconds: float | None = None,
+    cohort: float | None = None,
     start: Plan | None = None,
 ) -> Plan:
     r"""Choose who takes part how often, and at what sketch rank.
@@ -69,6 +73,9 @@ def plan(
         q_min: least sampling probability.
         quantile: minimise this quantile of the round time, times the rounds, instead of the mean.
         p95_limit_seconds: longest p95 round time allowed, s.
+        cohort: mean sampling probability, in [q_min, 1], at which a planner of `SCALED` is held;
+            "infocom22" makes cohort x N draws. None: each takes the best for its objective. The
+            gains of the plan compare with the best uniform and weighted plans in any case.
         start: an earlier plan for these clients, to start from and save time.
 
     Returns:
@@ -90,7 +97,12 @@ def plan(
         clients = Clients.from_profiles(clients)
     if planner not in PLANNERS:
         raise InputError(f"planner {planner!r} is unknown; choose one of {', '.join(PLANNERS)}")
-    problem = Problem(clients, system, q_min, quantile, p95_limit_seconds)
+    if cohort is not None and planner not in SCALED:
+        raise InputError(
+            f"cohort = {cohort!r}: planner {planner!r} chooses its cohort itself; leave it out, "
+            f"or choose one of {', '.join(SCALED)}"
+        )
+    problem = Problem(clients, system, q_min, quantile, p95_limit_seconds, cohort)
     if start is not None and not np.array_equal(start.client_id, clients.client_id):
         raise InputError("start is a plan for other clients; give one with the same client_id")
     contradiction = _contradiction(problem)
@@ -153,10 +165,11 @@ def _described(problem: Problem, planner: str, decision: Decision) -> Plan:
     gain = {}
     if not decision.verdict.startswith("infeasible"):
         ours = log_objective(problem, decision)
+        free = problem if problem.cohort is None else replace(problem, cohort=None, made={})
         for other in (uniform, weighted):
-            theirs = other(problem)
+            theirs = other(free)
             if theirs.verdict == "converged":
-                gain[other.__name__] = float(np.exp(log_objective(problem, theirs) - ours))
+                gain[other.__name__] = float(np.exp(log_objective(free, theirs) - ours))
     return replace(
         bare,
         round_seconds=RoundSeconds(law.mean, law.quantile(0.5), law.quantile(0.95)),

@@ -16,7 +16,7 @@ from fedpace.planning.objective import (
     probability_limit,
 )
 
-__all__ = ["best_scale", "fill"]
+__all__ = ["best_scale", "fill", "held_scale"]
 
 _FEW = 16
 """Up to this many clients every scale of the grid is tried by the law itself."""
@@ -102,6 +102,36 @@ def best_scale(
     _root_near(slope, center, ends)
     point(float(grid[-1]))  # everyone at the limit is a minimum of its own, with a ridge before it
     return min(seen.values(), key=lambda entry: entry[1].log_objective)
+
+
+def held_scale(direction: Floats, mean: float, lower: float, upper: Floats) -> Floats | None:
+    """Return q_n = s direction_n, cut to [lower, upper_n], with this mean; None if none has it.
+
+    Args:
+        direction: shape (N,), above 0.
+        mean: of q, at least `lower`.
+        lower: least q.
+        upper: largest q of each, shape (N,), at least `lower`.
+
+    Example:
+        >>> held_scale(np.array([1.0, 2.0, 9.0]), 0.6, 0.01, np.ones(3)).round(12).tolist()
+        [0.266666666667, 0.533333333333, 1.0]
+    """
+    if upper.mean() < mean * (1 - 1e-12):
+        return None
+
+    def probability(log_scale: float) -> Floats:
+        return np.asarray(np.clip(np.exp(log_scale) * direction, lower, upper))
+
+    def excess(log_scale: float) -> float:
+        return float(probability(log_scale).mean()) - mean
+
+    least, most = np.log(lower / direction).min(), np.log(upper / direction).max()
+    if excess(most) <= 0:
+        return probability(most)
+    if excess(least) >= 0:
+        return probability(least)
+    return probability(brentq(excess, least, most, xtol=1e-13))
 
 
 def _root_near(slope: Callable[[float], float], center: float, ends: tuple[float, float]) -> None:
