@@ -164,6 +164,7 @@ def _adapted(experiment: Experiment, train: Examples) -> AdaptedModel:
         num_labels=None if train.label_names is None else len(train.label_names),
         dtype=model.dtype,
         layers=model.layers or None,
+        pooling=model.pooling,
         quantization=None if model.quantization == "none" else model.quantization,
         seed=experiment.seed,
     )

@@ -40,6 +40,9 @@ class ModelSection(_Section):
     """Load the base quantised (needs bitsandbytes and a GPU)."""
     max_length: Count = 64
     """Longest input in tokens; the rest is cut."""
+    pooling: Literal["model", "mean"] = "model"
+    """What a classifier reads: "model", what the architecture's own sequence classifier does;
+    "mean", the mean of the last hidden states, for which sentence encoders are made."""
     layers: Annotated[int, Field(ge=0)] = 0
     """Keep the first so many transformer layers; 0 keeps all."""
 

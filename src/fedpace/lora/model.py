@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from fedpace.core.errors import InputError
 from fedpace.core.rng import rng_for
+from fedpace.lora.pooling import MeanPooledClassifier
 
 Task = Literal["classification", "causal-lm"]
 
@@ -47,6 +48,7 @@ def load_base(
     num_labels: int | None = None,
     dtype: str = "float32",
     layers: int | None = None,
+    pooling: Literal["model", "mean"] = "model",
     quantization: Literal["4bit", "8bit"] | None = None,
     device: str | None = None,
     threads: int | None = None,
@@ -65,6 +67,8 @@ def load_base(
         dtype: of the frozen weights: "float32", "bfloat16" or "float16". The adapter and the
             task head are float32 whatever it is.
         layers: keep only the first so many transformer layers.
+        pooling: what a classifier reads of the text: "model", what the architecture's own
+            sequence classifier does; "mean", the mean of the last hidden states.
         quantization: "4bit" or "8bit", by bitsandbytes.
         device: a torch device; by default "cuda" where there is one, else "cpu".
         threads: processor threads of this process (`torch.set_num_threads`); None leaves torch's.
@@ -80,6 +84,10 @@ def load_base(
         raise InputError(f'model.task is "{task}"; it must be "classification" or "causal-lm"')
     if task == "classification" and (num_labels is None or num_labels < 2):
         raise InputError(f"num_labels is {num_labels}; classification needs at least 2 labels")
+    if pooling not in ("model", "mean") or (pooling == "mean" and task == "causal-lm"):
+        raise InputError(
+            f'model.pooling is "{pooling}"; it must be "model", or for classification "mean"'
+        )
     if threads is not None:
         if threads < 1:
             raise InputError(f"threads is {threads}; it must be at least 1")
@@ -97,19 +105,23 @@ def load_base(
         # Seed the processor's generator alone: heads are initialised there, then moved.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng_for(seed, "adapter").integers(2**63)))
-            model, info = _CLASSES[task].from_pretrained(
+            kind = transformers.AutoModel if pooling == "mean" else _CLASSES[task]
+            model, info = kind.from_pretrained(
                 source,
                 config=config,
                 output_loading_info=True,
                 ignore_mismatched_sizes=task == "classification",
                 **options,
             )
+            if pooling == "mean":
+                model = MeanPooledClassifier(model)
     if quantization is None:
         model.to(place)
     model.config.use_cache = False  # keys and values of earlier tokens serve generation only
     _ensure_padding(name, model, tokenizer)
     model.requires_grad_(False)
-    return BaseModel(name, task, model, tokenizer, _new_modules(name, task, model, info))
+    new = ("classifier",) if pooling == "mean" else _new_modules(name, task, model, info)
+    return BaseModel(name, task, model, tokenizer, new)
 
 
 def _source(name: str) -> str:
