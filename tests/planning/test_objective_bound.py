@@ -13,10 +13,24 @@ Q = np.array([1.0, 0.3, 0.01, 0.6, 0.5, 0.2, 0.9, 0.4])
 K = np.array([8, 2, 3, 5, 4, 2, 8, 1])
 
 
-def test_without_own_limits_it_is_the_known_upper_bound():
-    clients, system = some_clients(8, availability=np.linspace(0.3, 1, 8)), some_system(8)
-    ours = bound_and_gradient(Q, K.astype(float), clients, system)[0]
-    assert ours == pytest.approx(upper_bound_seconds(Q, K, clients, system), rel=1e-12)
+@pytest.mark.parametrize("limited", [False, True])
+def test_it_is_the_mean_over_all_sets_of_the_last_start_and_all_uploads(limited):
+    system = some_system(8)
+    limit = {"max_bandwidth_hz": system.bandwidth_hz * np.linspace(0.1, 2, 8)} if limited else {}
+    clients = some_clients(8, availability=np.linspace(0.3, 1, 8), **limit)
+    part = np.minimum(1, clients.max_bandwidth_hz / system.bandwidth_hz)
+    rate = clients.spectral_efficiency * part * system.bandwidth_hz
+    upload = (system.fixed_bits + K * system.bits_per_rank) / rate
+    start = system.local_steps * (clients.step_seconds + clients.step_seconds_per_rank * K)
+    mean, joins = 0.0, Q * clients.availability
+    for chosen in np.ndindex(*(2,) * 8):
+        who = np.array(chosen, dtype=bool)
+        chance = np.prod(np.where(who, joins, 1 - joins))
+        last = np.max((start + upload * (1 - part))[who], initial=0.0)
+        mean += chance * (last + np.sum((upload * part)[who]))
+    expected = pytest.approx(system.overhead_seconds + mean, rel=1e-12)
+    assert bound_and_gradient(Q, K.astype(float), clients, system)[0] == expected
+    assert upper_bound_seconds(Q, K, clients, system) == expected
 
 
 @pytest.mark.parametrize("link", ["spectral_efficiency", "snr_hz"])

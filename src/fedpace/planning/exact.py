@@ -32,7 +32,7 @@ __all__ = ["exact", "icc24"]
 _FEW = 16
 """Up to this many clients every start is followed to its end."""
 _MANY = 2000
-"""Beyond so many clients the plan for groups of them is the start."""
+"""Beyond so many clients the plan for groups of them and `paper` are the starts."""
 _FOLLOWED = 2
 """How many are followed where clients are many; there the ends hardly differ."""
 _ROUGH = 1e-5
@@ -94,9 +94,13 @@ def icc24(problem: Problem, start: Decision | None = None) -> Decision:
 def _condensed_start(
     problem: Problem, planner: Callable[[Problem], Decision]
 ) -> list[tuple[Floats, Floats]]:
-    """Plan for groups of similar clients, and give their plan to the members."""
+    """The plan for groups of similar clients, given to the members; and `paper`."""
     condensed, groups = condense(problem)
-    return [expand(problem, groups, planner(condensed))]
+    made = paper(problem)
+    return [
+        expand(problem, groups, planner(condensed)),
+        (made.sampling_probability, made.sketch_rank.astype(np.float64)),
+    ]
 
 
 def _starts(problem: Problem, start: Decision | None) -> list[tuple[Floats, Floats]]:

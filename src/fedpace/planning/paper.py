@@ -28,9 +28,13 @@ from fedpace.planning.objective import (
 )
 from fedpace.planning.ranks import relaxed_ranks, rounded_ranks, whole
 from fedpace.planning.sampling import best_scale, fill
+from fedpace.planning.time_bound import solo_seconds
 
 __all__ = ["paper"]
 
+_DEADLINES = (0.5, 0.7, 0.85, 0.95, 0.99, 1.0)
+"""Shares of the clients that are faster than the deadlines tried."""
+_LEAST = 1e-12
 _MAX_ITERATIONS = 60
 _TOLERANCE, _CROWD_TOLERANCE = 1e-6, 1e-4
 """Ends when one iteration lowers the logarithm of the objective by less."""
@@ -41,7 +45,7 @@ def paper(problem: Problem, start: Decision | None = None) -> Decision:
 
     Args:
         problem: the problem; a quantile that it asks for is left to the planner `exact`.
-        start: where to begin; by default the best uniform sampling at the largest ranks.
+        start: where to begin; by default at the best of a few simple plans.
 
     Returns:
         The decision; its verdict says whether the steps converged.
@@ -55,7 +59,7 @@ def paper(problem: Problem, start: Decision | None = None) -> Decision:
             start = Decision(q, whole(k))
     if start is None:
         k = rank_limit(problem)
-        q, point = best_scale(problem, law, np.ones(len(k)), k)
+        q, point = _beginning(problem, k)
     else:
         k = np.minimum(start.sketch_rank.astype(np.float64), rank_limit(problem))
         q = np.clip(start.sampling_probability, problem.q_min, probability_limit(problem, k))
@@ -75,6 +79,22 @@ def paper(problem: Problem, start: Decision | None = None) -> Decision:
         point = evaluate(problem, law, q, k)
         q, _, point = _improved(problem, point, (q, k), _filled(problem, point, q, k), k)
     return Decision(q, whole(k), None, verdict, {"iterations": iterations})
+
+
+def _beginning(problem: Problem, k: Floats) -> tuple[Floats, Point]:
+    """The best of a few simple plans, by the bound: deadlines, each with its best scale.
+
+    As long as many slow clients take part, one of them less changes nothing, so no small step leads
+    away from there: whoever is slower than the deadline is left out, almost, from the start.
+    """
+    clients, law = problem.clients, bound_law(problem)
+    alone = solo_seconds(clients, problem.system, k)
+    shape = np.sqrt(clients.data_weight**2 * clients.update_second_moment / alone)
+    shape = np.maximum(shape / shape.max(), _LEAST)
+    plans = [best_scale(problem, law, np.ones(len(k)), k)]
+    for deadline in np.unique(np.quantile(alone, _DEADLINES, method="higher")):
+        plans.append(best_scale(problem, law, np.where(alone <= deadline, shape, _LEAST), k))
+    return min(plans, key=lambda plan: plan[1].log_objective)
 
 
 def _filled(problem: Problem, point: Point, q: Floats, k: Floats) -> Floats:

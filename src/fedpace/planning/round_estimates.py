@@ -10,6 +10,7 @@ from scipy.optimize import brentq
 
 from fedpace.core.profile import Clients, System
 from fedpace.planning.round_law import RoundLaw
+from fedpace.planning.time_bound import bound_and_gradient
 from fedpace.wireless.channel import bandwidth_for_rate
 
 __all__ = ["mean_field_seconds", "upper_bound_seconds"]
@@ -18,16 +19,9 @@ __all__ = ["mean_field_seconds", "upper_bound_seconds"]
 def upper_bound_seconds(
     sampling_probability: ArrayLike, sketch_rank: ArrayLike, clients: Clients, system: System
 ) -> float:
-    r"""Upper bound on the mean round time: all compute, then send one after another.
+    """Upper bound on the mean round time: all compute, then send one after another.
 
-    .. math:: E[T] \le \sum_n q_n v_n + E[\max_n \tau'_n], \qquad
-              E[\max \tau'] = \sum_n \tau'_n q_n \prod_{m\ \mathrm{slower}} (1 - q_m).
-
-    A client without a limit of its own has tau' = tau, and v_n is the seconds of its upload alone
-    in the band, which at constant spectral efficiency is the published t_n / W. One with a limit
-    c_n below the band sends for u_n seconds at that limit; then v_n = u_n c_n / W and
-    tau' = tau + u_n - v_n. It holds for every link, because the rate is concave in the bandwidth:
-    sum v seconds after the last tau' the needs fit the band.
+    The formula is that of `time_bound`, by which `paper` plans.
 
     Args:
         sampling_probability: q, shape (N,), in (0, 1].
@@ -38,14 +32,10 @@ def upper_bound_seconds(
     Returns:
         The bound, s, with the round's overhead.
     """
-    law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
-    sends = law.solo * np.minimum(law.limit, 1.0)
-    starts = law.start + law.solo - sends
-    slowest_first = np.argsort(-starts, kind="stable")
-    q = law.probability[slowest_first]
-    nobody_slower = np.cumprod(np.append(1.0, 1 - q[:-1]))
-    waits = (starts[slowest_first] * q) @ nobody_slower
-    return float(system.overhead_seconds + law.probability @ sends + waits)
+    law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)  # checks both
+    q = np.asarray(sampling_probability, dtype=np.float64)
+    k = np.broadcast_to(np.asarray(sketch_rank, dtype=np.float64), (len(law),))
+    return bound_and_gradient(q, k, clients, system)[0]
 
 
 def mean_field_seconds(

@@ -1,10 +1,15 @@
 r"""The classical upper bound on the mean round time, in O(N) once the clients are sorted.
 
-Giving each participant a share of the band in proportion to its upload, all of them upload in
-sum t_n / W, t_n the band-seconds of one upload, and start by the slowest start:
+All compute, then send one after another:
 
-.. math:: E[T] \le \sum_n q_n \frac{t_n}{W} + E\big[\max_n I_n \tau_n\big], \qquad
-    E[\max] = \int_0^\infty \Big(1 - \prod_{\tau_n > s} (1 - q_n)\Big)\, ds.
+.. math:: E[T] \le \sum_n q_n v_n + E\big[\max_n I_n \tau'_n\big], \qquad
+    E[\max] = \int_0^\infty \Big(1 - \prod_{\tau'_n > s} (1 - q_n)\Big)\, ds.
+
+A client without a limit of its own has tau' = tau, and v is the seconds of its upload alone in the
+band, which at constant spectral efficiency is the published t / W. One with a limit of c below the
+band W sends for u seconds at that limit; then v = u c / W and tau' = tau + u - v. It holds for
+every link, because the rate is concave in the bandwidth: sum v seconds after the last tau' the
+needs fit the band.
 
 Source: the bound by which independent sampling was planned before (Geng et al., ICC 2024,
 arXiv 2402.10097, by its abstract); in this form derived in docs/round-time.md. It is 20 to 50 %
@@ -12,7 +17,6 @@ above the mean, but rises and falls with it, so it finds starting points cheaply
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.wireless.channel import rate_bps, uplink
@@ -33,10 +37,6 @@ def bound_and_gradient(
 ) -> tuple[float, Floats, Floats]:
     """Upper bound on the mean duration of a round, with its derivatives.
 
-    A link's efficiency is taken at the whole band, or at the client's own limit if that is less:
-    with less band it can only be better. A client with a limit of its own starts "later" by what
-    its upload takes there.
-
     Args:
         sampling_probability: q, shape (N,), in (0, 1].
         sketch_rank: k, shape (N,), real-valued.
@@ -55,23 +55,22 @@ def bound_and_gradient(
         2.75
     """
     joins = sampling_probability * clients.availability
-    rate, limited = _solo_rate(clients, system)
-    bits, load = upload_bits(system, sketch_rank), band_seconds(clients, system, sketch_rank)
-    start = start_seconds(clients, system, sketch_rank) + np.where(limited, bits / rate, 0.0)
-    load = count * load
+    rate, part = _solo_rate(clients, system)
+    bits = upload_bits(system, sketch_rank)
+    start = start_seconds(clients, system, sketch_rank) + bits / rate * (1 - part)
+    load = count * bits / rate * part
     slowest, by_joining, by_start = _expected_maximum(joins, start, count)
     bound = system.overhead_seconds + float(joins @ load) + slowest
     start_slope = start_seconds_per_rank(clients, system)
-    start_slope = start_slope + np.where(limited, system.bits_per_rank / rate, 0.0)
+    start_slope = start_slope + system.bits_per_rank / rate * (1 - part)
     by_k = joins * load / bits * system.bits_per_rank + by_start * start_slope
     return bound, (load + by_joining) * clients.availability, by_k
 
 
 def band_seconds(clients: Clients, system: System, sketch_rank: Floats) -> Floats:
     """Seconds for which an upload fills the band, t_n / W; shape (N,)."""
-    usable = np.minimum(clients.max_bandwidth_hz, system.bandwidth_hz)
-    seconds = upload_bits(system, sketch_rank) / _solo_rate(clients, system)[0]
-    return seconds * usable / system.bandwidth_hz
+    rate, part = _solo_rate(clients, system)
+    return upload_bits(system, sketch_rank) / rate * part
 
 
 def solo_seconds(clients: Clients, system: System, sketch_rank: Floats) -> Floats:
@@ -80,10 +79,10 @@ def solo_seconds(clients: Clients, system: System, sketch_rank: Floats) -> Float
     return start_seconds(clients, system, sketch_rank) + upload
 
 
-def _solo_rate(clients: Clients, system: System) -> tuple[Floats, NDArray[np.bool_]]:
-    """Rate of each client alone, bit/s, and whether its own limit is below the band."""
+def _solo_rate(clients: Clients, system: System) -> tuple[Floats, Floats]:
+    """Rate of each client alone, bit/s, and the part of the band that it can use."""
     usable = np.minimum(clients.max_bandwidth_hz, system.bandwidth_hz)
-    return rate_bps(usable, **uplink(clients)), usable < system.bandwidth_hz
+    return rate_bps(usable, **uplink(clients)), usable / system.bandwidth_hz
 
 
 def _expected_maximum(
