@@ -14,7 +14,8 @@ from safetensors.numpy import load_file
 
 import tiny
 from fedpace import InputError, load_experiment, resume, run
-from fedpace.build import build_work, planner_options
+from fedpace.build import build_work
+from fedpace.methods import planner_options
 from fedpace.run_folder import read_checkpoint, read_records
 from fedpace.runs import play
 

@@ -1,26 +1,28 @@
-"""The only place that turns an experiment into live objects: model, data, trainer, plans."""
+"""The only place that turns an experiment into live objects: model, data, trainer, methods."""
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from fedpace.config import Experiment
-from fedpace.core.adapter import Adapter, AdapterLayout
+from fedpace.core.adapter import Adapter, AdapterLayout, Role
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
-from fedpace.core.plan import Plan
+from fedpace.core.profile import Sketch
 from fedpace.core.rng import rng_for
 from fedpace.core.target import Target
 from fedpace.data.load import load_data
 from fedpace.engines.codec import encoded_bytes
 from fedpace.engines.simulated import Network
+from fedpace.federation.aggregation import Aggregation
 from fedpace.federation.engine import Train
+from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.partition import partition
+from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer, server_sgd
 from fedpace.lora import (
     AdaptedModel,
     LocalTraining,
@@ -31,8 +33,8 @@ from fedpace.lora import (
     save_adapter,
     tokenise,
 )
-from fedpace.network import build_network, planning_clients
-from fedpace.planning.planner import PLANNERS, SCALED, plan
+from fedpace.methods import method_named, planner_options
+from fedpace.network import build_network
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,7 +43,8 @@ class Work:
 
     layout: AdapterLayout
     initial_adapter: Adapter
-    train: Train
+    make_train: Callable[[Sketch, tuple[Role, ...]], Train]
+    """How k of r components are trained, and what is -> the trainer of all clients."""
     evaluate: Callable[[Adapter], dict[str, float]]
     """A global adapter -> "loss" and, for classification, "accuracy" on held-out data."""
     save: Callable[[Adapter, Path], None]
@@ -52,48 +55,50 @@ class Work:
     must find the same."""
 
 
-def planner_of(experiment: Experiment, method: str) -> str:
-    """Return the planner a method uses: "adaptive" the experiment's, any other its namesake.
+@dataclass(frozen=True, slots=True, eq=False)
+class Setup:
+    """One method on that work."""
 
-    Raises:
-        InputError: no such method or planner; the message lists all.
+    aggregation: Aggregation
+    train: Train
+    sent: AdapterLayout
+    """Of what travels: the adapter, or the part of it that the method trains."""
+    network: Network
+    """With the method's message sizes."""
+    server_optimizer: ServerOptimizer
+
+
+def set_up(
+    experiment: Experiment,
+    work: Work,
+    method: str,
+    *,
+    server_optimizer: ServerOptimizer | None = None,
+) -> Setup:
+    """Set a method up.
+
+    Args:
+        experiment: its sketch and server optimiser are those of our own methods.
+        work: what `build_work` made of it.
+        method: one name.
+        server_optimizer: in place of the experiment's, or of a published method's average.
     """
-    name = experiment.planner.name if method == "adaptive" else method
-    if name not in PLANNERS:
-        if method == "adaptive":
-            raise InputError(f"[planner] name = {name!r}: choose one of {', '.join(PLANNERS)}")
-        raise InputError(f"method {name!r} is unknown; choose of adaptive, {', '.join(PLANNERS)}")
-    return name
-
-
-def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
-    """Return what `planning.planner.plan` is told for a method, besides clients and system.
-
-    Raises:
-        InputError: as `planner_of`; or a cohort is given and no method of the experiment takes one.
-    """
-    section, name = experiment.planner, planner_of(experiment, method)
-    if section.cohort is not None:
-        names = [planner_of(experiment, each) for each in experiment.methods]
-        if not set(names) & set(SCALED):
-            raise InputError(
-                f"[planner] cohort = {section.cohort:g}: every method ({', '.join(names)}) chooses "
-                f"its cohort itself; leave it out, or add one of {', '.join(SCALED)} to methods"
-            )
-    return {
-        "planner": name,
-        "q_min": section.q_min,
-        "quantile": section.quantile,
-        "cohort": section.cohort if name in SCALED else None,
-    }
-
-
-def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
-    """Plan a method's sampling probabilities and ranks, from what is known before the run."""
-    return plan(
-        planning_clients(network),
-        network.system,
-        **planner_options(experiment, method),
+    published, training = method_named(method).published, experiment.training
+    if published is None:
+        aggregation = sketched(work.layout, experiment.lora.sketch)
+        optimizer = make_server_optimizer(training.server_optimizer, training.server_learning_rate)
+        sent, network = work.layout, work.network
+    else:
+        aggregation, optimizer = published(work.layout), server_sgd(1.0)
+        sent = work.layout.only(aggregation.trained)
+        system = replace(work.network.system, sketch=aggregation.sketch, **_bits(sent))
+        network = replace(work.network, system=system)
+    return Setup(
+        aggregation=aggregation,
+        train=work.make_train(aggregation.sketch, aggregation.trained),
+        sent=sent,
+        network=network,
+        server_optimizer=server_optimizer or optimizer,
     )
 
 
@@ -129,19 +134,25 @@ def build_work(experiment: Experiment) -> Work:
     )
     length = experiment.model.max_length
     clients = [tokenise(train.take(s), adapted.base, max_length=length) for s in shares]
-    settings = LocalTraining(
-        local_steps=training.local_steps,
-        batch_size=training.batch_size,
-        learning_rate=training.learning_rate,
-        optimizer=training.optimizer,
-        weight_decay=training.weight_decay,
-        sketch=experiment.lora.sketch,
-    )
+
+    @cache  # a trainer tries itself out on the model
+    def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:
+        settings = LocalTraining(
+            local_steps=training.local_steps,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            optimizer=training.optimizer,
+            weight_decay=training.weight_decay,
+            sketch=sketch,
+            trained=trained,
+        )
+        return make_trainer(adapted, clients, settings)
+
     held_out_tokens = tokenise(held_out, adapted.base, max_length=length)
     return Work(
         layout=adapted.layout,
         initial_adapter=adapted.initial,
-        train=make_trainer(adapted, clients, settings),
+        make_train=make_train,
         evaluate=lambda adapter: evaluate(adapted, adapter, held_out_tokens),
         save=partial(save_adapter, adapted),
         network=network,

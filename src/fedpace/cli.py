@@ -46,7 +46,8 @@ def run_command(
         Path | None, typer.Argument(help="Experiment file; without one the embedded default.")
     ] = None,
     method: Annotated[
-        list[str] | None, typer.Option(help="Compare these methods; may be given several times.")
+        list[str] | None,
+        typer.Option(help="Compare these methods; may be given several times. docs/methods.md."),
     ] = None,
     set_: Annotated[
         list[str] | None,
@@ -61,6 +62,8 @@ def run_command(
         fedpace run
 
         fedpace run my.toml --method adaptive --method uniform --out runs/mine
+
+        fedpace run my.toml --method adaptive --method fedit --method flora
 
         fedpace run my.toml --set training.rounds=20 --set network.scenario=cell-link-bound
 

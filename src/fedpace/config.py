@@ -187,7 +187,7 @@ class Experiment(_Section):
     seed: Annotated[int, Field(ge=0)] = 0
     """Every random draw derives from it."""
     methods: list[str] = Field(default_factory=lambda: ["adaptive", "uniform"], min_length=1)
-    """The methods to compare on the same work."""
+    """The methods to compare on the same work; docs/methods.md lists them."""
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()
     lora: LoraSection = LoraSection()

@@ -27,6 +27,7 @@ class Checkpoint:
 
     adapter: Mapping[str, Array]
     optimizer: Mapping[str, Array]
+    memory: Mapping[str, Array]
     state: Mapping[str, Any]
     """Next round, clock, plans, estimates, initial evaluation, whether it has finished."""
 
@@ -69,6 +70,7 @@ def write_checkpoint(folder: Path, method: str, checkpoint: Checkpoint) -> None:
     """Write a method's checkpoint: one safetensors file, the state as JSON in its header."""
     tensors = {f"adapter/{name}": value for name, value in checkpoint.adapter.items()}
     tensors |= {f"optimizer/{name}": value for name, value in checkpoint.optimizer.items()}
+    tensors |= {f"memory/{name}": value for name, value in checkpoint.memory.items()}
     state = json.dumps(checkpoint.state, allow_nan=False)
     path = folder / "checkpoint" / f"{method}.safetensors"
     path.parent.mkdir(exist_ok=True)
@@ -80,7 +82,7 @@ def read_checkpoint(folder: Path, method: str) -> Checkpoint | None:
     path = folder / "checkpoint" / f"{method}.safetensors"
     if not path.exists():
         return None
-    parts: dict[str, dict[str, Array]] = {"adapter": {}, "optimizer": {}}
+    parts: dict[str, dict[str, Array]] = {"adapter": {}, "optimizer": {}, "memory": {}}
     try:
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -92,7 +94,7 @@ def read_checkpoint(folder: Path, method: str) -> Checkpoint | None:
     if metadata.get("format") != FORMAT:
         raise InputError(f"{path} has format {metadata.get('format')!r}, this version reads "
                          f"{FORMAT!r}; resume with the version that wrote it")  # fmt: skip
-    return Checkpoint(parts["adapter"], parts["optimizer"], json.loads(metadata["state"]))
+    return Checkpoint(**parts, state=json.loads(metadata["state"]))
 
 
 def _write_bytes(path: Path, data: bytes) -> None:

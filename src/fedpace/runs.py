@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpace.build import Work, build_work, make_plan, planner_options
+from fedpace.build import Setup, Work, build_work, set_up
 from fedpace.config import Experiment, load_experiment
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
@@ -20,7 +20,8 @@ from fedpace.core.target import Target
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.events import Write, event_writer, require_tensorboard
 from fedpace.federation.rounds import Federation, ServerState, run_round
-from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer
+from fedpace.federation.server_optimizer import ServerOptimizer
+from fedpace.methods import make_plan, planner_options
 from fedpace.network import planning_clients
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import Renewal, RenewalState, renew_every
@@ -83,13 +84,14 @@ def run(
     if experiment.output.tensorboard:
         require_tensorboard()
     work = build_work(experiment)
-    plans = {method: make_plan(experiment, work.network, method) for method in experiment.methods}
+    setups = {method: set_up(experiment, work, method) for method in experiment.methods}
+    plans = {name: make_plan(experiment, each.network, name) for name, each in setups.items()}
     (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
     write_text(folder / "experiment.toml", experiment.to_toml())
     write_clients(work.network.clients, folder / "clients.csv")
     _write_plans(folder, work, {method: [(0, first)] for method, first in plans.items()})
     write_records(folder, [])
-    return _run_methods(experiment, work, plans, target, folder, show)
+    return _run_methods(experiment, work, setups, plans, target, folder, show)
 
 
 def resume(folder: Path | str, *, experiment: Experiment | None = None,
@@ -116,22 +118,32 @@ def resume(folder: Path | str, *, experiment: Experiment | None = None,
         )
     target = _target(own)
     work = build_work(own)
-    plans = {method: make_plan(own, work.network, method) for method in own.methods}
-    return _run_methods(own, work, plans, target, folder, show)
+    setups = {method: set_up(own, work, method) for method in own.methods}
+    plans = {name: make_plan(own, each.network, name) for name, each in setups.items()}
+    return _run_methods(own, work, setups, plans, target, folder, show)
 
 
-def play(experiment: Experiment, work: Work, method: str) -> Iterator[RoundRecord]:
+def play(
+    experiment: Experiment,
+    work: Work,
+    method: str,
+    *,
+    server_optimizer: ServerOptimizer | None = None,
+) -> Iterator[RoundRecord]:
     """Run one method without a run folder: its rounds, one after another, to its end.
 
     Args:
         experiment: as for `run`.
         work: what `build_work` made of it.
         method: one name.
+        server_optimizer: in place of the experiment's, or of a published method's average.
     """
-    first = make_plan(experiment, work.network, method)
-    renewal = _make_renewal(experiment, work, method)
-    progress = _begin(experiment, work, first, {}, renewal.state)
-    for record, _ in _rounds(experiment, work, method, progress, renewal, _target(experiment)):
+    setup = set_up(experiment, work, method, server_optimizer=server_optimizer)
+    first = make_plan(experiment, setup.network, method)
+    renewal = _make_renewal(experiment, setup, method)
+    progress = _begin(work, setup, first, {}, renewal.state)
+    target = _target(experiment)
+    for record, _ in _rounds(experiment, work, setup, method, progress, renewal, target):
         yield record
 
 
@@ -152,6 +164,7 @@ class _Progress:
 def _run_methods(
     experiment: Experiment,
     work: Work,
+    setups: dict[str, Setup],
     plans: dict[str, Plan],
     target: Target | None,
     folder: Path,
@@ -161,17 +174,17 @@ def _run_methods(
     in_force: dict[str, Plans] = {method: [(0, first)] for method, first in plans.items()}
     initial: dict[str, float] | None = None
     done: dict[str, _Progress] = {}
-    for method in experiment.methods:
-        renewal = _make_renewal(experiment, work, method)
+    for method, setup in setups.items():
+        renewal = _make_renewal(experiment, setup, method)
         progress = _from_checkpoint(folder, method, work)
         if progress is None:
             initial = initial or work.evaluate(work.initial_adapter)
-            progress = _begin(experiment, work, plans[method], initial, renewal.state)
+            progress = _begin(work, setup, plans[method], initial, renewal.state)
         initial, renewal.state = progress.initial, progress.renewal
         # What was recorded after the last checkpoint will be recorded again, to the same bits.
         records = [r for r in records if r.method != method or r.round < progress.state.round_index]
         write_records(folder, records)
-        rounds = _rounds(experiment, work, method, progress, renewal, target)
+        rounds = _rounds(experiment, work, setup, method, progress, renewal, target)
         with _events(experiment, folder, method, progress) as write_event:
             for record, progress in rounds:
                 records.append(record)
@@ -195,6 +208,7 @@ def _run_methods(
 def _rounds(
     experiment: Experiment,
     work: Work,
+    setup: Setup,
     method: str,
     progress: _Progress,
     renewal: Renewal,
@@ -203,15 +217,15 @@ def _rounds(
     """The loop: a round, its evaluation, the plan for the next."""
     training, clients = experiment.training, work.network.clients
     engine = SimulatedEngine(
-        work.train, work.network, work.layout, seed=experiment.seed, now=progress.clock_seconds
+        setup.train, setup.network, setup.sent, seed=experiment.seed, now=progress.clock_seconds
     )
     federation = Federation(
         method=method,
         layout=work.layout,
         data_weight=clients.data_weight,
         availability=clients.availability,
-        sketch=experiment.lora.sketch,
-        server_optimizer=_server_optimizer(experiment),
+        aggregation=setup.aggregation,
+        server_optimizer=setup.server_optimizer,
         seed=experiment.seed,
     )
     while not progress.finished:
@@ -222,8 +236,10 @@ def _rounds(
             evaluation = work.evaluate(state.adapter)
             record = replace(record, evaluation=evaluation)
             reached = target is not None and target.reached(evaluation)
-        renewed = renewal(record, state.plan)
-        record = replace(record, noise_scale=renewal.noise_record())
+        renewed = state.plan
+        if setup.aggregation.unbiased:
+            renewed = renewal(record, state.plan)
+            record = replace(record, noise_scale=renewal.noise_record())
         progress = _Progress(
             state=replace(state, plan=renewed),
             clock_seconds=engine.now(),
@@ -253,48 +269,42 @@ def _with(plans: Plans, round_index: int, newest: Plan) -> Plans:
     return [*plans, (round_index, newest)]
 
 
-def _make_renewal(experiment: Experiment, work: Work, method: str) -> Renewal:
+def _make_renewal(experiment: Experiment, setup: Setup, method: str) -> Renewal:
     """Observe every round; plan anew only where the experiment asks for it."""
     never = experiment.training.rounds + 1
     return renew_every(
         partial(plan, **planner_options(experiment, method)),
-        planning_clients(work.network),
-        work.network.system,
+        planning_clients(setup.network),
+        setup.network.system,
         every=experiment.planner.replan_every or never,
     )
 
 
-def _server_optimizer(experiment: Experiment) -> ServerOptimizer:
-    training = experiment.training
-    return make_server_optimizer(training.server_optimizer, training.server_learning_rate)
-
-
 def _begin(
-    experiment: Experiment,
     work: Work,
+    setup: Setup,
     first: Plan,
     initial: dict[str, float],
     renewal: RenewalState,
 ) -> _Progress:
-    adapter = work.initial_adapter
-    state = ServerState(0, adapter, _server_optimizer(experiment).init(adapter), first)
+    adapter, memory = setup.aggregation.begin(work.initial_adapter)
+    state = ServerState(0, adapter, setup.server_optimizer.init(adapter), first, memory)
     return _Progress(state, 0.0, [(0, first)], initial, renewal)
 
 
 def _write_progress(folder: Path, method: str, progress: _Progress, work: Work) -> None:
+    at = progress.state
     state = {
         "version": importlib.metadata.version("fedpace"),
         "fingerprint": work.fingerprint,
-        "round": progress.state.round_index,
+        "round": at.round_index,
         "clock_seconds": progress.clock_seconds,
         "plans": [[first, made.to_json()] for first, made in progress.plans],
         "initial": progress.initial,
         "renewal": progress.renewal.to_json(),
         "finished": progress.finished,
     }
-    write_checkpoint(
-        folder, method, Checkpoint(progress.state.adapter, progress.state.optimizer, state)
-    )
+    write_checkpoint(folder, method, Checkpoint(at.adapter, at.optimizer, at.memory, state))
 
 
 def _from_checkpoint(folder: Path, method: str, work: Work) -> _Progress | None:
@@ -309,7 +319,9 @@ def _from_checkpoint(folder: Path, method: str, work: Work) -> _Progress | None:
         )
     plans = [(int(first), Plan.from_json(made)) for first, made in state["plans"]]
     return _Progress(
-        state=ServerState(state["round"], found.adapter, found.optimizer, plans[-1][1]),
+        state=ServerState(
+            state["round"], found.adapter, found.optimizer, plans[-1][1], found.memory
+        ),
         clock_seconds=state["clock_seconds"],
         plans=plans,
         initial=state["initial"],

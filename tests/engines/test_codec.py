@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from federation.toy import LAYOUT, random_adapter
-from fedpace.core.adapter import AdapterLayout, take_components
+from fedpace.core.adapter import AdapterLayout, TensorSpec, take_components
 from fedpace.core.errors import RunError
 from fedpace.engines.codec import decode, encode, encoded_bytes
 
@@ -37,6 +37,20 @@ def test_a_message_without_head_is_encoded_too():
     layout = AdapterLayout(4, tuple(t for t in LAYOUT.tensors if t.role != "head"))
     values = {t.name: random_adapter(0)[t.name] for t in layout.tensors}
     assert decode(encode(values, layout), layout, 4).keys() == values.keys()
+
+
+def test_a_message_without_a_is_of_b_and_the_head_alone():
+    """Square modules without a head: what FFA-LoRA sends is half of what FedIT does."""
+    shapes = {"A": (8, 300), "B": (300, 8)}
+    whole = AdapterLayout(
+        8, tuple(TensorSpec(f"{m}.{r}", shapes[r], r) for m in "xy" for r in shapes)
+    )
+    half = whole.only(("B", "head"))
+    assert abs(encoded_bytes(half, 8) - encoded_bytes(whole, 8) / 2) < 60  # the header stays
+    values = {t.name: np.full(t.shape, i, np.float32) for i, t in enumerate(half.tensors)}
+    back = decode(encode(values, half), half, 8)
+    assert back.keys() == values.keys()
+    assert all(np.array_equal(back[name], values[name]) for name in values)
 
 
 def test_a_damaged_message_or_one_of_another_rank_is_refused():

@@ -1,5 +1,7 @@
 """The simulated engine against seconds and bytes computed by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -94,6 +96,22 @@ def test_shannon_links_are_served_too():
     outcome = engine(Network(shannon, system())).run_round(0, tasks([0, 1]))
     finish = [d.start_seconds + d.upload_seconds for d in outcome.deliveries]
     np.testing.assert_allclose(finish, outcome.round_seconds)
+
+
+def test_what_a_task_has_to_receive_is_charged_on_the_downlink():
+    """Of a sketch: all r for the residual, k for the others; or what the task says."""
+    for sketch, said, received in [
+        ("residual", None, 4), ("scaled", None, 2), ("leading", None, 2), ("leading", 9, 9),
+        ("residual", 0, 0),
+    ]:  # fmt: skip
+        slow = Network(clients(), system(sketch=sketch, downlink_bps=1e3, bits_per_rank=100.0))
+        given = [replace(t, received_rank=said) for t in tasks([0])]
+        (delivery,) = engine(slow).run_round(0, given).deliveries
+        assert delivery.download_bytes == encoded_bytes(LAYOUT, received)
+        free = Network(clients(), system(sketch=sketch))
+        (instant,) = engine(free).run_round(0, given).deliveries
+        waited = delivery.start_seconds - instant.start_seconds
+        assert waited == pytest.approx(received * 100.0 / 1e3)
 
 
 @pytest.mark.parametrize("rule", ["equal-finish", "equal-share"])

@@ -3,6 +3,7 @@ import pytest
 
 from federation.toy import LAYOUT, blank, make_plan, random_adapter, towards
 from fedpace.federation.engine import Delivery, RoundOutcome
+from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import server_sgd
 
@@ -26,7 +27,7 @@ def federation(count, sketch="residual", availability=None):
     return Federation(
         method="test", layout=LAYOUT, data_weight=np.full(count, 1 / count),
         availability=np.ones(count) if availability is None else np.asarray(availability),
-        sketch=sketch, server_optimizer=server_sgd(1.0), seed=0,
+        aggregation=sketched(LAYOUT, sketch), server_optimizer=server_sgd(1.0), seed=0,
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.torch
 
 @pytest.mark.parametrize("pair", [False, True])
 @pytest.mark.parametrize("training", [STEPS, ADAMW], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
 def test_one_client_at_full_rank_is_plain_peft_training(folder, training, sketch, pair):
     training = replace(training, sketch=sketch)
     model, adapter = tiny_models.adapted(folder("bert"))

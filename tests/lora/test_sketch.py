@@ -1,4 +1,4 @@
-"""Both sketches, by both trainers, against PEFT models that say the same in another way."""
+"""The sketches, by both trainers, against PEFT models that say the same in another way."""
 
 from dataclasses import replace
 from itertools import combinations
@@ -65,6 +65,41 @@ def test_a_scaled_sketch_is_a_peft_adapter_of_rank_k(bert, folder, train, traini
     assert update.train_loss == pytest.approx(np.mean(losses), abs=1e-5)
 
 
+@pytest.mark.parametrize("frozen", [False, True], ids=["all", "B"])
+@pytest.mark.parametrize("k", [1, 3, 4])
+def test_the_leading_k_are_a_peft_adapter_of_rank_k_with_the_same_factor(
+    bert, folder, train, k, frozen
+):
+    """And with A frozen, one whose A takes no step."""
+    model, adapter, examples, tokens = bert
+    trained = ("B", "head") if frozen else ("A", "B", "head")
+    training = replace(STEPS, sketch="leading", trained=trained)
+    (task,) = tiny_models.tasks(adapter, [k])
+    (update,) = train(model, [tokens], training, [task])
+
+    first = np.arange(k)
+    plain = plain_peft.load(
+        folder("bert"), "SEQ_CLS", k, ALPHA * k / RANK,
+        take_components(adapter, model.layout, first),
+    )  # fmt: skip
+    for name, parameter in plain.named_parameters():
+        parameter.requires_grad_(parameter.requires_grad and not (frozen and "lora_A" in name))
+    expected, losses = plain_peft.train(
+        plain,
+        [
+            plain_peft.texts(folder("bert"), examples, rows)
+            for rows in batches_for(task, tokens, training)
+        ],
+        training.optimizer,
+        lr=training.learning_rate,
+    )
+    np.testing.assert_array_equal(update.components, first)
+    assert update.delta.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(update.delta[name], value, atol=1e-5)
+    assert update.train_loss == pytest.approx(np.mean(losses), abs=1e-5)
+
+
 @pytest.mark.parametrize("training", [STEPS, ADAMW], ids=["sgd", "adamw"])
 def test_a_residual_sketch_is_peft_with_other_gradients_dropped(bert, folder, train, training):
     model, adapter, examples, tokens = bert
@@ -120,14 +155,14 @@ def test_what_was_not_chosen_is_put_back_after_a_step(bert):
     (task,) = tiny_models.tasks(adapter, [K])
     training = replace(ADAMW, sketch="residual", weight_decay=0.5)
     whole = stacked._stack(model, training, [task])
-    optimizer = training.make_optimizer(whole.trained.values())
-    for value in whole.trained.values():
+    optimizer = training.make_optimizer(whole.current.values())
+    for value in whole.current.values():
         value.grad = torch.ones_like(value)
     optimizer.step()
     stacked._restore_others(model, whole)
     for t in model.layout.tensors:
         if t.rank_axis is not None:
-            same = (whole.trained[t.name] == whole.start[t.name])[0]
+            same = (whole.current[t.name] == whole.start[t.name])[0]
             expected = ~whole.chosen[0].unsqueeze(1 - t.rank_axis).expand_as(same)
             assert torch.equal(same, expected)
 

@@ -40,7 +40,7 @@ def assert_same_updates(left, right, atol=1e-5):
 
 
 @pytest.mark.parametrize(("architecture", "task", "targets"), MODELS)
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
 def test_stacked_equals_loop_on_every_kind_of_model(folder, architecture, task, targets, sketch):
     model, adapter = tiny_models.adapted(folder(architecture), task, targets=targets)
     clients = tiny_models.shards(model)
@@ -53,7 +53,7 @@ def test_stacked_equals_loop_on_every_kind_of_model(folder, architecture, task, 
 
 
 @pytest.mark.parametrize("training", [STEPS, ADAMW], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
 @pytest.mark.parametrize("max_tokens", [1, 20, 4096])
 def test_stacked_equals_loop_however_the_rows_are_grouped(folder, training, sketch, max_tokens):
     model, adapter = tiny_models.adapted(folder("bert"))
@@ -64,6 +64,18 @@ def test_stacked_equals_loop_however_the_rows_are_grouped(folder, training, sket
         train_stacked(model, clients, training, max_tokens, work),
         train_loop(model, clients, training, work),
     )
+
+
+@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
+def test_stacked_equals_loop_where_a_is_frozen(folder, sketch):
+    model, adapter = tiny_models.adapted(folder("bert"))
+    clients = tiny_models.shards(model)
+    work = tiny_models.tasks(adapter, RANKS)
+    training = replace(ADAMW, sketch=sketch, trained=("B", "head"))
+    updates = train_stacked(model, clients, training, 4096, work)
+    assert_same_updates(updates, train_loop(model, clients, training, work))
+    sent = {t.name for t in model.layout.tensors if t.role != "A"}
+    assert updates[0].delta.keys() == sent
 
 
 def test_who_else_joins_and_in_which_order_does_not_matter(folder):

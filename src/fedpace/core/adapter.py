@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,11 @@ Adapter = Mapping[str, Array]
 """The global adapter X = [B; A] with the task head: name -> array."""
 Components = NDArray[np.int64]
 """A client's index set: k distinct rank components out of r, sorted, shape (k,)."""
+Role = Literal["A", "B", "head"]
+ROLES: tuple[Role, ...] = get_args(Role)
+MERGED = "merged/"
+"""An adapter's entry of this prefix and the name of an A is the sum of the B A already merged into
+that module's base weight, shape (d_out, d_in), in units of B A: without the factor alpha/r."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +29,7 @@ class TensorSpec:
 
     name: str
     shape: tuple[int, ...]
-    role: Literal["A", "B", "head"]
+    role: Role
 
     @property
     def rank_axis(self) -> int | None:
@@ -39,6 +44,16 @@ class AdapterLayout:
     rank: int
     """r, common to all modules."""
     tensors: tuple[TensorSpec, ...]
+
+    @property
+    def modules(self) -> tuple[tuple[TensorSpec, TensorSpec], ...]:
+        """A and B of each adapted module, in order."""
+        a, b = ([t for t in self.tensors if t.role == role] for role in ("A", "B"))
+        return tuple(zip(a, b, strict=True))
+
+    def only(self, roles: Sequence[Role]) -> "AdapterLayout":
+        """Return the layout of the tensors with these roles."""
+        return AdapterLayout(self.rank, tuple(t for t in self.tensors if t.role in roles))
 
     @property
     def values_per_rank(self) -> int:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike, NDArray
 from fedpace.core.errors import InputError
 
 Floats = NDArray[np.float64]
-Sketch = Literal["scaled", "residual"]
+Sketch = Literal["scaled", "residual", "leading"]
+"""How a client trains k of r rank components: drawn ones, in two ways, or the first; see
+`fedpace.lora.sketch`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,5 +232,5 @@ class System:
                 raise InputError(f"{name} is {value!r}; it must be {rule}")
             if not np.isfinite(value) and name != "downlink_bps":
                 raise InputError(f"{name} is {value!r}; it must be finite")
-        if self.sketch not in ("scaled", "residual"):
-            raise InputError(f"sketch is {self.sketch!r}; choose 'scaled' or 'residual'")
+        if self.sketch not in get_args(Sketch):
+            raise InputError(f"sketch is {self.sketch!r}; choose one of {get_args(Sketch)}")

@@ -13,7 +13,7 @@ class ParticipantRecord:
     client: int
     sketch_rank: int
     weight: float
-    """a_n / q_n, its aggregation weight."""
+    """Its aggregation weight: a_n / q_n, or as a published method has it."""
     download_bytes: int
     upload_bytes: int
     start_seconds: float

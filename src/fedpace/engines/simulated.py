@@ -37,6 +37,7 @@ def charge(
     client: NDArray[np.int64],
     sketch_rank: NDArray[np.int64],
     upload_bits: Floats,
+    received_rank: NDArray[np.int64] | None = None,
 ) -> tuple[Floats, Allocation]:
     """Compute when the participants of a round send, and how the band is divided among them.
 
@@ -49,15 +50,20 @@ def charge(
         client: the participants' positions in the population, shape (M,).
         sketch_rank: k of each participant, shape (M,).
         upload_bits: what each participant sends, bit, shape (M,).
+        received_rank: rank components each receives beforehand, shape (M,); by default what its
+            sketch needs.
 
     Returns:
         When each starts to send, s, shape (M,), and the allocation; the round takes the
         allocation's latest finish and the system's overhead.
     """
     clients, system = network.clients, network.system
-    every_rank = np.ones(len(clients))
+    every_rank, every_received = np.ones(len(clients)), None
     every_rank[client] = sketch_rank
-    start = start_seconds(clients, system, every_rank)[client]
+    if received_rank is not None:
+        every_received = np.ones(len(clients))
+        every_received[client] = received_rank
+    start = start_seconds(clients, system, every_rank, every_received)[client]
     if network.fading:
         clients = faded(clients, fading_gains(seed, round_index, len(clients)))
     share = allocate_bandwidth(
@@ -92,7 +98,7 @@ class SimulatedEngine:
         Args:
             train: trains the participants of a round together.
             network: devices, links and the rule that divides the band.
-            layout: of the adapter.
+            layout: of what travels: the adapter, or the part of it that is trained.
             seed: the run's seed; fading and availability are drawn from its streams.
             now: where the clock stands, s; a resumed run starts where it was cut off.
         """
@@ -120,8 +126,16 @@ class SimulatedEngine:
             for update, message in zip(trained, messages, strict=True)
         ]
         ranks = np.array([t.sketch_rank for t in tasks])
-        # A scaled client needs its own components alone, a residual one the whole adapter.
-        needed = ranks if system.sketch == "scaled" else np.full(len(tasks), self._layout.rank)
+        # A residual client needs the whole adapter, any other its own components alone.
+        whole = system.sketch == "residual"
+        received = np.array(
+            [
+                (self._layout.rank if whole else t.sketch_rank)
+                if t.received_rank is None
+                else t.received_rank
+                for t in tasks
+            ]
+        )
         upload_bytes = [len(message) for message in messages]
         start, share = charge(
             self._network,
@@ -130,11 +144,12 @@ class SimulatedEngine:
             np.array([t.client for t in tasks]),
             ranks,
             8.0 * np.array(upload_bytes),
+            received,
         )
         self._advance(share.finish_seconds.tolist(), system.overhead_seconds)
         deliveries = [
             Delivery(
-                download_bytes=encoded_bytes(self._layout, int(needed[i])),
+                download_bytes=encoded_bytes(self._layout, int(received[i])),
                 upload_bytes=upload_bytes[i],
                 start_seconds=float(start[i]),
                 upload_seconds=float(share.finish_seconds[i] - start[i]),

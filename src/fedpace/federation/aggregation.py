@@ -1,11 +1,47 @@
-"""What the server makes of the updates that came back."""
+"""What the server makes of the updates that came back: the interface of all methods.
 
-from collections.abc import Sequence
+A method of aggregation is a record of functions, built by one function for one layout; each stands
+in a file of its own in `federation.methods`, named after its paper. What all of them do comes down
+to an update, new minus old, along which a server optimiser moves; at the average, X <- X + update,
+the result is exactly what the paper has.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from fedpace.core.adapter import AdapterLayout, Array, add_components, squared_norms, zeros
+from fedpace.core.adapter import (
+    ROLES,
+    Adapter,
+    AdapterLayout,
+    Array,
+    Role,
+    add_components,
+    squared_norms,
+    zeros,
+)
 from fedpace.core.messages import ClientUpdate
 from fedpace.core.profile import Sketch
+
+Memory = Mapping[str, Array]
+"""What a method keeps from round to round besides the global adapter."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Returned:
+    """What came back of a round; all sequences in the order of the updates."""
+
+    updates: Sequence[ClientUpdate]
+    start: Adapter
+    """What the clients started from."""
+    data_weight: Sequence[float]
+    """a_n."""
+    unbiased_weight: Sequence[float]
+    """a_n I_n / q_n: its mean over who joins is a_n."""
+
+    def share(self) -> list[float]:
+        """Return a_n over the sum of those of the participants."""
+        total = sum(self.data_weight)
+        return [weight / total for weight in self.data_weight]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -13,11 +49,46 @@ class Aggregate:
     """The aggregated update and what the noise-scale estimator needs of its parts."""
 
     update: dict[str, Array]
-    """sum_n w_n Delta_n, full size."""
+    """New minus old global adapter, full size; for weighted sums, sum_n w_n Delta_n."""
+    weights: Sequence[float]
+    """w_n of each update."""
     client_squared_norms: Sequence[tuple[float, float]]
     """Per update: ||Delta_n||^2 of the LoRA part as aggregated, and of the head."""
     squared_norms: tuple[float, float]
-    """||sum_n w_n Delta_n||^2: LoRA part, head."""
+    """||update||^2: LoRA part (and what is merged), head."""
+
+
+def _as_it_is(initial: Adapter) -> tuple[Adapter, Memory]:
+    return initial, {}
+
+
+def _global_adapter(adapter: Adapter, round_index: int, seed: int) -> Adapter:
+    return adapter
+
+
+def _by_sketch(memory: Memory) -> int | None:
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """One method: what clients start from, train and send, and what the server makes of it."""
+
+    sketch: Sketch
+    """How a client trains k of the r rank components."""
+    aggregate: Callable[[Adapter, Memory, Returned], tuple[Aggregate, Memory]]
+    """(global adapter, memory, what came back) -> the aggregate and the next memory."""
+    trained: tuple[Role, ...] = ROLES
+    """What clients train and send; the rest stays as it is."""
+    unbiased: bool = False
+    """Whether the mean of the update over who joins is the full-participation update, for any plan;
+    only then do the rounds measure the noise scale, and may the plan be renewed from it."""
+    begin: Callable[[Adapter], tuple[Adapter, Memory]] = _as_it_is
+    """Initial adapter -> global adapter and memory before the first round."""
+    start: Callable[[Adapter, int, int], Adapter] = _global_adapter
+    """(global adapter, round, seed of the run) -> what the clients start from."""
+    received_rank: Callable[[Memory], int | None] = _by_sketch
+    """Rank components each client receives before a round; None for what its sketch needs."""
 
 
 def aggregate(
@@ -26,7 +97,7 @@ def aggregate(
     layout: AdapterLayout,
     sketch: Sketch,
 ) -> Aggregate:
-    r"""Sum the updates without bias: :math:`\sum_n w_n \Delta_n`, with :math:`w_n = a_n I_n / q_n`.
+    r"""Return the weighted sum of the updates: :math:`\sum_n w_n \Delta_n`.
 
     A scaled sketch carries its factor r/k in the forward pass, so its update already has the
     mean of the full one. A residual sketch trains k components of the unscaled adapter, so the
@@ -34,9 +105,9 @@ def aggregate(
 
     Args:
         updates: what came back, in any order; the sum is taken in the order of the clients.
-        weights: w_n for each update.
-        layout: of the full-size adapter.
-        sketch: "scaled" or "residual".
+        weights: w_n for each update; a_n I_n / q_n makes the sum unbiased.
+        layout: of the full-size adapter; of what was trained, where that is not all of it.
+        sketch: "scaled", "residual" or "leading".
 
     Returns:
         The aggregate; all zero where nothing came back.
@@ -46,7 +117,7 @@ def aggregate(
     total = zeros(layout.tensors)
     norms: dict[int, tuple[float, float]] = {}
     # Floating-point sums depend on their order; the order of arrival must not.
-    for index in sorted(range(len(updates)), key=lambda i: updates[i].client):
+    for index in by_client(updates):
         update, weight = updates[index], float(weights[index])
         factor = layout.rank / len(update.components) if sketch == "residual" else 1.0
         add_components(
@@ -57,6 +128,12 @@ def aggregate(
         norms[index] = (lora * factor**2, head)
     return Aggregate(
         update=total,
+        weights=list(weights),
         client_squared_norms=[norms[i] for i in range(len(updates))],
         squared_norms=squared_norms(total, layout),
     )
+
+
+def by_client(updates: Sequence[ClientUpdate]) -> list[int]:
+    """Return the positions of the updates in the order of the clients."""
+    return sorted(range(len(updates)), key=lambda i: updates[i].client)

@@ -1,16 +1,16 @@
 """One round of federated LoRA with independent sampling: state in, state and record out."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fedpace.core.adapter import AdapterLayout, Array
 from fedpace.core.messages import ClientTask
 from fedpace.core.plan import Plan
-from fedpace.core.profile import Floats, Sketch
+from fedpace.core.profile import Floats
 from fedpace.core.record import ParticipantRecord, RoundRecord
-from fedpace.federation.aggregation import aggregate
+from fedpace.federation.aggregation import Aggregation, Memory, Returned
 from fedpace.federation.engine import Engine
 from fedpace.federation.participation import sample_participants
 from fedpace.federation.server_optimizer import OptimizerState, ServerOptimizer
@@ -26,7 +26,7 @@ class Federation:
     """a_n, shape (N,), sums to 1."""
     availability: Floats
     """Probability that an invited client answers, shape (N,)."""
-    sketch: Sketch
+    aggregation: Aggregation
     server_optimizer: ServerOptimizer
     seed: int
 
@@ -40,6 +40,8 @@ class ServerState:
     adapter: Mapping[str, Array]
     optimizer: OptimizerState
     plan: Plan
+    memory: Memory = field(default_factory=dict)
+    """What the aggregation keeps."""
 
 
 def run_round(
@@ -48,9 +50,10 @@ def run_round(
     r"""Run one round (method of arXiv 2505.23555).
 
     Each client joins with probability q_n; who joins trains H local steps on its sketch; the
-    server moves by the unbiased sum :math:`\sum_n a_n (I_n / q_n) \Delta_n`. A client that
-    answers an invitation with probability p_n only counts a_n / (q_n p_n). An empty round is
-    recorded, costs its overhead, and leaves the adapter as it is.
+    server moves along what the aggregation makes of the updates, for our method the unbiased sum
+    :math:`\sum_n a_n (I_n / q_n) \Delta_n`. A client that answers an invitation with probability
+    p_n only counts a_n / (q_n p_n). An empty round is recorded, costs its overhead, and leaves the
+    adapter as it is.
 
     Args:
         engine: where the clients are.
@@ -62,19 +65,25 @@ def run_round(
     """
     plan, index = state.plan, state.round_index
     joined = sample_participants(plan, index, federation.seed)
+    aggregation = federation.aggregation
+    start = aggregation.start(state.adapter, index, federation.seed)
+    received = aggregation.received_rank(state.memory)
     tasks = [
-        ClientTask(int(n), index, state.adapter, int(plan.sketch_rank[n]), federation.seed)
+        ClientTask(int(n), index, start, int(plan.sketch_rank[n]), federation.seed, received)
         for n in joined.client
     ]
     outcome = engine.run_round(index, tasks)
 
     inverse = dict(zip(joined.client.tolist(), joined.inverse_probability, strict=True))
+    share = [float(federation.data_weight[u.client]) for u in outcome.updates]
     weights = [
         float(federation.data_weight[u.client] * inverse[u.client])
         / float(federation.availability[u.client])
         for u in outcome.updates
     ]
-    result = aggregate(outcome.updates, weights, federation.layout, federation.sketch)
+    result, memory = aggregation.aggregate(
+        state.adapter, state.memory, Returned(outcome.updates, start, share, weights)
+    )
     adapter, optimizer = state.adapter, state.optimizer
     if outcome.updates:
         adapter, optimizer = federation.server_optimizer.step(adapter, result.update, optimizer)
@@ -88,7 +97,8 @@ def run_round(
             lora_squared_norm=norms[0], head_squared_norm=norms[1],
         )
         for u, w, d, norms in zip(
-            outcome.updates, weights, outcome.deliveries, result.client_squared_norms, strict=True
+            outcome.updates, result.weights, outcome.deliveries, result.client_squared_norms,
+            strict=True,
         )
     )  # fmt: skip
     record = RoundRecord(
@@ -103,4 +113,4 @@ def run_round(
         lora_squared_norm=result.squared_norms[0],
         head_squared_norm=result.squared_norms[1],
     )
-    return record, ServerState(index + 1, adapter, optimizer, plan)
+    return record, ServerState(index + 1, adapter, optimizer, plan, memory)

@@ -25,11 +25,12 @@ try:
 except ModuleNotFoundError as error:
     raise MissingExtraError(str(error.name), "lora") from error
 
-from fedpace.lora.adapter import AdaptedModel, attach_adapter, read_adapter, save_adapter
+from fedpace.lora.adapter import AdaptedModel, attach_adapter, read_adapter
 from fedpace.lora.evaluation import evaluate
 from fedpace.lora.local_training import LocalTraining
 from fedpace.lora.loop import train_client
 from fedpace.lora.model import BaseModel, load_base
+from fedpace.lora.saving import save_adapter
 from fedpace.lora.tasks import TokenisedExamples, tokenise
 from fedpace.lora.trainer import make_trainer
 

@@ -8,7 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -97,7 +96,7 @@ def attach_adapter(
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in base.model.modules()),
     )
     # PEFT draws an initial adapter of its own from torch's global generator; it is replaced.
-    with torch.random.fork_rng(devices=[]), _known_warnings():
+    with torch.random.fork_rng(devices=[]), known_warnings():
         try:
             model = get_peft_model(base.model, config)
         except (ValueError, NotImplementedError) as error:
@@ -127,19 +126,6 @@ def write_adapter(adapted: AdaptedModel, adapter: Adapter) -> None:
     parameters = dict(adapted.model.named_parameters())
     for name, value in to_tensors(adapted, adapter).items():
         parameters[name].data.copy_(value)
-
-
-def save_adapter(adapted: AdaptedModel, adapter: Adapter, folder: str | Path) -> None:
-    """Save an adapter, with the task head, so that `PeftModel.from_pretrained` loads it.
-
-    Args:
-        adapted: the model that the adapter belongs to.
-        adapter: name -> array.
-        folder: where to; made if it is not there.
-    """
-    write_adapter(adapted, adapter)
-    with _known_warnings():
-        adapted.model.save_pretrained(str(folder), save_embedding_layers=False)
 
 
 def to_tensors(adapted: AdaptedModel, adapter: Adapter) -> dict[str, torch.Tensor]:
@@ -284,7 +270,7 @@ def _has_lora(model: nn.Module) -> bool:
 
 
 @contextmanager
-def _known_warnings() -> Iterator[None]:
+def known_warnings() -> Iterator[None]:
     """Hold back two warnings of PEFT's that say nothing to our user, and only those."""
     with warnings.catch_warnings():
         # It calls a method that transformers 5 renames.

@@ -7,6 +7,7 @@ from fedpace.core.adapter import Adapter
 from fedpace.core.errors import InputError
 from fedpace.lora.adapter import AdaptedModel, to_tensors
 from fedpace.lora.grouping import default_max_tokens, group_by_length
+from fedpace.lora.merged import merged_into_base
 from fedpace.lora.tasks import TokenisedExamples, collate, row_scores
 
 
@@ -36,7 +37,7 @@ def evaluate(
     tensors = to_tensors(adapted, adapter)
     limit = max_tokens or default_max_tokens(adapted.device)
     loss = hits = 0.0
-    with torch.inference_mode():
+    with merged_into_base(adapted, adapter), torch.inference_mode():
         for rows in group_by_length(examples.lengths, limit):
             batch = collate(examples.take(rows), adapted)
             output = functional_call(adapted.model, tensors, (), batch.inputs, tie_weights=False)

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from fedpace.core.adapter import ROLES, Role
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Sketch
@@ -34,6 +35,8 @@ class LocalTraining:
     """Its state starts afresh in every round."""
     weight_decay: float = 0.0
     sketch: Sketch = "residual"
+    trained: tuple[Role, ...] = ROLES
+    """What is trained and sent; the other tensors stay as they are."""
 
     def __post_init__(self) -> None:
         if self.local_steps < 1 or self.batch_size < 1:
@@ -50,8 +53,9 @@ class LocalTraining:
             raise InputError(
                 f'training.optimizer is "{self.optimizer}"; it must be "sgd" or "adamw"'
             )
-        if self.sketch not in ("scaled", "residual"):
-            raise InputError(f'lora.sketch is "{self.sketch}"; it must be "scaled" or "residual"')
+        if self.sketch not in get_args(Sketch):
+            known = ", ".join(get_args(Sketch))
+            raise InputError(f'lora.sketch is "{self.sketch}"; it must be one of {known}')
 
     def make_optimizer(self, tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
         """Return a fresh local optimiser; it works entry by entry, so stacked clients share one."""

@@ -11,6 +11,7 @@ from torch.func import functional_call
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.lora.adapter import AdaptedModel, to_array, to_tensors
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
+from fedpace.lora.merged import merged_into_base
 from fedpace.lora.sketch import component_scale, components_of, lora_scaling
 from fedpace.lora.tasks import TokenisedExamples, collate, row_scores
 
@@ -33,6 +34,8 @@ def train_client(
 ) -> ClientUpdate:
     """Train one client for a round: H steps on its k rows of A, columns of B, and the head.
 
+    What `LocalTraining.trained` leaves out stays as it is and is not sent.
+
     Args:
         adapted: the model.
         examples: this client's.
@@ -42,7 +45,7 @@ def train_client(
     Returns:
         Local minus global of what it trained, and the mean of its H losses before each step.
     """
-    components = components_of(task, adapted.layout.rank)
+    components = components_of(task, adapted.layout.rank, training.sketch)
     chosen = torch.from_numpy(components).to(adapted.device)
     rank_axis = {t.name: t.rank_axis for t in adapted.layout.tensors}
     whole = to_tensors(adapted, task.adapter)
@@ -50,21 +53,26 @@ def train_client(
         name: value if rank_axis[name] is None else value.index_select(rank_axis[name], chosen)
         for name, value in whole.items()
     }
-    trained = {name: value.clone().requires_grad_() for name, value in start.items()}
+    trained = {
+        t.name: start[t.name].clone().requires_grad_()
+        for t in adapted.layout.only(training.trained).tensors
+    }
 
     def seen_by_the_model() -> dict[str, torch.Tensor]:
-        if training.sketch == "scaled":  # an adapter of rank k
-            return trained
+        own = {**start, **trained}
+        if training.sketch != "residual":  # an adapter of rank k
+            return own
         return {
             name: value
             if rank_axis[name] is None
             else whole[name].index_copy(rank_axis[name], chosen, value)
-            for name, value in trained.items()
+            for name, value in own.items()
         }
 
     optimizer = training.make_optimizer(trained.values())
     losses = []
-    with lora_scaling(adapted, component_scale(training.sketch, adapted, task.sketch_rank)):
+    scale = component_scale(training.sketch, adapted, task.sketch_rank)
+    with merged_into_base(adapted, task.adapter), lora_scaling(adapted, scale):
         for rows in training.draw_batches(task, examples):
             drawn = examples.take(rows)
             batch = collate(drawn, adapted)

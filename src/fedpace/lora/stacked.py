@@ -7,9 +7,9 @@ those of its owner for a batched product. As rows need not stay beside others of
 they are grouped by length (`grouping`), which saves the padding that separate clients need, and
 a client with few examples needs no filler.
 
-Of a client's r components, the chosen come first in the stack. A scaled sketch sees no others:
-w is the largest k, and a smaller client's surplus has the factor 0. A residual sketch sees all:
-w is r, and after each step those not chosen are put back.
+Of a client's r components, the chosen come first in the stack. A residual sketch sees all: w is r,
+and after each step those not chosen are put back. Other sketches see the chosen alone: w is the
+largest k, and a smaller client's surplus has the factor 0.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +28,7 @@ from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel, factor_names, to_array, to_tensors
 from fedpace.lora.grouping import group_by_length
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
+from fedpace.lora.merged import merged_into_base
 from fedpace.lora.sketch import chosen_first, component_scale, components_of
 from fedpace.lora.tasks import Integers, collate, concatenate, row_scores
 
@@ -45,7 +46,8 @@ class _Stack:
     chosen: Tensor
     """Which of the w components a client trains, shape (C, w)."""
     start: dict[str, Tensor]
-    trained: dict[str, Tensor]
+    current: dict[str, Tensor]
+    """Those that are trained require a gradient."""
     owner: Tensor
     """Client of each row in the model, ascending, shape (rows,)."""
     rows_of_client: list[int]
@@ -88,9 +90,12 @@ def _train_together(
     examples = [examples_of(clients, task) for task in tasks]
     batches = [training.draw_batches(t, e) for t, e in zip(tasks, examples, strict=True)]
     stack = _stack(adapted, training, tasks)
-    optimizer = training.make_optimizer(stack.trained.values())
+    optimizer = training.make_optimizer(x for x in stack.current.values() if x.requires_grad)
     losses = torch.zeros(len(tasks), device=adapted.device)
-    with _owners_meet_their_rows(adapted, stack):
+    with (
+        merged_into_base(adapted, *(task.adapter for task in tasks)),
+        _owners_meet_their_rows(adapted, stack),
+    ):
         for step in range(training.local_steps):
             drawn = concatenate([e.take(b[step]) for e, b in zip(examples, batches, strict=True)])
             owner = np.repeat(np.arange(len(tasks)), [len(b[step]) for b in batches])
@@ -117,13 +122,13 @@ def _train_together(
 
 def _stack(adapted: AdaptedModel, training: LocalTraining, tasks: Sequence[ClientTask]) -> _Stack:
     rank, device = adapted.layout.rank, adapted.device
-    components = [components_of(task, rank) for task in tasks]
+    components = [components_of(task, rank, training.sketch) for task in tasks]
     sizes = np.array([len(c) for c in components])
-    width = int(sizes.max()) if training.sketch == "scaled" else rank
+    width = rank if training.sketch == "residual" else int(sizes.max())
     order = [torch.from_numpy(chosen_first(c, rank)[:width]).to(device) for c in components]
     chosen = np.arange(width) < sizes[:, None]
     scale = np.array([component_scale(training.sketch, adapted, k) for k in sizes])[:, None]
-    seen = chosen if training.sketch == "scaled" else np.ones_like(chosen)
+    seen = np.ones_like(chosen) if training.sketch == "residual" else chosen
 
     wholes: dict[int, dict[str, Tensor]] = {}
     for task in tasks:  # the same adapter for all, as a rule: copy it to the device once
@@ -142,7 +147,10 @@ def _stack(adapted: AdaptedModel, training: LocalTraining, tasks: Sequence[Clien
         scale=torch.tensor(scale * seen, dtype=torch.float32, device=device),
         chosen=torch.from_numpy(chosen).to(device),
         start=start,
-        trained={name: value.clone().requires_grad_() for name, value in start.items()},
+        current={
+            t.name: start[t.name].clone().requires_grad_(t.role in training.trained)
+            for t in adapted.layout.tensors
+        },
         owner=torch.empty(0, dtype=torch.int64),
         rows_of_client=[],
     )
@@ -158,7 +166,7 @@ def _restore_others(adapted: AdaptedModel, stack: _Stack) -> None:
     """Put back the components that a client does not train; the step moved the whole stack."""
     for spec in adapted.layout.tensors:
         if spec.rank_axis is not None:
-            value, start = stack.trained[spec.name], stack.start[spec.name]
+            value, start = stack.current[spec.name], stack.start[spec.name]
             value.copy_(torch.where(_along(stack.chosen, spec), value, start))
 
 
@@ -171,7 +179,9 @@ def _delta(adapted: AdaptedModel, stack: _Stack, client: int) -> dict[str, np.nd
     size = len(stack.components[client])
     delta = {}
     for spec in adapted.layout.tensors:
-        moved = stack.trained[spec.name][client] - stack.start[spec.name][client]
+        if not stack.current[spec.name].requires_grad:
+            continue
+        moved = stack.current[spec.name][client] - stack.start[spec.name][client]
         if spec.rank_axis is not None:
             moved = moved.narrow(spec.rank_axis, 0, size)
         delta[spec.name] = to_array(moved)
@@ -201,8 +211,8 @@ def _lora_forward(name: str, layer: LoraLayer, stack: _Stack) -> Callable[..., T
     def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
         result = layer.base_layer(x, *args, **kwargs)
         owner = stack.owner
-        a = stack.trained[a_name].index_select(0, owner)  # (rows, w, d_in)
-        b = stack.trained[b_name].index_select(0, owner)  # (rows, d_out, w)
+        a = stack.current[a_name].index_select(0, owner)  # (rows, w, d_in)
+        b = stack.current[b_name].index_select(0, owner)  # (rows, d_out, w)
         scale = stack.scale.index_select(0, owner).unsqueeze(1)  # (rows, 1, w)
         rows = x.to(a.dtype).reshape(len(owner), -1, x.shape[-1])
         hidden = torch.bmm(rows, a.transpose(1, 2)) * scale
@@ -219,7 +229,7 @@ def _head_forward(name: str, head: ModulesToSaveWrapper, stack: _Stack) -> Calla
     }
 
     def forward(*args: object, **kwargs: object) -> Tensor:
-        own = {key: stack.trained[full].unbind(0) for key, full in names.items()}
+        own = {key: stack.current[full].unbind(0) for key, full in names.items()}
         counts = stack.rows_of_client
         inputs = [_split(value, counts) for value in args]
         options = {key: _split(value, counts) for key, value in kwargs.items()}

@@ -28,8 +28,9 @@ def upload_bits(system: System, sketch_rank: ArrayLike) -> Floats:
 def download_bits(system: System, sketch_rank: ArrayLike) -> Floats:
     """Bits a client receives before it trains.
 
-    A client of the scaled sketch trains B S A and needs its own k components; one of the residual
-    sketch keeps the whole adapter in its forward pass and needs all r.
+    A client of the scaled sketch trains B S A and needs its own k components, as does one that
+    trains the leading k; one of the residual sketch keeps the whole adapter in its forward pass and
+    needs all r.
 
     Args:
         system: gives the message sizes, the sketch and r.
@@ -39,11 +40,16 @@ def download_bits(system: System, sketch_rank: ArrayLike) -> Floats:
         Shape (N,), bit.
     """
     rank = np.asarray(sketch_rank, dtype=np.float64)
-    received = rank if system.sketch == "scaled" else np.full_like(rank, system.lora_rank)
+    received = np.full_like(rank, system.lora_rank) if system.sketch == "residual" else rank
     return upload_bits(system, received)
 
 
-def start_seconds(clients: Clients, system: System, sketch_rank: ArrayLike) -> Floats:
+def start_seconds(
+    clients: Clients,
+    system: System,
+    sketch_rank: ArrayLike,
+    received_rank: ArrayLike | None = None,
+) -> Floats:
     """When a client starts to send, from the start of the round: download, then H local steps.
 
     tau(k) = download_seconds + download_bits(k) / downlink_bps
@@ -53,6 +59,8 @@ def start_seconds(clients: Clients, system: System, sketch_rank: ArrayLike) -> F
         clients: N clients.
         system: gives H, the downlink and the message sizes.
         sketch_rank: k, shape (N,), real or integer.
+        received_rank: rank components each client receives beforehand, shape (N,); by default
+            what its sketch needs.
 
     Returns:
         tau, shape (N,), s.
@@ -67,7 +75,11 @@ def start_seconds(clients: Clients, system: System, sketch_rank: ArrayLike) -> F
     """
     rank = np.asarray(sketch_rank, dtype=np.float64)
     step = clients.step_seconds + rank * clients.step_seconds_per_rank
-    download = clients.download_seconds + download_bits(system, rank) / system.downlink_bps
+    if received_rank is None:
+        received = download_bits(system, rank)
+    else:
+        received = upload_bits(system, received_rank)
+    download = clients.download_seconds + received / system.downlink_bps
     return download + system.local_steps * step
 
 
@@ -81,5 +93,5 @@ def start_seconds_per_rank(clients: Clients, system: System) -> Floats:
     Returns:
         d tau / d k, shape (N,), s per rank component.
     """
-    download = system.bits_per_rank / system.downlink_bps if system.sketch == "scaled" else 0.0
+    download = system.bits_per_rank / system.downlink_bps if system.sketch != "residual" else 0.0
     return system.local_steps * clients.step_seconds_per_rank + download

@@ -1,0 +1,21 @@
+"""FedIT: A and B are averaged, each for itself.
+
+Zhang et al., "Towards Building the Federated GPT: Federated Instruction Tuning", ICASSP 2024, arXiv
+2305.05644: clients fine-tune LoRA adapters of one common rank, the server takes FedAvg of them.
+"""
+
+from fedpace.core.adapter import Adapter, AdapterLayout
+from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+
+
+def fedit(layout: AdapterLayout) -> Aggregation:
+    r"""Move to :math:`\sum_n p_n X_n` with p_n the data weights over those of the participants.
+
+    Ours: the common rank k may be below that of the global adapter; then its first k components are
+    trained, with the factor alpha/r. The others stay at their initial draw, where B is zero.
+    """
+
+    def average(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
+        return aggregate(back.updates, back.share(), layout, "leading"), memory
+
+    return Aggregation("leading", average)

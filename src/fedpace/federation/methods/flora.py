@@ -1,0 +1,76 @@
+"""FLoRA: adapters are stacked, which sums their products without noise, and merged into the base.
+
+Wang et al., "FLoRA: Federated Fine-Tuning Large Language Models with Heterogeneous Low-Rank
+Adaptations", NeurIPS 2024, arXiv 2409.05976.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+
+from fedpace.core.adapter import MERGED, Adapter, AdapterLayout, Array, zeros
+from fedpace.core.rng import rng_for
+from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+from fedpace.federation.methods.products import local_adapters
+
+_STACKED = "stacked_rank"
+
+
+def flora(layout: AdapterLayout) -> Aggregation:
+    r"""Merge :math:`\sum_n p_n B_n A_n` into the base; every round starts from a fresh LoRA.
+
+    p_n are the data weights over those of the participants. The sum over rounds is kept in the
+    adapter, dense, under `fedpace.core.adapter.MERGED`; the adapter's own A and B stay as they
+    were at the start, with a product of zero.
+
+    Clients receive the stacked adapters of the round before and merge them themselves, as in the
+    paper; with partial participation that takes everyone to listen, also who sits a round out.
+
+    Ours: A is redrawn for each round, the same for all clients, from the seed, so that it is not
+    sent; its entries are uniform with the variance of the initial draw.
+    """
+
+    def begin(initial: Adapter) -> tuple[Adapter, Memory]:
+        merged = {_merged(a.name): np.zeros((b.shape[0], int(np.prod(a.shape[1:]))), np.float32)
+                  for a, b in layout.modules}  # fmt: skip
+        return {**initial, **merged}, {_STACKED: np.zeros(1, np.float32)}
+
+    def start(adapter: Adapter, round_index: int, seed: int) -> Adapter:
+        rng = rng_for(seed, "adapter", 2, round_index)
+        fresh = {t.name: _drawn_like(adapter[t.name], rng)
+                 for t in layout.tensors if t.role != "head"}  # fmt: skip
+        return {**adapter, **fresh}
+
+    def merge(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
+        weights = back.share() if back.updates else []
+        summed = aggregate(back.updates, weights, layout, "leading")
+        update = zeros(layout.tensors)
+        update |= {name: np.zeros_like(adapter[name]) for name in adapter if name not in update}
+        if not back.updates:
+            return replace(summed, update=update), {_STACKED: np.zeros(1, np.float32)}
+        local = local_adapters(back, layout)
+        squared = 0.0
+        for a, b in layout.modules:
+            columns, rows = local.stacked(a, b, weights)
+            product = columns @ rows
+            update[_merged(a.name)] = product
+            squared += float(np.sum(product.astype(np.float64) ** 2))
+        update |= {t.name: summed.update[t.name] for t in layout.tensors if t.role == "head"}
+        ranks = np.array([sum(len(u.components) for u in back.updates)], np.float32)
+        result = replace(summed, update=update, squared_norms=(squared, summed.squared_norms[1]))
+        return result, {_STACKED: ranks}
+
+    return Aggregation(
+        "leading", merge, begin=begin, start=start,
+        received_rank=lambda memory: int(memory[_STACKED][0]),
+    )  # fmt: skip
+
+
+def _merged(name: str) -> str:
+    return MERGED + name
+
+
+def _drawn_like(initial: Array, rng: np.random.Generator) -> Array:
+    """Entries uniform on [-b, b] with the mean square of the initial ones; zero stays zero."""
+    bound = float(np.sqrt(3.0 * np.mean(initial.astype(np.float64) ** 2)))
+    return rng.uniform(-bound, bound, initial.shape).astype(np.float32)

@@ -1,0 +1,23 @@
+"""Unbiased aggregation of sketched updates: the method of FedPace.
+
+arXiv 2505.23555, "Adaptive Federated LoRA in Heterogeneous Wireless Networks with Independent
+Sampling"; with uniform sampling and ranks by device it is FSLoRA (arXiv 2501.19389).
+"""
+
+from fedpace.core.adapter import Adapter, AdapterLayout
+from fedpace.core.profile import Sketch
+from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+
+
+def sketched(layout: AdapterLayout, sketch: Sketch) -> Aggregation:
+    r"""Move along :math:`\sum_n a_n (I_n / q_n) \Delta_n`.
+
+    Args:
+        layout: of the adapter.
+        sketch: "scaled", the papers', or "residual", ours (docs/theory.md).
+    """
+
+    def sum_up(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
+        return aggregate(back.updates, back.unbiased_weight, layout, sketch), memory
+
+    return Aggregation(sketch, sum_up, unbiased=True)
