@@ -19,6 +19,7 @@ from fedpace.core.record import RoundRecord, records_of
 from fedpace.core.target import Target
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.events import Write, event_writer, require_tensorboard
+from fedpace.federation.checks import Watch
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.methods import make_plan, planner_options
@@ -302,6 +303,7 @@ def _write_progress(folder: Path, method: str, progress: _Progress, work: Work) 
         "plans": [[first, made.to_json()] for first, made in progress.plans],
         "initial": progress.initial,
         "renewal": progress.renewal.to_json(),
+        "watch": progress.state.watch.to_json(),
         "finished": progress.finished,
     }
     write_checkpoint(folder, method, Checkpoint(at.adapter, at.optimizer, at.memory, state))
@@ -318,9 +320,11 @@ def _from_checkpoint(folder: Path, method: str, work: Work) -> _Progress | None:
             "files, Python or model changed); resume where it was started, or start a new run"
         )
     plans = [(int(first), Plan.from_json(made)) for first, made in state["plans"]]
+    # Checkpoints of earlier versions have none.
+    watch = Watch.from_json(state["watch"]) if "watch" in state else Watch()
     return _Progress(
         state=ServerState(
-            state["round"], found.adapter, found.optimizer, plans[-1][1], found.memory
+            state["round"], found.adapter, found.optimizer, plans[-1][1], found.memory, watch
         ),
         clock_seconds=state["clock_seconds"],
         plans=plans,

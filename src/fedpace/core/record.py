@@ -50,6 +50,8 @@ class RoundRecord:
     """"loss" and, for classification, "accuracy" on held-out data after the round."""
     noise_scale: Mapping[str, float] | None = None
     """Estimates so far of V, ||u||^2 and their ratio; see planning.constants."""
+    refusals: tuple[tuple[int, str], ...] = ()
+    """(client, reason) of what was sent and not used; see federation.checks."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -68,6 +70,7 @@ class RoundRecord:
             ParticipantRecord(**{key: _nan_for_null(value) for key, value in row.items()})
             for row in table["participants"]
         )
+        restored["refusals"] = tuple((c, reason) for c, reason in table.get("refusals", ()))
         return cls(**{**table, **restored})
 
 

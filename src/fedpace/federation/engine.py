@@ -30,6 +30,8 @@ class RoundOutcome:
     deliveries: Sequence[Delivery]
     """One for each update."""
     round_seconds: float
+    unreadable: Sequence[tuple[int, str]] = ()
+    """(client, reason) of answers that could not be made an update."""
 
 
 class Engine(Protocol):

@@ -11,6 +11,7 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import Floats
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.federation.aggregation import Aggregation, Memory, Returned
+from fedpace.federation.checks import Checks, Watch, check_updates
 from fedpace.federation.engine import Engine
 from fedpace.federation.participation import sample_participants
 from fedpace.federation.server_optimizer import OptimizerState, ServerOptimizer
@@ -29,6 +30,8 @@ class Federation:
     aggregation: Aggregation
     server_optimizer: ServerOptimizer
     seed: int
+    checks: Checks | None = None
+    """What arrives is checked before it is used; None where the clients are our own."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,6 +45,8 @@ class ServerState:
     plan: Plan
     memory: Memory = field(default_factory=dict)
     """What the aggregation keeps."""
+    watch: Watch = field(default_factory=Watch)
+    """What the checks of the rounds so far left."""
 
 
 def run_round(
@@ -53,7 +58,9 @@ def run_round(
     server moves along what the aggregation makes of the updates, for our method the unbiased sum
     :math:`\sum_n a_n (I_n / q_n) \Delta_n`. A client that answers an invitation with probability
     p_n only counts a_n / (q_n p_n). An empty round is recorded, costs its overhead, and leaves the
-    adapter as it is.
+    adapter as it is. With `Federation.checks` an update that fails them is recorded as a refusal
+    and not used, and a client refused too often is not asked again: what is fitted from then on is
+    the weighted loss of the others.
 
     Args:
         engine: where the clients are.
@@ -68,24 +75,42 @@ def run_round(
     aggregation = federation.aggregation
     start = aggregation.start(state.adapter, index, federation.seed)
     received = aggregation.received_rank(state.memory)
+    checks, watch = federation.checks, state.watch
+    excluded = frozenset() if checks is None else watch.excluded(checks)
     tasks = [
         ClientTask(int(n), index, start, int(plan.sketch_rank[n]), federation.seed, received)
         for n in joined.client
+        if int(n) not in excluded
     ]
     outcome = engine.run_round(index, tasks)
+    updates, deliveries = outcome.updates, outcome.deliveries
+    refusals = tuple(outcome.unreadable)
+    if checks is not None:
+        verdict = check_updates(
+            checks,
+            watch,
+            tasks,
+            updates,
+            federation.layout.only(aggregation.trained),
+            aggregation.sketch,
+            outcome.unreadable,
+        )
+        refusals, watch = verdict.refusals, verdict.watch
+        updates = [updates[i] for i in verdict.accepted]
+        deliveries = [deliveries[i] for i in verdict.accepted]
 
     inverse = dict(zip(joined.client.tolist(), joined.inverse_probability, strict=True))
-    share = [float(federation.data_weight[u.client]) for u in outcome.updates]
+    share = [float(federation.data_weight[u.client]) for u in updates]
     weights = [
         float(federation.data_weight[u.client] * inverse[u.client])
         / float(federation.availability[u.client])
-        for u in outcome.updates
+        for u in updates
     ]
     result, memory = aggregation.aggregate(
-        state.adapter, state.memory, Returned(outcome.updates, start, share, weights)
+        state.adapter, state.memory, Returned(updates, start, share, weights)
     )
     adapter, optimizer = state.adapter, state.optimizer
-    if outcome.updates:
+    if updates:
         adapter, optimizer = federation.server_optimizer.step(adapter, result.update, optimizer)
 
     people = tuple(
@@ -97,8 +122,7 @@ def run_round(
             lora_squared_norm=norms[0], head_squared_norm=norms[1],
         )
         for u, w, d, norms in zip(
-            outcome.updates, result.weights, outcome.deliveries, result.client_squared_norms,
-            strict=True,
+            updates, result.weights, deliveries, result.client_squared_norms, strict=True
         )
     )  # fmt: skip
     record = RoundRecord(
@@ -112,5 +136,6 @@ def run_round(
         train_loss=float(np.mean([p.train_loss for p in people])) if people else None,
         lora_squared_norm=result.squared_norms[0],
         head_squared_norm=result.squared_norms[1],
+        refusals=refusals,
     )
-    return record, ServerState(index + 1, adapter, optimizer, plan, memory)
+    return record, ServerState(index + 1, adapter, optimizer, plan, memory, watch)
