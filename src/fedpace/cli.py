@@ -126,3 +126,104 @@ def doctor_command(
         print(json.dumps(findings, indent=1))
     else:
         show(findings, _out)
+
+
+@app.command("certificates")
+def certificates_command(
+    folder: Annotated[Path, typer.Argument(help="Folder to write into; made where missing.")],
+    host: Annotated[
+        list[str] | None,
+        typer.Option(help="Name or address by which clients reach the server; may be repeated."),
+    ] = None,
+    days: Annotated[int, typer.Option(min=1, help="How long they are valid.")] = 365,
+) -> None:
+    """Make a development certificate authority and a server certificate for TLS.
+
+    Example:
+        fedpace certificates certs --host server.lan --host 192.168.1.10
+    """
+    from fedpace.deploy.certificates import make_development_ca
+
+    made = make_development_ca(folder, host or [], days=days)
+    _out.print(f"server:  {made.certificate} and {made.key}", highlight=False)
+    _out.print(f"clients: {made.ca}", highlight=False)
+
+
+keys_app = typer.Typer(no_args_is_help=True, help="Say which clients may join.")
+app.add_typer(keys_app, name="keys")
+_Folder = Annotated[Path, typer.Option("--folder", help="Where the keys are.")]
+_Server = Annotated[
+    str | None,
+    typer.Option("--server", metavar="HOST:PORT", help="A running server's own address: at once."),
+]
+_Authority = Annotated[Path | None, typer.Option("--ca", help="Its certificate authority.")]
+
+
+@keys_app.command("add")
+def keys_add_command(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME|PUBKEY", help="A new name, or a public key file.")
+    ],
+    folder: _Folder = Path("keys"),
+    server: _Server = None,
+    ca: _Authority = None,
+) -> None:
+    """Let a client in: by a public key it sent, or by a key pair made here for it.
+
+    Examples:
+        fedpace keys add phone-7
+
+        fedpace keys add laptop.pub --folder keys
+    """
+    from fedpace.deploy.keys import add_key, make_key, read_public_key
+
+    public = Path(name) if name.endswith(".pub") else make_key(folder, name)
+    add_key(folder, public.stem, read_public_key(public))
+    _out.print(f"{public.stem} may join", highlight=False)
+    if not name.endswith(".pub"):
+        _out.print(f"its private key, for it alone: {folder / name}", highlight=False)
+    _tell(folder, server, ca)
+
+
+@keys_app.command("list")
+def keys_list_command(
+    folder: _Folder = Path("keys"), server: _Server = None, ca: _Authority = None
+) -> None:
+    """List the clients that may join; with --server, who of them is there.
+
+    Example:
+        fedpace keys list
+    """
+    from fedpace.deploy.keys import list_clients, read_keys
+
+    if server is None:
+        for key in read_keys(folder):
+            _out.print(key.name, highlight=False, markup=False)
+        return
+    for name, node, status in list_clients(folder, server, ca):
+        _out.print(f"{name}  {node or '-'}  {status}", highlight=False, markup=False)
+
+
+@keys_app.command("revoke")
+def keys_revoke_command(
+    name: str, folder: _Folder = Path("keys"), server: _Server = None, ca: _Authority = None
+) -> None:
+    """Shut a client out; a running one is stopped at its next call.
+
+    Example:
+        fedpace keys revoke phone-7
+    """
+    from fedpace.deploy.keys import revoke_key
+
+    revoke_key(folder, name)
+    _out.print(f"{name} may not join any more", highlight=False, markup=False)
+    _tell(folder, server, ca)
+
+
+def _tell(folder: Path, server: str | None, ca: Path | None) -> None:
+    if server is None:
+        return
+    from fedpace.deploy.keys import sync_keys
+
+    sync_keys(folder, server, ca)
+    _out.print(f"the server at {server} knows", highlight=False)

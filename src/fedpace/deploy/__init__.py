@@ -1,0 +1,11 @@
+"""What a deployment needs around Flower: certificates, keys, and a door with one way in.
+
+Imports `fedpace.core`, Flower and what comes with it.
+"""
+
+from importlib.util import find_spec
+
+from fedpace.core.errors import MissingExtraError
+
+if find_spec("flwr") is None:
+    raise MissingExtraError("flwr", "flower")

@@ -1,0 +1,243 @@
+"""The proxy with a stand-in for Flower's server behind it."""
+
+import re
+import socket
+import subprocess
+import sys
+import time
+from base64 import b64encode
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+pytest.importorskip("flwr")
+
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import (
+    decode_dss_signature,
+    encode_dss_signature,
+)
+from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+
+from deploy.processes import free_port
+from fedpace.core.errors import InputError
+from fedpace.deploy.fleet_guard import MEMORY_SECONDS, ReplayMemory, push_fault
+from fedpace.deploy.proxy import FLEET_CALLS, fleet_proxy
+
+ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
+KEY = ec.generate_private_key(ec.SECP256R1())
+
+
+def signature():
+    return KEY.sign(b"now", ec.ECDSA(hashes.SHA256()))
+
+
+def header():
+    return b64encode(signature()).decode()
+
+
+def test_the_open_calls_are_those_of_flowers_clients():
+    calls = {p.removeprefix("/v1/fleet/") for _, p in PROTOBUF_REQUEST_TYPES if "/fleet/" in p}
+    assert calls == FLEET_CALLS
+
+
+def test_a_signature_counts_once_also_in_its_other_form():
+    memory, used = ReplayMemory(), signature()
+    r, s = decode_dss_signature(used)
+    twin = encode_dss_signature(r, ORDER_P256 - s)
+    KEY.public_key().verify(twin, b"now", ec.ECDSA(hashes.SHA256()))  # it would pass at Flower's
+    assert memory.fault(b64encode(used).decode(), 0.0) is None
+    assert memory.fault(header(), 1.0) is None
+    for again in (used, twin):
+        fault = memory.fault(b64encode(again).decode(), MEMORY_SECONDS - 1)
+        assert fault == "a signature that was used before"
+
+
+def test_signatures_are_forgotten_when_flower_would_not_take_them_any_more():
+    memory = ReplayMemory()
+    for second in range(1000):
+        assert memory.fault(header(), float(second)) is None
+    assert len(memory) <= MEMORY_SECONDS + 1
+
+
+@pytest.mark.parametrize("text", [None, "", "!", b64encode(b"no signature").decode()])
+def test_what_is_no_signature_is_refused(text):
+    assert ReplayMemory().fault(text, 0.0) == "no signature"
+
+
+def pushed(node, source, target, reply_to):
+    request = PushMessagesRequest()
+    request.node.node_id = node
+    message = request.messages_list.add()
+    message.metadata.src_node_id = source
+    message.metadata.dst_node_id = target
+    message.metadata.reply_to_message_id = reply_to
+    return request.SerializeToString()
+
+
+def test_a_client_may_answer_the_server_for_itself_and_push_nothing_else():
+    assert push_fault(pushed(7, 7, 1, "task")) is None
+    assert push_fault(pushed(7, 8, 1, "task")) == "node 7 sends as node 8"
+    assert push_fault(pushed(7, 1, 8, "")) == "node 7 sends as node 1"
+    assert push_fault(pushed(7, 7, 8, "task")) == "node 7 sends what is no answer to the server"
+    assert push_fault(pushed(7, 7, 1, "")) == "node 7 sends what is no answer to the server"
+    assert push_fault(b"\xff") == "no protobuf message"
+
+
+STAND_IN = """
+import sys
+import uvicorn
+
+async def app(scope, receive, send):
+    if scope["type"] != "http":
+        return
+    total, more = 0, True
+    while more:
+        event = await receive()
+        total += len(event.get("body", b""))
+        more = event.get("more_body", False)
+    names = ",".join(sorted(n.decode() for n, _ in scope["headers"]))
+    await send({"type": "http.response.start", "status": 200, "headers": [
+        (b"content-type", b"application/protobuf"), (b"flwr-total", str(total).encode()),
+        (b"flwr-path", scope["raw_path"]), (b"flwr-names", names.encode()), (b"x-inner", b"1")]})
+    piece = bytes(2**20)
+    for _ in range(total // 2**20):
+        await send({"type": "http.response.body", "body": piece, "more_body": True})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")
+"""
+
+
+@contextmanager
+def proxy(tmp_path, *, upstream=True, **options):
+    inner, outer = free_port(), free_port()
+    with (tmp_path / "proxy.log").open("wb") as log:
+        stand_in = subprocess.Popen([sys.executable, "-c", STAND_IN, str(inner)])
+        door = fleet_proxy(
+            "127.0.0.1", outer, f"http://127.0.0.1:{inner}", None, log=log, **options
+        )
+        try:
+            for _ in range(200):
+                try:
+                    socket.create_connection(("127.0.0.1", inner)).close()
+                    break
+                except OSError:
+                    time.sleep(0.05)
+            if not upstream:
+                stand_in.terminate()
+                stand_in.wait()
+            with httpx.Client(base_url=f"http://127.0.0.1:{outer}", timeout=60) as client:
+                yield door, client
+        finally:
+            door.stdin.close()
+            assert door.wait(20) == 0
+            stand_in.terminate()
+            stand_in.wait()
+
+
+def peak_bytes(process):
+    found = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{process.pid}/status").read_text())
+    return int(found.group(1)) * 1024
+
+
+pieces = 100
+
+
+def large():
+    for _ in range(pieces):
+        yield bytes(2**20)
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+@pytest.mark.parametrize("length_known", [True, False])
+def test_large_bodies_stream_both_ways_and_are_not_held(length_known, tmp_path):
+    with proxy(tmp_path) as (door, client):
+        small = client.post("/v1/fleet/get-run", headers={"flwr-signature": header()})
+        assert small.status_code == 200
+        before = peak_bytes(door)
+        headers = {"flwr-signature": header()}
+        if length_known:
+            headers["content-length"] = str(pieces * 2**20)
+        answer = client.post("/v1/fleet/push-object", headers=headers, content=large())
+        assert answer.status_code == 200
+        assert answer.headers["flwr-total"] == str(pieces * 2**20)
+        assert len(answer.content) == pieces * 2**20
+        assert peak_bytes(door) - before < 16 * 2**20
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+def test_what_passes_and_what_does_not(tmp_path):
+    with proxy(tmp_path, max_body_bytes=1000) as (_, client):
+
+        def call(name, body=b"", **headers):
+            return client.post(
+                f"/v1/fleet/{name}", content=body,
+                headers={"flwr-signature": header(), **headers},
+            )  # fmt: skip
+
+        odd = {"authorization": "x", "x-forwarded-for": "6.6.6.6", "cookie": "x", "flwr-new": "1"}
+        answer = call("get-run", b"x" * 1000, **odd)
+        assert answer.headers["flwr-path"] == "/v1/fleet/get-run"
+        assert {"flwr-new", "flwr-signature"} <= set(answer.headers["flwr-names"].split(","))
+        assert not {"authorization", "cookie"} & set(answer.headers["flwr-names"].split(","))
+        assert "x-inner" not in answer.headers and "server" not in answer.headers
+        assert call("get-run", b"x" * 1001).status_code == 413
+        chunked = client.post("/v1/fleet/get-run", content=iter([b"x" * 600] * 2),
+                              headers={"flwr-signature": header()})  # fmt: skip
+        assert chunked.status_code == 413
+        assert call("push-messages", pushed(7, 7, 1, "task")).status_code == 200
+        assert call("push-messages", pushed(7, 1, 8, "")).status_code == 403
+        assert client.post("/v1/fleet/get-run").status_code == 401
+        once = {"flwr-signature": header()}
+        codes = [client.post("/v1/fleet/get-run", headers=once).status_code for _ in range(2)]
+        assert codes == [200, 401]
+    log = (tmp_path / "proxy.log").read_text()
+    assert "refused /v1/fleet/push-messages from 127.0.0.1: node 7 sends as node 1" in log
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+def test_a_server_that_is_down_is_an_answer_that_clients_wait_out(tmp_path):
+    with proxy(tmp_path, upstream=False) as (_, client):
+        answer = client.post("/v1/fleet/get-run", headers={"flwr-signature": header()})
+        assert answer.status_code == 503  # Flower's clients try again after 502, 503 and 504
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+def test_the_proxy_ends_with_the_process_that_started_it(tmp_path):
+    code = (
+        "import os, sys\n"
+        "from fedpace.deploy.proxy import fleet_proxy\n"
+        f"door = fleet_proxy('127.0.0.1', {(port := free_port())}, 'http://127.0.0.1:1', None)\n"
+        "print(door.pid, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as parent:
+        pid = int(parent.stdout.readline())
+        answer = httpx.post(f"http://127.0.0.1:{port}/v1/control/start-run", timeout=30)
+        assert answer.status_code == 404
+        parent.kill()
+    end = time.monotonic() + 20
+    while (status := Path(f"/proc/{pid}/status")).exists() and "Z (zombie)" not in (
+        status.read_text()
+    ):
+        assert time.monotonic() < end, "the proxy outlived its parent by 20 s"
+        time.sleep(0.1)
+
+
+def test_a_port_in_use_is_told_in_one_line():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=rf"cannot listen on 127.0.0.1 port {port} \(Address"):
+            fleet_proxy("127.0.0.1", port, "http://127.0.0.1:1", None)

@@ -1,0 +1,164 @@
+"""Real processes on loopback: who may join, what a client's machine can reach, what is refused."""
+
+import json
+import ssl
+import subprocess
+from types import SimpleNamespace
+
+import httpx
+import pytest
+
+pytest.importorskip("flwr")
+
+from deploy.processes import (
+    connect,
+    flwr,
+    free_port,
+    superlink,
+    supernode,
+    wait_until,
+    write_application,
+)
+from fedpace.deploy.certificates import make_development_ca
+from fedpace.deploy.keys import (
+    add_key,
+    list_clients,
+    make_key,
+    read_public_key,
+    revoke_key,
+    sync_keys,
+)
+from fedpace.deploy.proxy import fleet_proxy
+
+pytestmark = [pytest.mark.slow, pytest.mark.flower]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    """Flower's server on loopback with TLS and keys, and the proxy in front of it."""
+    folder = tmp_path_factory.mktemp("server")
+    certificates = make_development_ca(folder / "certs", ["localhost"])
+    inner, outer = free_port(), free_port()
+    with superlink(folder, inner, certificates), (folder / "proxy.log").open("wb") as log:
+        proxy = fleet_proxy("127.0.0.1", outer, f"https://127.0.0.1:{inner}", certificates, log=log)
+        try:
+            connect(folder / "home", "inner", inner, certificates.ca)
+            connect(folder / "home", "outer", outer, certificates.ca)
+            yield SimpleNamespace(
+                folder=folder, home=folder / "home", keys=folder / "keys", inner=inner,
+                outer=outer, certificates=certificates, ca=certificates.ca,
+                app=write_application(folder / "probe"),
+            )  # fmt: skip
+        finally:
+            proxy.stdin.close()
+            assert proxy.wait(20) == 0
+
+
+def admit(server, name):
+    add_key(server.keys, name, read_public_key(make_key(server.keys, name)))
+    sync_keys(server.keys, f"127.0.0.1:{server.inner}", server.ca)
+    return server.keys / name
+
+
+def shut_out(server, name):
+    revoke_key(server.keys, name)
+    sync_keys(server.keys, f"127.0.0.1:{server.inner}", server.ca)
+
+
+def status(server, name):
+    found = list_clients(server.keys, f"127.0.0.1:{server.inner}", server.ca)
+    return {n: s for n, _, s in found}[name]
+
+
+def log(server, name):
+    return (server.folder / f"{name}.log").read_text()
+
+
+def submit(server, connection, out, **config):
+    words = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+    return flwr(server.home, "run", server.app, connection, "-c", f'out="{out}" {words}')
+
+
+def test_a_client_joins_and_works_through_the_proxy_with_twenty_megabytes_each_way(server):
+    key, out = admit(server, "worker"), server.folder / "worked.json"
+    with supernode(server.folder, "worker", server.outer, server.ca, key):
+        wait_until(lambda: status(server, "worker") == "online", "the client's joining")
+        done = submit(server, "inner", out, size=20_000_000)
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_until(out.exists, "the run's end", 90)
+    assert json.loads(out.read_text()) == {"answers": 1, "same": True, "said": []}
+    shut_out(server, "worker")
+
+
+def test_a_clients_machine_cannot_submit_a_run_nor_list_them(server):
+    out = server.folder / "never.json"
+    refused = submit(server, "outer", out)
+    assert refused.returncode != 0
+    assert "404" in refused.stdout + refused.stderr
+    assert flwr(server.home, "ls", "outer").returncode != 0
+    assert flwr(server.home, "ls", "inner").returncode == 0
+    listed = flwr(server.home, "ls", "inner", "--format", "json")
+    before = len(json.loads(listed.stdout)["runs"])
+    assert submit(server, "inner", out, seconds=1.0).returncode == 0
+    listed = flwr(server.home, "ls", "inner", "--format", "json")
+    assert len(json.loads(listed.stdout)["runs"]) == before + 1
+
+
+def test_no_path_but_the_fleets_leads_through_the_proxy(server):
+    from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
+
+    closed = [path for _, path in PROTOBUF_REQUEST_TYPES if not path.startswith("/v1/fleet/")]
+    assert len(closed) > 50
+    closed += ["/", "/docs", "/openapi.json", "/health", "/v1/fleet", "/v1/fleet/", "/v1/fleet/x",
+               "/v1/runtime/responses", "/v1/fleet/../control/start-run",
+               "/v1/fleet/%2e%2e/control/start-run", "/v1/fleet/..%2Fcontrol%2Fstart-run",
+               "//v1/control/start-run", "/v1/fleet/get-run/../../control/list-runs"]  # fmt: skip
+    outer, inner = f"https://localhost:{server.outer}", f"https://localhost:{server.inner}"
+    context = ssl.create_default_context(cafile=server.ca)
+    headers = {"content-type": "application/protobuf"}
+    with httpx.Client(verify=context, headers=headers) as client:
+        for path in closed:
+            url = httpx.URL(outer).copy_with(raw_path=path.encode())
+            assert client.post(url).status_code == 404, path
+            assert client.get(url).status_code in (404, 405), path
+        assert client.get(inner + "/health").status_code == 200
+
+
+def ended(running):
+    try:
+        return running.wait(40)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def test_a_client_that_meets_a_server_of_another_authority_does_not_join(server):
+    key = admit(server, "careful")
+    other = make_development_ca(server.folder / "other", ["localhost"])
+    with supernode(server.folder, "careful", server.outer, other.ca, key) as running:
+        assert ended(running) not in (0, None)
+    assert "CERTIFICATE_VERIFY_FAILED" in log(server, "careful")
+    assert status(server, "careful") == "registered"
+    shut_out(server, "careful")
+
+
+def test_a_client_with_an_unknown_key_does_not_join(server):
+    make_key(server.folder / "stranger", "stranger")
+    key = server.folder / "stranger" / "stranger"
+    with supernode(server.folder, "stranger", server.outer, server.ca, key) as running:
+        assert ended(running) not in (0, None)
+    assert "No SuperNode found with the given public key" in log(server, "superlink")
+
+
+def test_a_client_without_a_key_does_not_join(server):
+    with supernode(server.folder, "nobody", server.outer, server.ca) as running:
+        assert ended(running) not in (0, None)
+
+
+def test_a_revoked_client_is_stopped_and_does_not_join_again(server):
+    key = admit(server, "gone")
+    with supernode(server.folder, "gone", server.outer, server.ca, key) as running:
+        wait_until(lambda: status(server, "gone") == "online", "the client's joining")
+        shut_out(server, "gone")
+        assert ended(running) is not None
+    with supernode(server.folder, "gone again", server.outer, server.ca, key) as running:
+        assert ended(running) not in (0, None)
