@@ -1,5 +1,6 @@
 """Flower's own processes, and a small application of one message a client, for tests."""
 
+import json
 import os
 import socket
 import subprocess
@@ -7,9 +8,20 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+
+from fedpace.deploy.certificates import make_development_ca
+from fedpace.deploy.keys import (
+    add_key,
+    list_clients,
+    make_key,
+    read_public_key,
+    revoke_key,
+    sync_keys,
+)
+from fedpace.deploy.proxy import fleet_proxy
 
 BIN = Path(sys.executable).parent
-LOG_TAIL = 3000
 
 
 def environment(home):
@@ -102,6 +114,8 @@ clientapp = "probe:client"
 out = ""
 size = 8
 seconds = 60.0
+linger = 0.0
+node = ""
 """
     )
     (folder / "probe.py").write_text(
@@ -125,12 +139,16 @@ def main(grid, context):
     config = context.run_config
     while not (nodes := list(grid.get_node_ids())):
         time.sleep(0.1)
+    node = int(config["node"]) if config["node"] else nodes[0]
     sent = os.urandom(config["size"])
     content = RecordDict({"part": ConfigRecord({"bytes": sent})})
-    [asked] = grid.push_messages([Message(content, dst_node_id=nodes[0], message_type="train")])
+    [asked] = grid.push_messages([Message(content, dst_node_id=node, message_type="train")])
     answers, end = [], time.monotonic() + config["seconds"]
-    while not answers and time.monotonic() < end:
-        answers += list(grid.pull_messages([asked]))
+    while time.monotonic() < end:
+        found = list(grid.pull_messages([asked]))
+        if found and not answers:
+            end = time.monotonic() + config["linger"]
+        answers += found
         time.sleep(0.1)
     back = [a.content["part"]["bytes"] for a in answers if a.has_content()]
     found = {
@@ -166,3 +184,43 @@ def flwr(home, *words):
         [str(BIN / "flwr"), *map(str, words)], capture_output=True, text=True,
         env=environment(home), timeout=120, stdin=subprocess.DEVNULL, cwd=home,
     )  # fmt: skip
+
+
+@contextmanager
+def server_behind_its_proxy(folder):
+    """Flower's server on loopback with TLS and keys, and the proxy in front of it."""
+    certificates = make_development_ca(folder / "certs", ["localhost"])
+    inner, outer = free_port(), free_port()
+    with superlink(folder, inner, certificates), (folder / "proxy.log").open("wb") as log:
+        proxy = fleet_proxy("127.0.0.1", outer, f"https://127.0.0.1:{inner}", certificates, log=log)
+        try:
+            connect(folder / "home", "inner", inner, certificates.ca)
+            connect(folder / "home", "outer", outer, certificates.ca)
+            yield SimpleNamespace(
+                folder=folder, home=folder / "home", keys=folder / "keys", inner=inner,
+                outer=outer, ca=certificates.ca, app=write_application(folder / "probe"),
+            )  # fmt: skip
+        finally:
+            proxy.stdin.close()
+            assert proxy.wait(20) == 0
+
+
+def admit(server, name):
+    add_key(server.keys, name, read_public_key(make_key(server.keys, name)))
+    sync_keys(server.keys, f"127.0.0.1:{server.inner}", server.ca)
+    return server.keys / name
+
+
+def shut_out(server, name):
+    revoke_key(server.keys, name)
+    sync_keys(server.keys, f"127.0.0.1:{server.inner}", server.ca)
+
+
+def status(server, name):
+    found = list_clients(server.keys, f"127.0.0.1:{server.inner}", server.ca)
+    return {n: s for n, _, s in found}[name]
+
+
+def submit(server, connection, out, **config):
+    words = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+    return flwr(server.home, "run", server.app, connection, "-c", f'out="{out}" {words}')

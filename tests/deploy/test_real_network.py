@@ -3,7 +3,6 @@
 import json
 import ssl
 import subprocess
-from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -11,72 +10,29 @@ import pytest
 pytest.importorskip("flwr")
 
 from deploy.processes import (
-    connect,
+    admit,
     flwr,
-    free_port,
-    superlink,
+    server_behind_its_proxy,
+    shut_out,
+    status,
+    submit,
     supernode,
     wait_until,
-    write_application,
 )
 from fedpace.deploy.certificates import make_development_ca
-from fedpace.deploy.keys import (
-    add_key,
-    list_clients,
-    make_key,
-    read_public_key,
-    revoke_key,
-    sync_keys,
-)
-from fedpace.deploy.proxy import fleet_proxy
+from fedpace.deploy.keys import make_key
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]
 
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    """Flower's server on loopback with TLS and keys, and the proxy in front of it."""
-    folder = tmp_path_factory.mktemp("server")
-    certificates = make_development_ca(folder / "certs", ["localhost"])
-    inner, outer = free_port(), free_port()
-    with superlink(folder, inner, certificates), (folder / "proxy.log").open("wb") as log:
-        proxy = fleet_proxy("127.0.0.1", outer, f"https://127.0.0.1:{inner}", certificates, log=log)
-        try:
-            connect(folder / "home", "inner", inner, certificates.ca)
-            connect(folder / "home", "outer", outer, certificates.ca)
-            yield SimpleNamespace(
-                folder=folder, home=folder / "home", keys=folder / "keys", inner=inner,
-                outer=outer, certificates=certificates, ca=certificates.ca,
-                app=write_application(folder / "probe"),
-            )  # fmt: skip
-        finally:
-            proxy.stdin.close()
-            assert proxy.wait(20) == 0
-
-
-def admit(server, name):
-    add_key(server.keys, name, read_public_key(make_key(server.keys, name)))
-    sync_keys(server.keys, f"127.0.0.1:{server.inner}", server.ca)
-    return server.keys / name
-
-
-def shut_out(server, name):
-    revoke_key(server.keys, name)
-    sync_keys(server.keys, f"127.0.0.1:{server.inner}", server.ca)
-
-
-def status(server, name):
-    found = list_clients(server.keys, f"127.0.0.1:{server.inner}", server.ca)
-    return {n: s for n, _, s in found}[name]
+    with server_behind_its_proxy(tmp_path_factory.mktemp("server")) as running:
+        yield running
 
 
 def log(server, name):
     return (server.folder / f"{name}.log").read_text()
-
-
-def submit(server, connection, out, **config):
-    words = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
-    return flwr(server.home, "run", server.app, connection, "-c", f'out="{out}" {words}')
 
 
 def test_a_client_joins_and_works_through_the_proxy_with_twenty_megabytes_each_way(server):
