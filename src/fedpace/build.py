@@ -20,6 +20,7 @@ from fedpace.engines.codec import encoded_bytes
 from fedpace.engines.simulated import Network
 from fedpace.federation.aggregation import Aggregation
 from fedpace.federation.engine import Train
+from fedpace.federation.methods.fedvarp import fedvarp
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.partition import partition
 from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer, server_sgd
@@ -85,7 +86,12 @@ def set_up(
     """
     published, training = method_named(method).published, experiment.training
     if published is None:
-        aggregation = sketched(work.layout, experiment.lora.sketch)
+        sketch, share = experiment.lora.sketch, work.network.clients.data_weight
+        aggregation = (
+            fedvarp(work.layout, sketch, share, training.server_memory)
+            if training.server_memory
+            else sketched(work.layout, sketch)
+        )
         optimizer = make_server_optimizer(training.server_optimizer, training.server_learning_rate)
         sent, network = work.layout, work.network
     else:

@@ -97,6 +97,9 @@ class TrainingSection(_Section):
     """How the server moves along the aggregated update."""
     server_learning_rate: Positive = 0.01
     """lambda for "sgd"; the step per entry for "adam"."""
+    server_memory: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each client's last update that is used as a control variate (FedVARP); 0 for none.
+    Takes the memory of an adapter per client, also in the checkpoints."""
     rounds: Count = 50
     """At most so many rounds."""
     target: str | None = None

@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from federation.toy import LAYOUT, blank, make_plan, random_adapter, towards
 from fedpace.federation.engine import Delivery, RoundOutcome
+from fedpace.federation.methods.fedvarp import fedvarp
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import server_sgd
@@ -23,16 +26,18 @@ class InstantEngine:
         return RoundOutcome(self._train(tasks), deliveries, float(len(tasks)))
 
 
-def federation(count, sketch="residual", availability=None):
-    return Federation(
-        method="test", layout=LAYOUT, data_weight=np.full(count, 1 / count),
-        availability=np.ones(count) if availability is None else np.asarray(availability),
-        aggregation=sketched(LAYOUT, sketch), server_optimizer=server_sgd(1.0), seed=0,
-    )  # fmt: skip
+def federation(count, sketch="residual", availability=None, **changes):
+    return Federation(**{
+        "method": "test", "layout": LAYOUT, "data_weight": np.full(count, 1 / count),
+        "availability": np.ones(count) if availability is None else np.asarray(availability),
+        "aggregation": sketched(LAYOUT, sketch), "server_optimizer": server_sgd(1.0), "seed": 0,
+        **changes,
+    })  # fmt: skip
 
 
 def play(engine, fed, plan, rounds):
-    state = ServerState(0, blank(), fed.server_optimizer.init(blank()), plan)
+    adapter, memory = fed.aggregation.begin(blank())
+    state = ServerState(0, adapter, fed.server_optimizer.init(adapter), plan, memory)
     records = []
     for _ in range(rounds):
         record, state = run_round(engine, fed, state)
@@ -66,6 +71,19 @@ def test_an_empty_round_is_recorded_and_changes_nothing():
     assert records[0].train_loss is None
     assert all(not value.any() for value in state.adapter.values())
     assert state.round_index == 3
+
+
+def test_an_empty_round_moves_by_what_the_server_remembers():
+    """Everyone once, then nobody: the second round repeats a share of the first."""
+    target = random_adapter(0)
+    fed = federation(2, aggregation=fedvarp(LAYOUT, "residual", np.full(2, 0.5), 0.4))
+    engine = InstantEngine(towards(target, 0.3))
+    _, state = play(engine, fed, make_plan([1, 1], [4, 4]), 1)
+    record, after = run_round(engine, fed, replace(state, plan=make_plan([1e-9, 1e-9], [4, 4])))
+    assert record.participants == ()
+    for name in target:
+        np.testing.assert_allclose(state.adapter[name], 0.3 * target[name], rtol=1e-5)
+        np.testing.assert_allclose(after.adapter[name], 0.42 * target[name], rtol=1e-5)
 
 
 def test_the_weight_of_a_client_that_seldom_answers_is_raised_by_its_availability():

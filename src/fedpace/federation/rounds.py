@@ -110,7 +110,8 @@ def run_round(
         state.adapter, state.memory, Returned(updates, start, share, weights)
     )
     adapter, optimizer = state.adapter, state.optimizer
-    if updates:
+    # Nobody came: nothing to go by, unless the aggregation remembers.
+    if updates or any(result.squared_norms):
         adapter, optimizer = federation.server_optimizer.step(adapter, result.update, optimizer)
 
     people = tuple(

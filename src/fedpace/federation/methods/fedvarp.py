@@ -1,0 +1,109 @@
+"""Server memory: each client's last update as a control variate for our aggregation.
+
+Jhunjhunwala et al., "FedVARP: Tackling the Variance Due to Partial Client Participation in
+Federated Learning", UAI 2022, arXiv 2207.14130; SAGA's idea, with the memory at the server.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from fedpace.core.adapter import (
+    Adapter,
+    AdapterLayout,
+    Array,
+    Components,
+    squared_norms,
+    take_components,
+)
+from fedpace.core.errors import InputError
+from fedpace.core.messages import ClientUpdate
+from fedpace.core.profile import Floats, Sketch
+from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+
+MAX_BYTES = 8 << 30
+"""Most memory; it grows with the clients and is copied in every round and every checkpoint."""
+
+
+def fedvarp(
+    layout: AdapterLayout, sketch: Sketch, data_weight: Floats, fraction: float
+) -> Aggregation:
+    r"""Move along :math:`\sum_n \frac{a_n I_n}{q_n} (\Delta_n - c S_n y_n) + c \sum_n a_n y_n`.
+
+    Delta_n is the update with its factor r/k. y_n is what is remembered of client n: for each rank
+    component, what the last update that trained it moved (zero at first); S_n picks the components
+    trained now, times r/k. The mean over who joins and over the index sets is that without memory,
+    whatever y is; the variance falls as far as an update resembles the one before. An empty round
+    moves by the last term alone.
+
+    Ours: unequal probabilities, sketches (the paper has neither), and c below 1, because with a
+    large a_n/q_n an outdated y adds noise.
+
+    Args:
+        layout: of the adapter.
+        sketch: "scaled" or "residual".
+        data_weight: a_n, shape (N,).
+        fraction: c, in (0, 1].
+
+    Raises:
+        InputError: an adapter for each client would be too much.
+    """
+    size = 4 * len(data_weight) * sum(int(np.prod(t.shape)) for t in layout.tensors)
+    if size > MAX_BYTES:
+        raise InputError(
+            f"[training] server_memory = {fraction:g} keeps an adapter for each of "
+            f"{len(data_weight)} clients, {size / 2**30:.1f} GiB, above {MAX_BYTES >> 30}; set it "
+            "to 0, or lower [lora] rank"
+        )
+    share = data_weight.astype(np.float32)
+
+    def begin(initial: Adapter) -> tuple[Adapter, Memory]:
+        blank = {t.name: np.zeros((len(share), *t.shape), np.float32) for t in layout.tensors}
+        return initial, blank
+
+    def correct(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
+        corrected = []
+        for update in back.updates:
+            known = _of(memory, update.client, layout, update.components)
+            scale = _own_scale(layout, update, sketch)
+            delta = {name: value - np.float32(fraction * scale[name]) * known[name]
+                     for name, value in update.delta.items()}  # fmt: skip
+            corrected.append(replace(update, delta=delta))
+        result = aggregate(corrected, back.unbiased_weight, layout, sketch)
+        moved = {
+            name: value + np.float32(fraction) * np.tensordot(share, memory[name], 1)
+            for name, value in result.update.items()
+        }
+        result = replace(result, update=moved, squared_norms=squared_norms(moved, layout))
+        return result, _remembered(memory, back, layout, sketch)
+
+    return Aggregation(sketch, correct, unbiased=True, begin=begin)
+
+
+def _of(memory: Memory, client: int, layout: AdapterLayout, components: Components) -> Adapter:
+    """A client's y, as `take_components` shapes an adapter."""
+    return take_components({n: y[client] for n, y in memory.items()}, layout, components)
+
+
+def _own_scale(layout: AdapterLayout, update: ClientUpdate, sketch: Sketch) -> Mapping[str, float]:
+    """The factor r/k that a scaled update has from its forward pass, by tensor; else 1."""
+    ratio = layout.rank / len(update.components) if sketch == "scaled" else 1.0
+    return {t.name: 1.0 if t.role == "head" else ratio for t in layout.tensors}
+
+
+def _remembered(
+    memory: Memory, back: Returned, layout: AdapterLayout, sketch: Sketch
+) -> dict[str, Array]:
+    after = {name: value.copy() for name, value in memory.items()} if back.updates else memory
+    for update in back.updates:
+        scale = _own_scale(layout, update, sketch)
+        for t in layout.tensors:
+            value = update.delta[t.name] / np.float32(scale[t.name])
+            if t.rank_axis is None:
+                after[t.name][update.client] = value
+            elif t.rank_axis == 0:
+                after[t.name][update.client, update.components] = value
+            else:
+                after[t.name][update.client][:, update.components] = value
+    return dict(after)
