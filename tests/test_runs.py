@@ -164,7 +164,7 @@ def test_a_finished_run_resumes_to_itself(finished):
 
 def test_a_method_played_without_a_folder_gives_the_records_of_the_run(finished, place):
     experiment = load_experiment(place / "my.toml")
-    played = list(play(experiment, build_work(experiment), "uniform"))
+    played = [r for r, _ in play(experiment, build_work(experiment), "uniform")]
     recorded = [r for r in read_records(finished.folder) if r.method == "uniform"]
     assert [r.to_json() for r in played] == [r.to_json() for r in recorded]
 

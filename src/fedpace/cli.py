@@ -227,3 +227,49 @@ def _tell(folder: Path, server: str | None, ca: Path | None) -> None:
 
     sync_keys(folder, server, ca)
     _out.print(f"the server at {server} knows", highlight=False)
+
+
+bench = typer.Typer(no_args_is_help=True, help="Benchmarks: methods compared by time to target.")
+app.add_typer(bench, name="bench")
+
+
+@bench.command("time-to-target")
+def time_to_target_command(
+    suite: Annotated[Path, typer.Argument(help="Suite file (TOML), e.g. of benchmarks/suites.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder of the data sets that a suite calls data:NAME.")
+    ] = None,
+    cores: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 2,
+    out: Annotated[
+        Path, typer.Option(help="Folder of the results, SUITE.jsonl; lines are appended.")
+    ] = Path("benchmarks/results"),
+    keep: Annotated[
+        Path, typer.Option(help="Folder of finished trainings; started again, it goes on there.")
+    ] = Path("runs/bench"),
+) -> None:
+    """Tune every method of a suite, run it for every seed, append a line for each result.
+
+    Examples:
+        fedpace bench time-to-target benchmarks/suites/quick.toml --data ../shared/data
+
+        fedpace bench time-to-target benchmarks/suites/full.toml --data ../shared/data --cores 4
+    """
+    from fedpace.commands import bench_time_to_target
+
+    bench_time_to_target(suite, data, cores, out, keep, _out, _err)
+
+
+@bench.command("page")
+def page_command(
+    results: Annotated[Path, typer.Argument(help="Results of one suite (JSON lines).")],
+    suite: Annotated[Path | None, typer.Option(help="Its suite file, for the first words.")] = None,
+    out: Annotated[Path, typer.Option(help="Markdown file to write.")] = Path("docs/results.md"),
+) -> None:
+    """Write the tables and figures of a suite's results.
+
+    Example:
+        fedpace bench page benchmarks/results/quick.jsonl --out docs/results.md
+    """
+    from fedpace.commands import bench_page
+
+    bench_page(results, suite, out, _out)

@@ -81,3 +81,42 @@ def print_plan(
             files = draw_plan(made, scenario, network, plot)
         for file in files:
             errors.print(f"figure: {escape(str(file))}", highlight=False)
+
+
+def bench_time_to_target(
+    path: Path,
+    data: Path | None,
+    cores: int,
+    out: Path,
+    keep: Path,
+    console: Console,
+    errors: Console,
+) -> None:
+    """`fedpace bench time-to-target`: run what is missing, with a bar."""
+    from fedpace.bench.suite import load_suite
+
+    suite = load_suite(path, data)
+    from fedpace.bench.time_to_target import run_suite
+    from fedpace.progress import counted
+
+    results = out / f"{path.stem}.jsonl"
+    with counted(errors, "tuning and training") as show:
+        added = run_suite(
+            suite, path.stem, folder=keep / path.stem, results=results, cores=cores, show=show
+        )
+    console.print(f"{added} lines added: {escape(str(results))}", highlight=False)
+
+
+def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -> None:
+    """`fedpace bench page`: tables and figures."""
+    from fedpace.bench.page import write_page
+    from fedpace.bench.results import read_results
+    from fedpace.config import read_toml
+
+    lines = read_results(results)
+    if not lines:
+        raise InputError(f"{results} has no lines; run `fedpace bench time-to-target` first")
+    about = "" if suite is None else str(read_toml(suite).get("about", ""))
+    command = f"fedpace bench page {results} --out {out}"
+    for file in write_page(lines, out, command=command, about=about):
+        console.print(f"written: {escape(str(file))}", highlight=False)

@@ -70,6 +70,12 @@ def planner_of(experiment: Experiment, method: str) -> str:
     return name
 
 
+def plans_by_data_alone(method: str, *, cohort_held: bool) -> bool:
+    """Say whether a method's plan is the same on every network, at every speed of the devices."""
+    planner = method_named(method).planner
+    return planner == "full" or (planner in ("uniform", "weighted") and cohort_held)
+
+
 def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
     """Return what `planning.planner.plan` is told for a method, besides clients and system.
 

@@ -1,5 +1,7 @@
 """What a person sees while a run goes on: a bar per method, a line per evaluation."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -47,3 +49,17 @@ class RunProgress:
                 f"{seconds_text(record.clock_seconds):>12} on the clock  {numbers}",
                 highlight=False,
             )
+
+
+@contextmanager
+def counted(console: Console, doing: str) -> Iterator[Callable[[str, int, int], None]]:
+    """Show a bar and a line for each thing finished; call what is given with (what, done, of)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
+        bar = progress.add_task(doing, total=None)
+
+        def show(what: str, done: int, total: int) -> None:
+            progress.update(bar, completed=done, total=total)
+            progress.console.print(f"{done}/{total} {escape(what)}", highlight=False)
+
+        yield show

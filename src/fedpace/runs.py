@@ -130,8 +130,8 @@ def play(
     method: str,
     *,
     server_optimizer: ServerOptimizer | None = None,
-) -> Iterator[RoundRecord]:
-    """Run one method without a run folder: its rounds, one after another, to its end.
+) -> Iterator[tuple[RoundRecord, Plan]]:
+    """Run one method without a run folder: its rounds, each with the plan in force, to its end.
 
     Args:
         experiment: as for `run`.
@@ -144,8 +144,9 @@ def play(
     renewal = _make_renewal(experiment, setup, method)
     progress = _begin(work, setup, first, {}, renewal.state)
     target = _target(experiment)
-    for record, _ in _rounds(experiment, work, setup, method, progress, renewal, target):
-        yield record
+    for record, after in _rounds(experiment, work, setup, method, progress, renewal, target):
+        yield record, progress.state.plan
+        progress = after
 
 
 @dataclass(frozen=True, slots=True, eq=False)

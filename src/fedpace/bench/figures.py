@@ -1,0 +1,95 @@
+"""Figures of a benchmark: one function each, lines in, a matplotlib Figure out."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedpace.bench.comparison import Setting, settings_of, speedup, time_of
+from fedpace.bench.results import Line
+from fedpace.reporting.style import MUTED, method_styles, styled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLUMNS = 3
+
+
+@styled
+def draw_curves(lines: Sequence[Line], ours: str, others: Sequence[str]) -> "Figure":
+    """The metric against the clock, a panel for each setting, the first seed.
+
+    Args:
+        lines: of one suite.
+        ours: our method.
+        others: drawn with equal finish.
+    """
+    from matplotlib.figure import Figure
+
+    settings = settings_of(lines)
+    columns = min(_COLUMNS, len(settings))
+    rows = -(-len(settings) // columns)
+    made = Figure(figsize=(3.3 * columns, 2.6 * rows + 0.6), layout="constrained")
+    grid = made.subplots(rows, columns, squeeze=False).ravel()
+    styles = method_styles([ours, *others])
+    for axes, setting in zip(grid, settings, strict=False):
+        for name, style in styles.items():
+            curve = _curve(lines, setting, name)
+            if curve is not None:
+                wide = 2.6 if name == ours else 1.2
+                axes.plot(*curve.T, label=name, **style, linewidth=wide)
+        own = next(ln for ln in lines if (ln["task"], ln["network"]) == setting)
+        target = float(own["target"].split("=")[1])
+        axes.axhline(target, color=MUTED, linewidth=0.8)
+        axes.set_title(", ".join(setting))
+        axes.set_xscale("log")
+        axes.set_xlabel("clock, s")
+        axes.set_ylabel("accuracy" if own["target"].startswith("acc") else "loss")
+    for axes in grid[len(settings) :]:
+        axes.set_visible(False)
+    made.legend(*grid[0].get_legend_handles_labels(), loc="outside upper center", ncols=4)
+    return made
+
+
+def _curve(lines: Sequence[Line], setting: Setting, method: str) -> "np.ndarray | None":
+    for line in lines:
+        here = (line["task"], line["network"]) == setting
+        if here and line["method"] == method and line["rule"] == "equal-finish":
+            return np.array(line["curve"], dtype=float)
+    return None
+
+
+@styled
+def draw_gains(lines: Sequence[Line], ours: str) -> "Figure":
+    """Measured speed-up over uniform and weighted sampling beside what the plan promised."""
+    from matplotlib.figure import Figure
+
+    settings = settings_of(lines)
+    made = Figure(figsize=(7.2, 0.34 * len(settings) + 1.3), layout="constrained")
+    panels = made.subplots(1, 2, sharey=True)
+    at = np.arange(len(settings))[::-1]
+    for axes, rival in zip(panels, ("uniform", "weighted"), strict=True):
+        measured, predicted = [], []
+        for setting in settings:
+            ratio = speedup(
+                time_of(lines, setting, ours, "equal-finish"),
+                time_of(lines, setting, rival, "equal-finish"),
+            )
+            measured.append(np.nan if ratio is None else ratio.ratio)
+            promised = [
+                line["predicted_gain"].get(rival, np.nan)
+                for line in lines
+                if (line["task"], line["network"], line["method"]) == (*setting, ours)
+            ]
+            predicted.append(np.median(promised) if promised else np.nan)
+        style = method_styles(["measured", "predicted"])
+        axes.plot(measured, at, "o", color=style["measured"]["color"], label="measured")
+        axes.plot(predicted, at, "|", color=style["predicted"]["color"], markersize=14,
+                  markeredgewidth=2, label="predicted")  # fmt: skip
+        axes.axvline(1, color=MUTED, linewidth=0.8)
+        axes.set_title(f"over {rival} sampling, equal finish")
+        axes.set_xlabel("speed-up")
+        axes.set_xlim(left=0)
+    panels[0].set_yticks(at, [", ".join(setting) for setting in settings])
+    made.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    return made

@@ -1,0 +1,205 @@
+"""docs/results.md from the lines of a results file; nothing in it is written by hand."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fedpace.bench.comparison import (
+    Setting,
+    Speedup,
+    prediction_errors,
+    rivals,
+    settings_of,
+    table,
+    time_of,
+)
+from fedpace.bench.figures import draw_curves, draw_gains
+from fedpace.bench.results import Line
+from fedpace.core.errors import InputError
+from fedpace.reporting.units import seconds_text
+
+_HALF, _BEST, _STRONG, _NEVER = 2.3, 4.0, 1.3, 0.95
+"""What was set out to reach; see `_claims`."""
+
+
+def write_page(lines: Sequence[Line], out: Path, *, command: str, about: str = "") -> list[Path]:
+    """Write the page and its figures.
+
+    Args:
+        lines: of a results file, of one suite.
+        out: the Markdown file; figures go into the folder "img" beside it.
+        command: how to make the page again.
+        about: what the suite is for.
+
+    Returns:
+        The files written.
+    """
+    ours = rivals(lines, ["ours"])
+    if len(ours) != 1:
+        raise InputError(
+            f"the results name {len(ours)} methods of kind 'ours' ({', '.join(ours)}); "
+            "one is needed"
+        )
+    others = rivals(lines, ["published", "sampler"])
+    suite = lines[0]["suite"]
+    images = out.parent / "img"
+    images.mkdir(parents=True, exist_ok=True)
+    figures = {
+        "curves": images / f"results-{suite}-curves.png",
+        "gains": images / f"results-{suite}-gains.png",
+    }
+    draw_curves(lines, ours[0], others).savefig(figures["curves"], dpi=120)
+    draw_gains(lines, ours[0]).savefig(figures["gains"], dpi=120)
+    share = table(lines, ours[0], others, "equal-share")
+    finish = table(lines, ours[0], others, "equal-finish")
+    changed = rivals(lines, ["ablation"])
+    parts = [
+        "# Results",
+        f"{about} Made by `{command}` from `benchmarks/results/{suite}.jsonl`, which holds a line "
+        "for each run with its command, commit and machine. Times are virtual wall-clock seconds "
+        "to the target on held-out test data: median over the seeds (fastest to slowest; how many "
+        "seeds reached it, where not all did). Learning rate and cohort of every method are tuned "
+        "on a tenth of the training data with a seed of its own. \u201c> 3.1\u201d: the other "
+        "method had not reached the target when its budget ended, at 3.1 times our time.",
+        "## What was to be shown",
+        _claims(share, finish, others),
+        "## Seconds to the target",
+        f"{ours[0]} and the rows marked f: all participants finish together. Rows marked s: equal "
+        "share of the band, as most papers assume.",
+        _times(lines, ours[0], others),
+        f"![Held-out metric against the clock](img/{figures['curves'].name})",
+        "## Speed-up over each method as published: its own sampling, equal share",
+        _speedups(share, others),
+        "## Speed-up over each method with equal finish and its best cohort",
+        _speedups(finish, others),
+        f"![Speed-up by setting, measured and predicted](img/{figures['gains'].name})",
+    ]
+    if changed:
+        parts += [
+            "## Ablation: ours with one thing changed",
+            "Time of the changed method over ours; above 1, the change costs time.",
+            _speedups(table(lines, ours[0], changed, "equal-finish"), changed),
+        ]
+    parts += [
+        "## Where it does not help",
+        _losses(finish, share),
+        "## Predicted against measured time",
+        _predictions(lines),
+    ]
+    out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return [out, *figures.values()]
+
+
+Table = dict[Setting, dict[str, Speedup | None]]
+
+
+def _claims(share: Table, finish: Table, others: Sequence[str]) -> str:
+    rows = []
+    for method in others:
+        published = [_ratio(row[method]) for row in share.values() if row.get(method)]
+        equal = [_ratio(row[method]) for row in finish.values() if row.get(method)]
+        strong = [
+            _ratio(row[method])
+            for (_, network), row in finish.items()
+            if row.get(method) and "mild" not in network
+        ]
+        rows.append([
+            method,
+            f"{np.mean(np.array(published) >= _HALF):.0%}" if published else "–",
+            f"{max(published):.2f}" if published else "–",
+            f"{np.median(strong):.2f}" if strong else "–",
+            f"{min(equal):.2f}" if equal else "–",
+        ])  # fmt: skip
+    header = [
+        "method", f"as published: settings with at least {_HALF:g}x",
+        "as published: best setting", "equal finish: median, strong heterogeneity",
+        "equal finish: worst setting",
+    ]  # fmt: skip
+    text = (
+        f"Set out to reach: {_HALF:g}x in half of the settings and {_BEST:g}x in the best against "
+        f"every method as published; {_STRONG:g}x in the median setting of strong heterogeneity "
+        f"against every method with equal finish; nowhere below {_NEVER:g}x. Lower bounds count "
+        "as they stand."
+    )
+    return f"{text}\n\n{_markdown(header, rows)}"
+
+
+def _times(lines: Sequence[Line], ours: str, others: Sequence[str]) -> str:
+    settings = settings_of(lines)
+    rows = []
+    for method, rule, mark in [
+        (ours, "equal-finish", ""),
+        *((m, r, k) for m in others for r, k in (("equal-finish", " f"), ("equal-share", " s"))),
+    ]:
+        cells = []
+        for setting in settings:
+            found = time_of(lines, setting, method, rule)
+            if found is None:
+                cells.append("–")
+                continue
+            text = ("" if found.reached else "> ") + f"{found.seconds:.4g}"
+            if found.runs_reached:
+                slowest = "" if np.isinf(found.high) else f"{found.high:.4g}"
+                text += f" ({found.low:.4g}–{slowest or '…'})"
+            if found.runs_reached < found.runs:
+                text += f", {found.runs_reached}/{found.runs}"
+            cells.append(text)
+        rows.append([method + mark, *cells])
+    return _markdown(["seconds", *(", ".join(s) for s in settings)], rows)
+
+
+def _speedups(found: Table, methods: Sequence[str]) -> str:
+    rows = [
+        [", ".join(setting), *(_cell(row.get(method)) for method in methods)]
+        for setting, row in found.items()
+    ]
+    medians = []
+    for method in methods:
+        values = [_ratio(row[method]) for row in found.values() if row.get(method)]
+        medians.append(f"**{np.median(values):.2f}**" if values else "–")
+    return _markdown(["setting", *methods], [*rows, ["**median**", *medians]])
+
+
+def _losses(finish: Table, share: Table) -> str:
+    worse = [
+        f"- {task}, {network}: {method} needs {ratio.ratio:.2f} of our time ({rule})."
+        for rule, found in (("equal finish", finish), ("equal share", share))
+        for (task, network), row in found.items()
+        for method, ratio in row.items()
+        if ratio is not None and ratio.exact and ratio.ratio < 1
+    ]
+    missed = [
+        f"- {task}, {network}: ours did not reach the target."
+        for (task, network), row in finish.items()
+        if all(value is None for value in row.values())
+    ]
+    return "\n".join([*missed, *worse]) or "In no setting was another method faster."
+
+
+def _predictions(lines: Sequence[Line]) -> str:
+    errors = prediction_errors(lines)
+    if not errors:
+        return "No run has a prediction."
+    return (
+        f"The planner's prediction of the clock at the end of a run (its mean round, times the "
+        f"rounds run) was off by {np.median(errors):.1%} in the median over {len(errors)} runs, by "
+        f"{np.quantile(errors, 0.9):.1%} in nine of ten, by {max(errors):.1%} at most. The longest "
+        f"run took {seconds_text(max(line['end_seconds'] for line in lines))} on the clock."
+    )
+
+
+def _cell(found: Speedup | None) -> str:
+    if found is None:
+        return "–"
+    return ("" if found.exact else "> ") + f"{found.ratio:.2f}"
+
+
+def _ratio(found: Speedup | None) -> float:
+    return np.nan if found is None else found.ratio
+
+
+def _markdown(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    header = list(header)
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -1,0 +1,92 @@
+"""Find a method's learning rate and size on held-out training data, one seed.
+
+First the rates at the first size, then the other sizes at the best rate: a search along the
+axes. A candidate is given up once it can be first for no network and no rule any more; that changes
+no winner.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedpace.bench.suite import Suite
+from fedpace.bench.training import Keys, Pair, Spec, Trained, train
+
+Candidate = tuple[Keys, Keys]
+"""A rate and a size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What a method is compared with, on one network under one rule."""
+
+    rate: Keys
+    size: Keys
+    seconds: float | None
+    """When it reached the target in tuning, s; None if no candidate did."""
+
+
+def tune(
+    suite: Suite, task: str, method: str, networks: tuple[str, ...], folder: Path
+) -> dict[Pair, Choice]:
+    """Choose rate and size for each network and rule.
+
+    Where no candidate reaches the target, the one that came nearest is chosen.
+
+    Args:
+        suite: the suite.
+        task: its name.
+        method: its name.
+        networks: on which one training serves all.
+        folder: of the finished trainings.
+    """
+    entry = suite.methods[method]
+    pairs = [(network, rule) for network in networks for rule in entry.rules]
+    tried: dict[Candidate, Trained] = {}
+    best: dict[Pair, float] = {}
+
+    def beaten(now: Mapping[Pair, float]) -> bool:
+        return all(pair in best and now[pair] >= best[pair] for pair in pairs)
+
+    def attempt(rate: Keys, size: Keys) -> None:
+        if (rate, size) in tried:
+            return
+        spec = Spec(task, method, networks, rate, size, suite.tuning_seed, tuning=True)
+        trained = tried[rate, size] = train(suite, spec, folder, beaten)
+        for pair in pairs:
+            seconds = trained.seconds(pair)
+            if seconds is not None:
+                best[pair] = min(seconds, best.get(pair, seconds))
+
+    sizes = [_keys(table) for table in suite.sizes[entry.sizes]] if entry.sizes else [()]
+    for table in suite.rates[entry.rates]:
+        attempt(_keys(table), sizes[0])
+    metric = suite.tasks[task].target.split(">")[0].split("<")[0].strip()
+    rates = {pair: _first(tried, pair, metric)[0] for pair in pairs}
+    for size in sizes[1:]:
+        for rate in dict.fromkeys(rates.values()):
+            attempt(rate, size)
+    chosen = {}
+    for pair in pairs:
+        rate, size = _first(tried, pair, metric)
+        chosen[pair] = Choice(rate, size, tried[rate, size].seconds(pair))
+    return chosen
+
+
+def _keys(table: Mapping[str, Any]) -> Keys:
+    return tuple(sorted(table.items()))
+
+
+def _first(tried: Mapping[Candidate, Trained], pair: Pair, metric: str) -> Candidate:
+    """The candidate that reached the target first, or came nearest to it."""
+    sign = -1.0 if metric == "accuracy" else 1.0
+
+    def order(key: Candidate) -> tuple[bool, float]:
+        seconds = tried[key].seconds(pair)
+        if seconds is not None:
+            return False, seconds
+        values = [sign * values[metric] for _, values in tried[key].evaluations]
+        return True, min((v for v in values if v == v), default=float("inf"))
+
+    return min(tried, key=order)

@@ -1,0 +1,184 @@
+"""The suite file: which methods are compared on which work, and how each is tuned."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from fedpace.config import Experiment, parse, read_toml
+from fedpace.core.errors import InputError
+
+Table = dict[str, Any]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Task(_Section):
+    """One training problem: data, partition, model, and what counts as done."""
+
+    target: str
+    """"accuracy>=0.75" or "loss<=1.2", on the held-out data."""
+    experiment: Table
+    """Sections of an experiment file, over the suite's."""
+
+
+class Method(_Section):
+    """One method: what `fedpace run --method` calls it, and how it is tuned."""
+
+    method: str | None = None
+    """Its name for `fedpace run`; by default that of the section."""
+    kind: Literal["ours", "published", "sampler", "ablation"]
+    """"published": a method as its paper has it. "sampler": a way to choose participants, with our
+    aggregation and server step. "ablation": ours with something changed."""
+    rates: str
+    """Which grid of learning rates it is tuned over."""
+    sizes: str | None = None
+    """Which grid of cohort sizes, if any."""
+    experiment: Table = Field(default_factory=dict)
+    """Sections of an experiment file, over the rest."""
+
+    @property
+    def rules(self) -> tuple[str, ...]:
+        """How the band is divided: ours lets all finish together, the others get both rules."""
+        if self.kind in ("ours", "ablation"):
+            return ("equal-finish",)
+        return ("equal-finish", "equal-share")
+
+
+class Budget(_Section):
+    """When a training ends that has not reached its target."""
+
+    client_updates: Annotated[int, Field(ge=1)]
+    """Local trainings of single clients, in all rounds together."""
+    rounds: Annotated[int, Field(ge=1)]
+    """Rounds."""
+
+
+class Setting(_Section):
+    """One row of the comparison."""
+
+    task: str
+    network: str
+
+
+class Suite(_Section):
+    """A suite file."""
+
+    about: str = ""
+    """What it is for."""
+    seeds: Annotated[list[int], Field(min_length=1)]
+    """The compared runs."""
+    tuning_seed: int = 100
+    """Of the runs that choose rates and sizes, on held-out training data."""
+    budget: Budget
+    experiment: Table
+    """Sections of an experiment file that all runs share."""
+    tasks: dict[str, Task]
+    networks: dict[str, Table]
+    """Sections [network] by name."""
+    settings: Annotated[list[Setting], Field(min_length=1)]
+    rates: dict[str, list[Table]]
+    """Grids of [training] keys; the first is tried first."""
+    sizes: dict[str, Annotated[list[Table], Field(min_length=1)]] = Field(default_factory=dict)
+    """Grids of [planner] keys, such as cohort; the rates are tried at the first."""
+    methods: dict[str, Method]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> "Suite":
+        for setting in self.settings:
+            _known("task", setting.task, self.tasks)
+            _known("network", setting.network, self.networks)
+        for method in self.methods.values():
+            _known("rates", method.rates, self.rates)
+            if method.sizes is not None:
+                _known("sizes", method.sizes, self.sizes)
+        if self.tuning_seed in self.seeds:
+            raise ValueError(f"tuning_seed {self.tuning_seed} is among the compared seeds")
+        return self
+
+    def networks_of(self, task: str) -> list[str]:
+        """Return the networks on which a task is compared, in the order of the settings."""
+        return [s.network for s in self.settings if s.task == task]
+
+
+def _known(what: str, name: str, table: Mapping[str, Any]) -> None:
+    if name not in table:
+        raise ValueError(f"{what} {name!r} is not defined; defined are {', '.join(table)}")
+
+
+def load_suite(path: Path, data_folder: Path | None) -> Suite:
+    """Read a suite file.
+
+    Args:
+        path: a TOML file.
+        data_folder: where the data sets are that a task names; a task whose data is no folder
+            there keeps the name as it is ("stdlib-docs", a hub id).
+
+    Raises:
+        InputError: what is wrong, where.
+    """
+    suite = parse(Suite, read_toml(path), str(path))
+    for name, task in suite.tasks.items():
+        for section in ("data", "model"):
+            _find(task.experiment.get(section, {}), section, data_folder, f"{path}: task {name}")
+    return suite
+
+
+def _find(section: Table, kind: str, data_folder: Path | None, where: str) -> None:
+    """Put the full path in the place of "data:NAME", which stands for a folder of that name."""
+    value = section.get("name", "")
+    marker = f"{kind}:"
+    if not value.startswith(marker):
+        return
+    if data_folder is None:
+        raise InputError(f"{where} needs {value!r}; say with --data where its folder is")
+    folder = {"data": data_folder, "model": data_folder.parent / "models"}[kind]
+    folder = folder / value.removeprefix(marker)
+    if not folder.is_dir():
+        raise InputError(f"{where} needs {folder}, which is no folder; see --data")
+    section["name"] = str(folder.resolve())
+
+
+def experiment_of(
+    suite: Suite,
+    task: str,
+    network: str,
+    method: str,
+    *,
+    rate: Mapping[str, Any],
+    size: Mapping[str, Any],
+    seed: int,
+    tuning: bool,
+) -> Experiment:
+    """Put together the experiment of one training.
+
+    Args:
+        suite: the suite.
+        task: its name.
+        network: its name.
+        method: its name.
+        rate: keys of [training].
+        size: keys of [planner].
+        seed: of the run.
+        tuning: hold a tenth of the training data out, and leave the test data alone.
+    """
+    entry = suite.methods[method]
+    table: Table = {"seed": seed, "methods": [entry.method or method]}
+    ending = {"rounds": suite.budget.rounds, "target": suite.tasks[task].target}
+    layers: list[Table] = [
+        suite.experiment,
+        suite.tasks[task].experiment,
+        {"network": suite.networks[network]},
+        entry.experiment,
+        {"training": {**rate, **ending}, "planner": dict(size)},
+    ]
+    if tuning:
+        layers.append({"data": {"eval": "holdout"}})
+    for layer in layers:
+        for section, keys in layer.items():
+            table.setdefault(section, {})
+            table[section] = {**table[section], **keys}
+    return parse(Experiment, table, f"{task}, {network}, {method}")

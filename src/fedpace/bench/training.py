@@ -1,0 +1,186 @@
+"""One training of the benchmark, kept in a file, so that an interrupted benchmark goes on."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fedpace.bench.replay import round_seconds
+from fedpace.bench.suite import Suite, experiment_of
+from fedpace.build import Work, build_work
+from fedpace.config import Experiment
+from fedpace.core.plan import Plan
+from fedpace.core.target import Target
+from fedpace.engines.simulated import Network
+from fedpace.network import build_network, planning_clients
+from fedpace.planning.round_time import round_time
+from fedpace.run_folder import write_text
+from fedpace.runs import play
+
+Keys = tuple[tuple[str, Any], ...]
+"""Of a section, with their values."""
+Pair = tuple[str, str]
+"""A network and a rule for the band."""
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Which training."""
+
+    task: str
+    method: str
+    networks: tuple[str, ...]
+    """It is planned for the first and charged on all; more than one where the plan is the same."""
+    rate: Keys
+    """Of [training]."""
+    size: Keys
+    """Of [planner]."""
+    seed: int
+    tuning: bool
+
+    def experiment(self, suite: Suite) -> Experiment:
+        """Put together what is run."""
+        return experiment_of(
+            suite, self.task, self.networks[0], self.method, rate=dict(self.rate),
+            size=dict(self.size), seed=self.seed, tuning=self.tuning,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What came of a training."""
+
+    ended: str
+    """"target", "budget", or "beaten": no pair left on which it could still be the first."""
+    clocks: Mapping[str, Mapping[str, Sequence[float]]]
+    """Network -> rule -> the clock at the end of each round, s."""
+    predicted_seconds: Mapping[str, float]
+    """Network -> the planner's prediction of the clock at the end, equal finish, s."""
+    predicted_gain: Mapping[str, float]
+    """What the first plan promises over others, by planner, on the first network."""
+    evaluations: Sequence[tuple[int, Mapping[str, float]]]
+    """(rounds done, what was measured then)."""
+    client_updates: int
+    upload_bits: int
+    computing_seconds: float
+    """Of this machine."""
+
+    def seconds(self, pair: Pair) -> float | None:
+        """Return the clock when the target was reached, s; None if it was not."""
+        return self.end(pair) if self.ended == "target" else None
+
+    def end(self, pair: Pair) -> float:
+        """Return the clock at the end, s."""
+        network, rule = pair
+        return self.clocks[network][rule][-1]
+
+    def curve(self, pair: Pair, metric: str) -> list[tuple[float, float]]:
+        """Return (clock, measured) at every evaluation."""
+        clock = self.clocks[pair[0]][pair[1]]
+        return [(clock[done - 1], values[metric]) for done, values in self.evaluations]
+
+
+def train(
+    suite: Suite, spec: Spec, folder: Path, beaten: Callable[[Mapping[Pair, float]], bool]
+) -> Trained:
+    """Train, or read what was trained before.
+
+    Args:
+        suite: the suite.
+        spec: which training.
+        folder: where the files of finished trainings are.
+        beaten: the clock by pair -> whether to stop, as no pair is left to win.
+    """
+    experiment = spec.experiment(suite)
+    path = folder / f"{_key(spec, suite, experiment)}.json"
+    if path.exists():
+        return Trained(**json.loads(path.read_text("utf-8")))
+    trained = _train(suite, spec, experiment, beaten)
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({n: getattr(trained, n) for n in Trained.__dataclass_fields__}))
+    return trained
+
+
+def _key(spec: Spec, suite: Suite, experiment: Experiment) -> str:
+    """A name for a training that changes with all that decides its result."""
+    networks = [suite.networks[name] for name in spec.networks]
+    decides = [experiment.model_dump(), networks, spec.tuning, suite.budget.model_dump()]
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
+    words = [spec.task, spec.method, spec.networks[0], f"s{spec.seed}", digest]
+    return "-".join(word.replace(" ", "_").replace("/", "_") for word in words)
+
+
+def _train(
+    suite: Suite,
+    spec: Spec,
+    experiment: Experiment,
+    beaten: Callable[[Mapping[Pair, float]], bool],
+) -> Trained:
+    began = time.monotonic()
+    work = build_work(experiment)
+    rules = suite.methods[spec.method].rules
+    networks = _networks(suite, spec, experiment, work)
+    target = Target.parse(suite.tasks[spec.task].target)
+    now = {pair: 0.0 for pair in networks}
+    clocks: dict[str, dict[str, list[float]]] = {
+        name: {rule: [] for rule in rules} for name in spec.networks
+    }
+    predicted = dict.fromkeys(spec.networks, 0.0)
+    mean_seconds: dict[str, float] = {}
+    in_force: Plan | None = None
+    gain: Mapping[str, float] | None = None
+    evaluations: list[tuple[int, Mapping[str, float]]] = []
+    updates = bits = 0
+    ended = "budget"
+    for record, plan in play(experiment, work, experiment.methods[0]):
+        gain = dict(plan.gain) if gain is None else gain
+        for pair, network in networks.items():
+            now[pair] += round_seconds(record, network, spec.seed)
+            clocks[pair[0]][pair[1]].append(now[pair])
+        if plan is not in_force:
+            in_force = plan
+            for name in spec.networks:
+                mean_seconds[name] = _predicted(plan, networks[name, "equal-finish"])
+        for name in spec.networks:
+            predicted[name] += mean_seconds[name]
+        updates += len(record.participants)
+        bits += record.upload_bits
+        if record.evaluation is not None:
+            evaluations.append((record.round + 1, dict(record.evaluation)))
+            if target.reached(record.evaluation):
+                ended = "target"
+                break
+        if beaten(now):
+            ended = "beaten"
+            break
+        if updates >= suite.budget.client_updates:
+            break
+    return Trained(
+        ended, clocks, predicted, gain or {}, evaluations, updates, bits,
+        time.monotonic() - began,
+    )  # fmt: skip
+
+
+def _networks(suite: Suite, spec: Spec, experiment: Experiment, work: Work) -> dict[Pair, Network]:
+    """The networks to charge, under each of the method's rules."""
+    clients, system = work.network.clients, work.network.system
+    made, rules = {}, suite.methods[spec.method].rules
+    for name in spec.networks:
+        section = experiment.network.model_copy(update=suite.networks[name])
+        network = build_network(
+            experiment.model_copy(update={"network": section}),
+            np.array(clients.data_weight),
+            fixed_bits=system.fixed_bits,
+            bits_per_rank=system.bits_per_rank,
+        )
+        made |= {(name, rule): replace(network, allocation=rule) for rule in rules}
+    return made
+
+
+def _predicted(plan: Plan, network: Network) -> float:
+    return round_time(plan, planning_clients(network), network.system).mean

@@ -1,0 +1,140 @@
+"""Suite files: what they say, what is refused, and one played to the end on a tiny model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import tiny
+from fedpace.bench.suite import experiment_of, load_suite
+from fedpace.core.errors import InputError
+
+SUITES = sorted((Path(__file__).parents[2] / "benchmarks" / "suites").glob("*.toml"))
+
+TINY = """
+seeds = [0, 1]
+[budget]
+client_updates = 12
+rounds = 4
+[experiment.model]
+name = "data:model"
+max_length = 12
+[experiment.data]
+clients = 6
+partition = "dirichlet"
+alpha = 1.0
+[experiment.lora]
+rank = 4
+[experiment.training]
+local_steps = 2
+eval_every = 1
+[tasks.words]
+target = "accuracy>=0.99"
+experiment.data = { name = "data:words" }
+[networks.slow]
+bandwidth_hz = 1e5
+[networks.slower]
+bandwidth_hz = 5e4
+[[settings]]
+task = "words"
+network = "slow"
+[[settings]]
+task = "words"
+network = "slower"
+[[rates.adam]]
+server_learning_rate = 0.02
+[[rates.adam]]
+server_learning_rate = 0.01
+[sizes]
+cohort = [{ cohort = 0.5 }]
+[methods.adaptive]
+kind = "ours"
+rates = "adam"
+[methods.uniform]
+kind = "sampler"
+rates = "adam"
+sizes = "cohort"
+"""
+
+
+def write(tmp_path, text=TINY):
+    (tmp_path / "suite.toml").write_text(text)
+    return tmp_path / "suite.toml"
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda p: p.stem)
+def test_every_suite_of_the_project_makes_experiments(path, tmp_path):
+    text = path.read_text().replace('"data:', '"').replace('"model:', '"')
+    suite = load_suite(write(tmp_path, text), None)
+    assert suite.about
+    for setting in suite.settings:
+        for name, method in suite.methods.items():
+            for rate in suite.rates[method.rates]:
+                for size in suite.sizes.get(method.sizes or "", [{}]):
+                    experiment_of(
+                        suite, setting.task, setting.network, name,
+                        rate=rate, size=size, seed=0, tuning=True,
+                    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('network = "slower"', 'network = "none"', "network 'none' is not defined; .*slow, slower"),
+        ('rates = "adam"', 'rates = "sgd"', "rates 'sgd' is not defined"),
+        ("seeds = [0, 1]", "seeds = [0, 100]", "tuning_seed 100 is among the compared seeds"),
+        ("[budget]", "[buget]", "buget"),
+        ('"data:words"', '"data:absent"', "absent, which is no folder"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, old, new, message):
+    for name in ("words", "model"):
+        (tmp_path / "data" / name).mkdir(parents=True)
+    text = TINY.replace('name = "data:model"', 'name = "minilm"').replace(old, new, 1)
+    with pytest.raises(InputError, match=message):
+        load_suite(write(tmp_path, text), tmp_path / "data")
+
+
+def test_the_data_folder_must_be_given_where_it_is_needed(tmp_path):
+    with pytest.raises(InputError, match="--data"):
+        load_suite(write(tmp_path), None)
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
+    from fedpace.bench.time_to_target import run_suite
+
+    folder = tmp_path / "data" / "words"
+    folder.mkdir(parents=True)
+    tiny.write_model(tmp_path / "data" / "model")
+    tiny.write_examples(folder / "train.jsonl")
+    tiny.write_examples(folder / "test.jsonl", count=30, seed=1)
+    text = TINY.replace('name = "data:model"', f'name = "{tmp_path / "data" / "model"}"')
+    suite = load_suite(write(tmp_path, text), tmp_path / "data")
+    keep, results = tmp_path / "keep", tmp_path / "tiny.jsonl"
+
+    def play():
+        return run_suite(suite, "tiny", folder=keep, results=results, cores=1, show=lambda *_: None)
+
+    added = play()
+    lines = [json.loads(line) for line in results.read_text().splitlines()]
+    # Ours: two networks. Uniform: two networks, two rules. Two seeds each.
+    assert added == len(lines) == 2 * 2 + 4 * 2
+    assert len({(ln["method"], ln["network"], ln["rule"], ln["seed"]) for ln in lines}) == added
+    trained = len(list(keep.iterdir()))
+    assert play() == 0 and len(list(keep.iterdir())) == trained
+    # A training and its lines lost: what comes again is the same.
+    lost = next(path for path in keep.iterdir() if "s0" in path.name)
+    lost.unlink()
+    results.write_text("")
+    assert play() == added
+    again = [json.loads(line) for line in results.read_text().splitlines()]
+    assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, lines))
+    # The slower network is charged twice the upload time of the same training.
+    share = {
+        ln["network"]: ln["end_seconds"]
+        for ln in lines
+        if (ln["method"], ln["rule"], ln["seed"]) == ("uniform", "equal-share", 0)
+    }
+    assert share["slower"] > share["slow"]
