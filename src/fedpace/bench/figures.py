@@ -7,7 +7,7 @@ import numpy as np
 
 from fedpace.bench.comparison import Setting, settings_of, speedup, time_of
 from fedpace.bench.results import Line
-from fedpace.reporting.style import MUTED, method_styles, styled
+from fedpace.reporting.style import MUTED, log_scale, method_styles, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +42,7 @@ def draw_curves(lines: Sequence[Line], ours: str, others: Sequence[str]) -> "Fig
         target = float(own["target"].split("=")[1])
         axes.axhline(target, color=MUTED, linewidth=0.8)
         axes.set_title(", ".join(setting))
-        axes.set_xscale("log")
+        log_scale(axes, "x", [float(x) for line in axes.lines[:-1] for x in line.get_xdata()])
         axes.set_xlabel("clock, s")
         axes.set_ylabel("accuracy" if own["target"].startswith("acc") else "loss")
     for axes in grid[len(settings) :]:
@@ -89,7 +89,7 @@ def draw_gains(lines: Sequence[Line], ours: str) -> "Figure":
         axes.axvline(1, color=MUTED, linewidth=0.8)
         axes.set_title(f"over {rival} sampling, equal finish")
         axes.set_xlabel("speed-up")
-        axes.set_xlim(left=0)
+        axes.set(xlim=(0, None), ylim=(-0.6, len(settings) - 0.4))
     panels[0].set_yticks(at, [", ".join(setting) for setting in settings])
     made.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return made

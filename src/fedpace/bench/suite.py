@@ -37,6 +37,8 @@ class Method(_Section):
     """Which grid of learning rates it is tuned over."""
     sizes: str | None = None
     """Which grid of cohort sizes, if any."""
+    tasks: list[str] | None = None
+    """Only on these."""
     experiment: Table = Field(default_factory=dict)
     """Sections of an experiment file, over the rest."""
 
@@ -93,6 +95,8 @@ class Suite(_Section):
             _known("network", setting.network, self.networks)
         for method in self.methods.values():
             _known("rates", method.rates, self.rates)
+            for task in method.tasks or ():
+                _known("task", task, self.tasks)
             if method.sizes is not None:
                 _known("sizes", method.sizes, self.sizes)
         if self.tuning_seed in self.seeds:

@@ -4,9 +4,10 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -30,12 +31,36 @@ class _Group:
     networks: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """Tune a group, or run one training of it."""
+
+    group: _Group
+    spec: Spec | None = None
+    """None: tune."""
+    chosen: Mapping[Pair, Choice] = field(default_factory=dict)
+    """What the training is for."""
+
+    @property
+    def name(self) -> str:
+        what = "tuned" if self.spec is None else f"seed {self.spec.seed}"
+        return f"{self.group.task}, {'+'.join(self.group.networks)}, {self.group.method}: {what}"
+
+    def submit(self, pool: ProcessPoolExecutor, suite: Suite, folder: Path) -> Future[Any]:
+        group = self.group
+        if self.spec is None:
+            return pool.submit(tune, suite, group.task, group.method, group.networks, folder)
+        return pool.submit(_run, suite, self.spec, folder)
+
+
 def groups(suite: Suite) -> list[_Group]:
     """Divide the suite into what is tuned together."""
     found = []
     for task in dict.fromkeys(s.task for s in suite.settings):
         networks = suite.networks_of(task)
         for name, entry in suite.methods.items():
+            if entry.tasks is not None and task not in entry.tasks:
+                continue
             sections = (suite.experiment.get("planner", {}), entry.experiment.get("planner", {}))
             renewed = any(section.get("replan_every") for section in sections)
             held = any("cohort" in size for size in suite.sizes.get(entry.sizes or "", []))
@@ -70,32 +95,29 @@ def run_suite(
     known = {identity(line) for line in read_results(results)}
     facts = {"suite": name, "command": " ".join(["fedpace", *sys.argv[1:]]), **_where()}
     added = 0
+    # What was tuned is run before the next is tuned: cut off, the results hold whole tasks.
+    waiting: deque[_Job] = deque(_Job(group) for group in groups(suite))
+    running: dict[Future[Any], _Job] = {}
+    total, done = len(waiting), 0
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
-        pending: dict[Future[Any], tuple[str, _Group, Any]] = {}
-        for group in groups(suite):
-            future = pool.submit(tune, suite, group.task, group.method, group.networks, folder)
-            pending[future] = ("tuned", group, None)
-        total, done = len(pending), 0
-        while pending:
-            finished, _ = wait(pending, return_when=FIRST_COMPLETED)
+        while waiting or running:
+            while waiting and len(running) < cores:
+                job = waiting.popleft()
+                running[job.submit(pool, suite, folder)] = job
+            finished, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in finished:
-                what, group, key = pending.pop(future)
+                job = running.pop(future)
                 done += 1
-                if what == "tuned":
-                    for spec, chosen in _final(suite, group, future.result()):
-                        pending[pool.submit(_run, suite, spec, folder)] = (
-                            "ran",
-                            group,
-                            (spec, chosen),
-                        )
-                        total += 1
+                if job.spec is None:
+                    more = list(_final(suite, job.group, future.result()))
+                    waiting.extendleft(reversed(more))
+                    total += len(more)
                 else:
-                    spec, chosen = key
-                    for line in _lines(suite, spec, chosen, future.result()):
+                    for line in _lines(suite, job, future.result()):
                         if identity({**facts, **line}) not in known:
                             append(results, {**facts, **line})
                             added += 1
-                show(f"{group.task}, {group.method}: {what}", done, total)
+                show(job.name, done, total)
     return added
 
 
@@ -103,24 +125,23 @@ def _run(suite: Suite, spec: Spec, folder: Path) -> Trained:
     return train(suite, spec, folder, lambda now: False)
 
 
-def _final(
-    suite: Suite, group: _Group, choices: dict[Pair, Choice]
-) -> Iterator[tuple[Spec, dict[Pair, Choice]]]:
+def _final(suite: Suite, group: _Group, choices: dict[Pair, Choice]) -> Iterator[_Job]:
     """The trainings that the choices ask for: one may serve several networks and rules."""
     shared: dict[Candidate, dict[Pair, Choice]] = {}
     for pair, choice in choices.items():
         shared.setdefault((choice.rate, choice.size), {})[pair] = choice
     for (rate, size), chosen in shared.items():
         for seed in suite.seeds:
-            yield Spec(group.task, group.method, group.networks, rate, size, seed, False), chosen
+            spec = Spec(group.task, group.method, group.networks, rate, size, seed, False)
+            yield _Job(group, spec, chosen)
 
 
-def _lines(
-    suite: Suite, spec: Spec, chosen: dict[Pair, Choice], trained: Trained
-) -> Iterator[Line]:
+def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
+    spec = job.spec
+    assert spec is not None
     target = suite.tasks[spec.task].target
     metric = "accuracy" if target.startswith("accuracy") else "loss"
-    for pair, choice in chosen.items():
+    for pair, choice in job.chosen.items():
         network, rule = pair
         rounds = len(trained.clocks[network][rule])
         yield {
