@@ -12,7 +12,7 @@ import numpy as np
 
 from fedpace.bench.replay import round_seconds
 from fedpace.bench.suite import Suite, experiment_of
-from fedpace.build import Work, build_work
+from fedpace.build import Work, build_work, set_up
 from fedpace.config import Experiment
 from fedpace.core.plan import Plan
 from fedpace.core.target import Target
@@ -168,7 +168,8 @@ def _train(
 
 def _networks(suite: Suite, spec: Spec, experiment: Experiment, work: Work) -> dict[Pair, Network]:
     """The networks to charge, under each of the method's rules."""
-    clients, system = work.network.clients, work.network.system
+    clients = work.network.clients
+    system = set_up(experiment, work, experiment.methods[0]).network.system
     made, rules = {}, suite.methods[spec.method].rules
     for name in spec.networks:
         section = experiment.network.model_copy(update=suite.networks[name])
@@ -178,6 +179,7 @@ def _networks(suite: Suite, spec: Spec, experiment: Experiment, work: Work) -> d
             fixed_bits=system.fixed_bits,
             bits_per_rank=system.bits_per_rank,
         )
+        network = replace(network, system=replace(network.system, sketch=system.sketch))
         made |= {(name, rule): replace(network, allocation=rule) for rule in rules}
     return made
 
