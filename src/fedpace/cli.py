@@ -239,6 +239,9 @@ def time_to_target_command(
     data: Annotated[
         Path | None, typer.Option(help="Folder of the data sets that a suite calls data:NAME.")
     ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    network: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    method: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     cores: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 2,
     out: Annotated[
         Path, typer.Option(help="Folder of the results, SUITE.jsonl; lines are appended.")
@@ -253,10 +256,13 @@ def time_to_target_command(
         fedpace bench time-to-target benchmarks/suites/quick.toml --data ../shared/data
 
         fedpace bench time-to-target benchmarks/suites/full.toml --data ../shared/data --cores 4
+
+        fedpace bench time-to-target benchmarks/suites/full.toml --task trec --method flora
     """
     from fedpace.commands import bench_time_to_target
 
-    bench_time_to_target(suite, data, cores, out, keep, _out, _err)
+    only = {"tasks": task or [], "networks": network or [], "methods": method or []}
+    bench_time_to_target(suite, only, data, cores, out, keep, _out, _err)
 
 
 @bench.command("page")

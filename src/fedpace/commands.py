@@ -1,7 +1,7 @@
 """What the commands do between their arguments and their output."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -85,6 +85,7 @@ def print_plan(
 
 def bench_time_to_target(
     path: Path,
+    only: Mapping[str, Sequence[str]],
     data: Path | None,
     cores: int,
     out: Path,
@@ -96,13 +97,14 @@ def bench_time_to_target(
     from fedpace.bench.suite import load_suite
 
     suite = load_suite(path, data)
-    from fedpace.bench.time_to_target import run_suite
+    from fedpace.bench.time_to_target import Part, run_suite
     from fedpace.progress import counted
 
     results = out / f"{path.stem}.jsonl"
     with counted(errors, "tuning and training") as show:
+        part = Part(**{what: tuple(names) for what, names in only.items()})
         added = run_suite(
-            suite, path.stem, folder=keep / path.stem, results=results, cores=cores, show=show
+            suite, path.stem, part, folder=keep, results=results, cores=cores, show=show
         )
     console.print(f"{added} lines added: {escape(str(results))}", highlight=False)
 

@@ -101,6 +101,22 @@ def test_the_data_folder_must_be_given_where_it_is_needed(tmp_path):
 
 
 @pytest.mark.torch
+def test_a_part_of_a_suite_is_chosen_by_names(tmp_path):
+    from fedpace.bench.time_to_target import Part, groups
+
+    text = TINY.replace('name = "data:model"', 'name = "minilm"').replace("data:words", "words")
+    suite = load_suite(write(tmp_path, text), None)
+    named = {(g.method, g.networks) for g in groups(suite, Part())}
+    # Uniform sampling at a given cohort knows nothing of the network: one training serves both.
+    ours = {("adaptive", ("slow",)), ("adaptive", ("slower",))}
+    assert named == ours | {("uniform", ("slow", "slower"))}
+    part = Part(networks=("slow",), methods=("adaptive",))
+    assert [(g.method, g.networks) for g in groups(suite, part)] == [("adaptive", ("slow",))]
+    with pytest.raises(InputError, match="'oort' is none of the methods: adaptive, uniform"):
+        Part(methods=("oort",)).check(suite)
+
+
+@pytest.mark.torch
 @pytest.mark.slow
 def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
     from fedpace.bench.time_to_target import run_suite

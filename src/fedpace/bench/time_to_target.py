@@ -16,6 +16,7 @@ from fedpace.bench.results import Line, append, identity, read_results
 from fedpace.bench.search import Candidate, Choice, tune
 from fedpace.bench.suite import Suite
 from fedpace.bench.training import Pair, Spec, Trained, train
+from fedpace.core.errors import InputError
 from fedpace.methods import plans_by_data_alone
 
 Show = Callable[[str, int, int], None]
@@ -53,13 +54,32 @@ class _Job:
         return pool.submit(_run, suite, self.spec, folder)
 
 
-def groups(suite: Suite) -> list[_Group]:
-    """Divide the suite into what is tuned together."""
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Part of a suite, by names; an empty tuple stands for all."""
+
+    tasks: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+
+    def check(self, suite: Suite) -> None:
+        """Refuse a name that the suite does not have."""
+        for what in ("tasks", "networks", "methods"):
+            known = getattr(suite, what)
+            for name in getattr(self, what):
+                if name not in known:
+                    raise InputError(f"{name!r} is none of the {what}: {', '.join(known)}")
+
+
+def groups(suite: Suite, part: Part) -> list[_Group]:
+    """Divide a part of the suite into what is tuned together."""
     found = []
     for task in dict.fromkeys(s.task for s in suite.settings):
-        networks = suite.networks_of(task)
+        networks = [n for n in suite.networks_of(task) if n in (part.networks or (n,))]
+        if not networks or task not in (part.tasks or (task,)):
+            continue
         for name, entry in suite.methods.items():
-            if entry.tasks is not None and task not in entry.tasks:
+            if task not in (entry.tasks or (task,)) or name not in (part.methods or (name,)):
                 continue
             sections = (suite.experiment.get("planner", {}), entry.experiment.get("planner", {}))
             renewed = any(section.get("replan_every") for section in sections)
@@ -73,13 +93,14 @@ def groups(suite: Suite) -> list[_Group]:
 
 
 def run_suite(
-    suite: Suite, name: str, *, folder: Path, results: Path, cores: int, show: Show
+    suite: Suite, name: str, part: Part, *, folder: Path, results: Path, cores: int, show: Show
 ) -> int:
     """Run what of a suite has not been run.
 
     Args:
         suite: the suite.
         name: of the suite, for the lines.
+        part: which part of it.
         folder: where finished trainings are kept.
         results: a JSON-lines file; a line for each task, network, rule, method and seed is
             appended, and those that it holds already are left as they are.
@@ -89,6 +110,7 @@ def run_suite(
     Returns:
         How many lines were added.
     """
+    part.check(suite)
     # One thread a process: several processes of one thread do more than one of several.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
@@ -96,7 +118,7 @@ def run_suite(
     facts = {"suite": name, "command": " ".join(["fedpace", *sys.argv[1:]]), **_where()}
     added = 0
     # What was tuned is run before the next is tuned: cut off, the results hold whole tasks.
-    waiting: deque[_Job] = deque(_Job(group) for group in groups(suite))
+    waiting: deque[_Job] = deque(_Job(group) for group in groups(suite, part))
     running: dict[Future[Any], _Job] = {}
     total, done = len(waiting), 0
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
