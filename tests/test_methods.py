@@ -64,6 +64,36 @@ def place(tmp_path_factory):
     return folder
 
 
+@pytest.mark.torch
+@pytest.mark.parametrize("kind, size", [("bfloat16", 2), ("int8", 1)])
+def test_rounded_uploads_are_what_the_clock_the_plan_and_the_server_see(place, kind, size):
+    from fedpace import run
+    from fedpace.build import build_work, set_up
+    from fedpace.engines.codec import encoded_bytes
+
+    methods = "methods=['uniform', 'ffa-lora']"
+    experiment = load_experiment(
+        place / "my.toml", [methods, f"lora.upload_dtype={kind}", "network.downlink_bps=1e5"]
+    )
+    plain = load_experiment(place / "my.toml", [methods, "network.downlink_bps=1e5"])
+    done, work, other = run(experiment, out=place / kind), build_work(experiment), build_work(plain)
+    assert work.network.clients.columns().keys() == other.network.clients.columns().keys()
+    for name, column in other.network.clients.columns().items():
+        assert np.array_equal(work.network.clients.columns()[name], column), name
+    for method in experiment.methods:
+        setup, float32 = set_up(experiment, work, method), set_up(plain, other, method)
+        people = [p for r in done.records if r.method == method for p in r.participants]
+        assert {p.upload_bytes for p in people} == {encoded_bytes(setup.sent, 4, kind)}
+        assert {p.download_bytes for p in people} == {encoded_bytes(setup.sent, 4)}
+        system = setup.network.system
+        assert system.bits_per_rank == 8 * size * setup.sent.values_per_rank
+        assert system.fixed_bits + 4 * system.bits_per_rank == 8 * people[0].upload_bytes
+        received = system.download_ratio * system.bits_per_rank
+        assert received == float32.network.system.bits_per_rank
+    again = run(experiment, out=place / f"{kind}-again")
+    assert [r.to_json() for r in done.records] == [r.to_json() for r in again.records]
+
+
 def of_all(place, *overrides):
     methods = json.dumps(["adaptive", *PUBLISHED])
     return load_experiment(place / "my.toml", [f"methods={methods}", *overrides])

@@ -12,7 +12,7 @@ from fedpace.config import Experiment
 from fedpace.core.adapter import Adapter, AdapterLayout, Role
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
-from fedpace.core.profile import Sketch
+from fedpace.core.profile import VALUE_BITS, Sketch, ValueType
 from fedpace.core.rng import rng_for
 from fedpace.core.target import Target
 from fedpace.data.load import load_data
@@ -97,7 +97,8 @@ def set_up(
     else:
         aggregation, optimizer = published(work.layout), server_sgd(1.0)
         sent = work.layout.only(aggregation.trained)
-        system = replace(work.network.system, sketch=aggregation.sketch, **_bits(sent))
+        bits = _bits(sent, experiment.lora.upload_dtype)
+        system = replace(work.network.system, sketch=aggregation.sketch, **bits)
         network = replace(work.network, system=system)
     return Setup(
         aggregation=aggregation,
@@ -138,6 +139,9 @@ def build_work(experiment: Experiment) -> Work:
     network = build_network(
         experiment, np.array([len(s) for s in shares], dtype=np.float64), **_bits(adapted.layout)
     )
+    # The same links for every upload_dtype: they were drawn for float32.
+    bits = _bits(adapted.layout, experiment.lora.upload_dtype)
+    network = replace(network, system=replace(network.system, **bits))
     length = experiment.model.max_length
     clients = [tokenise(train.take(s), adapted.base, max_length=length) for s in shares]
 
@@ -191,11 +195,14 @@ def _adapted(experiment: Experiment, train: Examples) -> AdaptedModel:
     )  # fmt: skip
 
 
-def _bits(layout: AdapterLayout) -> dict[str, float]:
-    """Message sizes as really encoded, header included."""
-    per_rank = 32 * layout.values_per_rank
-    fixed = 8 * encoded_bytes(layout, layout.rank) - layout.rank * per_rank
-    return {"fixed_bits": float(fixed), "bits_per_rank": float(per_rank)}
+def _bits(layout: AdapterLayout, upload_type: ValueType = "float32") -> dict[str, float]:
+    """Message sizes as really encoded, header included; downloads are float32 whatever it is."""
+    per_rank = VALUE_BITS[upload_type] * layout.values_per_rank
+    fixed = 8 * encoded_bytes(layout, layout.rank, upload_type) - layout.rank * per_rank
+    sizes = {"fixed_bits": float(fixed), "bits_per_rank": float(per_rank)}
+    if upload_type != "float32":
+        sizes["download_ratio"] = 32 / VALUE_BITS[upload_type]
+    return sizes
 
 
 def _fits(experiment: Experiment, train: Examples) -> None:

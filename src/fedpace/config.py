@@ -78,6 +78,8 @@ class LoraSection(_Section):
     """Modules to adapt, by name or its end; without it PEFT's choice for the architecture."""
     sketch: Literal["scaled", "residual"] = "residual"
     """"scaled": the client sees B S A (the paper). "residual": the whole adapter, trains k of r."""
+    upload_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Of the values on the uplink; bfloat16 rounds to the nearest, int8 at random, unbiased."""
 
 
 class TrainingSection(_Section):
@@ -179,9 +181,9 @@ class PayloadSection(_Section):
     """[payload]: message sizes of a scenario without a model (`fedpace plan`)."""
 
     fixed_bits: NonNegative = 148e3
-    """Bits a client sends whatever its rank; the default is a 12-class head on MiniLM."""
+    """Bits a client sends whatever its rank, as float32; the default: 12-class head on MiniLM."""
     bits_per_rank: Positive = 295e3
-    """Bits for each rank component; the default is query and value of MiniLM."""
+    """Bits for each rank component, as float32; the default is query and value of MiniLM."""
 
 
 class Experiment(_Section):

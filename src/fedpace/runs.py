@@ -219,8 +219,9 @@ def _rounds(
     """The loop: a round, its evaluation, the plan for the next."""
     training, clients = experiment.training, work.network.clients
     engine = SimulatedEngine(
-        setup.train, setup.network, setup.sent, seed=experiment.seed, now=progress.clock_seconds
-    )
+        setup.train, setup.network, setup.sent, seed=experiment.seed, now=progress.clock_seconds,
+        upload_type=experiment.lora.upload_dtype,
+    )  # fmt: skip
     federation = Federation(
         method=method,
         layout=work.layout,

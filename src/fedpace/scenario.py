@@ -10,7 +10,7 @@ from rich.table import Table
 from fedpace.config import Scenario, anchor, parse, read_toml
 from fedpace.core.errors import MissingExtraError
 from fedpace.core.plan import Plan
-from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.profile import VALUE_BITS, Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.engines.simulated import Network
 from fedpace.network import build_network, planning_clients
@@ -38,7 +38,13 @@ def scenario_network(scenario: Scenario) -> Network:
         normal = rng_for(scenario.seed, "population", 100).standard_normal(scenario.data.clients)
         weight = np.exp(scenario.data.size_sigma * normal)
     fixed_bits, bits_per_rank = _payload(scenario)
-    return build_network(scenario, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
+    network = build_network(scenario, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
+    share = VALUE_BITS[scenario.lora.upload_dtype] / 32  # the links stay those of float32
+    system = replace(
+        network.system, fixed_bits=share * fixed_bits, bits_per_rank=share * bits_per_rank,
+        download_ratio=1 / share,
+    )  # fmt: skip
+    return replace(network, system=system)
 
 
 def plan_scenario(scenario: Scenario, network: Network, planner: str | None = None) -> Plan:

@@ -13,6 +13,9 @@ Floats = NDArray[np.float64]
 Sketch = Literal["scaled", "residual", "leading"]
 """How a client trains k of r rank components: drawn ones, in two ways, or the first; see
 `fedpace.lora.sketch`."""
+ValueType = Literal["float32", "bfloat16", "int8"]
+"""How a value travels on the uplink; see `fedpace.engines.quantise`."""
+VALUE_BITS: dict[ValueType, int] = {"float32": 32, "bfloat16": 16, "int8": 8}
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +221,16 @@ class System:
     noise_ratio: float = 0.5
     """V / ||u||^2 at full participation and full rank: a guess before a run, measured in it (what
     exactly is measured: docs/constants.md). Too low a guess costs more than too high a one."""
+    download_ratio: float = 1.0
+    """Bits received for each value over bits sent for it: above 1 where uploads are rounded."""
     downlink_bps: float = np.inf
     """Downlink rate of every client, bit/s; infinite where downloads cost no time."""
     overhead_seconds: float = 0.0
     """What every round costs besides, also an empty one, s."""
 
     def __post_init__(self) -> None:
-        positive = ("bandwidth_hz", "lora_rank", "local_steps", "bits_per_rank", "downlink_bps")
+        positive = ("bandwidth_hz", "lora_rank", "local_steps", "bits_per_rank", "downlink_bps",
+                    "download_ratio")  # fmt: skip
         for name in (*positive, "fixed_bits", "noise_ratio", "overhead_seconds"):
             value = getattr(self, name)
             if not (value > 0 if name in positive else value >= 0):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from fedpace.core.adapter import AdapterLayout
 from fedpace.core.messages import ClientTask
-from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.profile import Clients, Floats, System, ValueType
 from fedpace.core.rng import rng_for
 from fedpace.engines.clock import VirtualClock
 from fedpace.engines.codec import decode, encode, encoded_bytes
@@ -92,6 +92,7 @@ class SimulatedEngine:
         *,
         seed: int,
         now: float = 0.0,
+        upload_type: ValueType = "float32",
     ) -> None:
         """Prepare an engine.
 
@@ -101,8 +102,10 @@ class SimulatedEngine:
             layout: of what travels: the adapter, or the part of it that is trained.
             seed: the run's seed; fading and availability are drawn from its streams.
             now: where the clock stands, s; a resumed run starts where it was cut off.
+            upload_type: how values travel on the uplink.
         """
         self._train, self._network, self._layout, self._seed = train, network, layout, seed
+        self._upload_type: ValueType = upload_type
         self._clock = VirtualClock(now)
 
     def now(self) -> float:
@@ -120,7 +123,13 @@ class SimulatedEngine:
             return RoundOutcome([], [], self._clock.now - began)
 
         trained = self._train(tasks)
-        messages = [encode(update.delta, self._layout) for update in trained]
+        messages = [
+            encode(
+                u.delta, self._layout, self._upload_type,
+                rng_for(self._seed, "noise", round_index, u.client),
+            )
+            for u in trained
+        ]  # fmt: skip
         updates = [
             replace(update, delta=decode(message, self._layout, len(update.components)))
             for update, message in zip(trained, messages, strict=True)

@@ -41,7 +41,7 @@ def download_bits(system: System, sketch_rank: ArrayLike) -> Floats:
     """
     rank = np.asarray(sketch_rank, dtype=np.float64)
     received = np.full_like(rank, system.lora_rank) if system.sketch == "residual" else rank
-    return upload_bits(system, received)
+    return system.download_ratio * upload_bits(system, received)
 
 
 def start_seconds(
@@ -78,7 +78,7 @@ def start_seconds(
     if received_rank is None:
         received = download_bits(system, rank)
     else:
-        received = upload_bits(system, received_rank)
+        received = system.download_ratio * upload_bits(system, received_rank)
     download = clients.download_seconds + received / system.downlink_bps
     return download + system.local_steps * step
 
@@ -93,5 +93,6 @@ def start_seconds_per_rank(clients: Clients, system: System) -> Floats:
     Returns:
         d tau / d k, shape (N,), s per rank component.
     """
-    download = system.bits_per_rank / system.downlink_bps if system.sketch != "residual" else 0.0
+    bits = 0.0 if system.sketch == "residual" else system.download_ratio * system.bits_per_rank
+    download = bits / system.downlink_bps
     return system.local_steps * clients.step_seconds_per_rank + download
