@@ -199,8 +199,17 @@ def test_what_passes_and_what_does_not(tmp_path):
         once = {"flwr-signature": header()}
         codes = [client.post("/v1/fleet/get-run", headers=once).status_code for _ in range(2)]
         assert codes == [200, 401]
+        with socket.create_connection((client.base_url.host, client.base_url.port)) as broken:
+            broken.sendall(
+                b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
+                b"Flwr-Signature: " + header().encode() + b"\r\n\r\nhalf"
+            )
+            time.sleep(0.5)
+        assert call("get-run").status_code == 200
     log = (tmp_path / "proxy.log").read_text()
     assert "refused /v1/fleet/push-messages from 127.0.0.1: node 7 sends as node 1" in log
+    assert "refused /v1/fleet/push-object from 127.0.0.1: the connection broke off" in log
+    assert "Traceback" not in log
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
@@ -64,7 +64,8 @@ def make_app(upstream: str, upstream_ca: Path | None, max_body_bytes: int) -> St
             base_url=upstream,
             verify=ssl.create_default_context(cafile=upstream_ca),
             timeout=httpx.Timeout(60.0, pool=None),
-            limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
+            # Flower's server closes idle connections after 5 s; one closed under a call is a 503.
+            limits=httpx.Limits(max_connections=None, keepalive_expiry=2.0),
             trust_env=False,
         ) as client:
             yield {"client": client}
@@ -89,6 +90,8 @@ def make_app(upstream: str, upstream_ca: Path | None, max_body_bytes: int) -> St
             return _refuse(request, 413, f"a body of more than {limit} bytes")
         except httpx.TransportError as error:
             return _refuse(request, 503, f"Flower's server does not answer: {error!r}")
+        except ClientDisconnect:
+            return _refuse(request, 400, "the connection broke off")
         return StreamingResponse(
             answer.aiter_raw(),
             status_code=answer.status_code,
