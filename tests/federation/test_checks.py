@@ -11,7 +11,7 @@ from fedpace.core.adapter import squared_norms
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask, draw_components
 from fedpace.core.record import RoundRecord
-from fedpace.federation.checks import Checks, Watch, check_updates
+from fedpace.federation.checks import Checks, Watch, believed_examples, check_updates
 from fedpace.federation.engine import RoundOutcome
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.rounds import Federation, ServerState, run_round
@@ -176,6 +176,15 @@ def test_an_unsound_setting_is_told():
         Checks(norm_factor=0.5)
     with pytest.raises(InputError, match="strikes is 0"):
         Checks(strikes=0)
+
+
+@pytest.mark.parametrize("liars", [1, 5, 10])
+def test_who_claims_many_examples_weighs_no_more_than_the_bound(liars):
+    honest = np.random.default_rng(0).integers(50, 400, CLIENTS - liars)
+    claimed = np.concatenate([honest, np.full(liars, 10**12)])
+    believed = believed_examples(claimed.tolist(), 4.0)
+    assert (believed / believed.sum()).max() <= 2 * 4.0 / CLIENTS
+    assert np.array_equal(believed[: len(honest)], honest)
 
 
 # --- a whole federation: one of twenty is malicious -------------------------------------------

@@ -10,6 +10,7 @@ So, for methods that sum the updates with weights w (derived here):
 
 * one client m moves the aggregate of a round by at most :math:`w_m \sqrt{r/k_m}\, c M` in the LoRA
   part and :math:`w_m c M` in the head, whatever it sends;
+* w_m is its word as well, where it counts its own examples; see `believed_examples`;
 * M is at most the largest honest norm as long as no more than half of the norms it is taken of
   are malicious: with the lower median at position (n - 1) // 2, something honest lies at or above
   it. With a share f of them malicious it is at most the honest quantile 1 / (2 (1 - f)): 0.53 for
@@ -30,7 +31,7 @@ import numpy as np
 from fedpace.core.adapter import AdapterLayout, squared_norms
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask, ClientUpdate, draw_components
-from fedpace.core.profile import Sketch
+from fedpace.core.profile import Floats, Sketch
 
 Refusal = tuple[int, str]
 """(client, reason)."""
@@ -96,6 +97,28 @@ class Verdict:
     norm_limits: tuple[float, float]
     """The largest norm of the LoRA part and of the head that was let through."""
     watch: Watch
+
+
+def believed_examples(examples: Sequence[int], factor: float = 10.0) -> Floats:
+    """Limit the numbers of examples that clients claim to `factor` times their lower median.
+
+    Half of the clients have the median or more, so none has a data weight above 2 factor / N,
+    whatever is claimed. That the median is honest takes half of the clients to be.
+
+    Args:
+        examples: what each client says, shape (N,).
+        factor: how much larger than the median a client may honestly be.
+
+    Returns:
+        What is believed, shape (N,).
+
+    Example:
+        >>> believed_examples([100, 120, 80, 10**9]).tolist()
+        [100.0, 120.0, 80.0, 1000.0]
+    """
+    counts = np.asarray(examples, dtype=np.float64)
+    limit = factor * float(np.sort(counts)[(len(counts) - 1) // 2])
+    return np.minimum(counts, limit)
 
 
 def check_updates(
