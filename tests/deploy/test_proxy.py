@@ -195,6 +195,8 @@ def test_what_passes_and_what_does_not(tmp_path):
         assert chunked.status_code == 413
         assert call("push-messages", pushed(7, 7, 1, "task")).status_code == 200
         assert call("push-messages", pushed(7, 1, 8, "")).status_code == 403
+        for name in ("start-run", "get-run/", "", "get-run%2Fx", "%67et-runs"):
+            assert call(name).status_code == 404
         assert client.post("/v1/fleet/get-run").status_code == 401
         once = {"flwr-signature": header()}
         codes = [client.post("/v1/fleet/get-run", headers=once).status_code for _ in range(2)]
