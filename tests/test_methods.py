@@ -94,6 +94,26 @@ def test_rounded_uploads_are_what_the_clock_the_plan_and_the_server_see(place, k
     assert [r.to_json() for r in done.records] == [r.to_json() for r in again.records]
 
 
+@pytest.mark.torch
+def test_all_methods_meet_the_same_devices_and_links(place):
+    """Also those whose messages are shorter; only their system differs."""
+    from fedpace.build import build_work, network_of, set_up
+
+    plain = load_experiment(place / "my.toml")
+    work = build_work(plain)
+    expected = work.network.clients.columns()
+    for name, kind in (("adaptive", "float32"), ("ffa-lora", "float32"), ("ffa-lora", "int8")):
+        experiment = load_experiment(place / "my.toml", [f"lora.upload_dtype={kind}"])
+        setup = set_up(experiment, work, name)
+        drawn = network_of(experiment, work, setup)
+        for key, column in expected.items():
+            same = np.array_equal if column.dtype.kind == "U" else np.allclose
+            assert same(drawn.clients.columns()[key], column), key
+            assert np.array_equal(setup.network.clients.columns()[key], column), key
+        if name != "adaptive":
+            assert drawn.system == setup.network.system
+
+
 def of_all(place, *overrides):
     methods = json.dumps(["adaptive", *PUBLISHED])
     return load_experiment(place / "my.toml", [f"methods={methods}", *overrides])

@@ -109,6 +109,21 @@ def set_up(
     )
 
 
+def network_of(experiment: Experiment, work: Work, setup: Setup) -> Network:
+    """Draw the network that an experiment describes, for a method that is set up on that work.
+
+    The population is drawn for the whole adapter as float32, whatever the method sends: methods
+    meet the same devices and links, and only their messages differ.
+    """
+    weight = np.array(work.network.clients.data_weight)
+    network, own = build_network(experiment, weight, **_bits(work.layout)), setup.network.system
+    system = replace(
+        network.system, sketch=own.sketch, fixed_bits=own.fixed_bits,
+        bits_per_rank=own.bits_per_rank, download_ratio=own.download_ratio,
+    )  # fmt: skip
+    return replace(network, system=system)
+
+
 def build_work(experiment: Experiment) -> Work:
     """Load model and data, deal the data to the clients, draw the network.
 

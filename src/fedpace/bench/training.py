@@ -8,16 +8,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedpace.bench.replay import round_seconds
 from fedpace.bench.suite import Suite, experiment_of
-from fedpace.build import Work, build_work, set_up
+from fedpace.build import Work, build_work, network_of, set_up
 from fedpace.config import Experiment
 from fedpace.core.plan import Plan
 from fedpace.core.target import Target
 from fedpace.engines.simulated import Network
-from fedpace.network import build_network, planning_clients
+from fedpace.network import planning_clients
 from fedpace.planning.round_time import round_time
 from fedpace.run_folder import write_text
 from fedpace.runs import play
@@ -168,18 +166,12 @@ def _train(
 
 def _networks(suite: Suite, spec: Spec, experiment: Experiment, work: Work) -> dict[Pair, Network]:
     """The networks to charge, under each of the method's rules."""
-    clients = work.network.clients
-    system = set_up(experiment, work, experiment.methods[0]).network.system
+    setup = set_up(experiment, work, experiment.methods[0])
     made, rules = {}, suite.methods[spec.method].rules
     for name in spec.networks:
         section = experiment.network.model_copy(update=suite.networks[name])
-        network = build_network(
-            experiment.model_copy(update={"network": section}),
-            np.array(clients.data_weight),
-            fixed_bits=system.fixed_bits,
-            bits_per_rank=system.bits_per_rank,
-        )
-        network = replace(network, system=replace(network.system, sketch=system.sketch))
+        described = experiment.model_copy(update={"network": section})
+        network = network_of(described, work, setup)
         made |= {(name, rule): replace(network, allocation=rule) for rule in rules}
     return made
 
