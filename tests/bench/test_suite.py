@@ -119,7 +119,7 @@ def test_a_part_of_a_suite_is_chosen_by_names(tmp_path):
 @pytest.mark.torch
 @pytest.mark.slow
 def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
-    from fedpace.bench.time_to_target import run_suite
+    from fedpace.bench.time_to_target import Part, run_suite
 
     folder = tmp_path / "data" / "words"
     folder.mkdir(parents=True)
@@ -131,7 +131,9 @@ def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
     keep, results = tmp_path / "keep", tmp_path / "tiny.jsonl"
 
     def play():
-        return run_suite(suite, "tiny", folder=keep, results=results, cores=1, show=lambda *_: None)
+        return run_suite(
+            suite, "tiny", Part(), folder=keep, results=results, cores=1, show=lambda *_: None
+        )
 
     added = play()
     lines = [json.loads(line) for line in results.read_text().splitlines()]
