@@ -34,6 +34,7 @@ from fedpace.lora import (
     save_adapter,
     tokenise,
 )
+from fedpace.lora.local_training import ClientExamples
 from fedpace.methods import method_named, planner_options
 from fedpace.network import build_network
 
@@ -130,8 +131,36 @@ def build_work(experiment: Experiment) -> Work:
     Raises:
         InputError: something in the experiment does not fit; nothing has been written.
     """
+    check(experiment)
+    seed, data = experiment.seed, experiment.data
+    train, held_out = examples_of(experiment)
+    shares = partition(
+        train, clients=data.clients, how=data.partition, alpha=data.alpha,
+        size_sigma=data.size_sigma, seed=seed,
+    )  # fmt: skip
+
+    adapted = build_model(experiment, train.label_names)
+    length = experiment.model.max_length
+    clients = [tokenise(train.take(s), adapted.base, max_length=length) for s in shares]
+    return Work(
+        layout=adapted.layout,
+        initial_adapter=adapted.initial,
+        make_train=trainers(experiment, adapted, clients),
+        evaluate=evaluator(experiment, adapted, held_out),
+        save=partial(save_adapter, adapted),
+        network=first_network(experiment, adapted.layout, [len(s) for s in shares]),
+        fingerprint=work_fingerprint(adapted.layout, [train, held_out], shares),
+    )
+
+
+def check(experiment: Experiment) -> None:
+    """Check what can be checked before model and data are loaded.
+
+    Raises:
+        InputError: a method, a planner or a target does not fit.
+    """
     for method in experiment.methods:
-        planner_options(experiment, method)  # before the long part
+        planner_options(experiment, method)
     if experiment.training.target is not None:
         target = Target.parse(experiment.training.target)
         if target.metric == "accuracy" and experiment.model.task != "classification":
@@ -139,26 +168,35 @@ def build_work(experiment: Experiment) -> Work:
                 f"[training] target = {str(target)!r}: a causal-lm task has no accuracy; "
                 "set a target on the loss"
             )
-    seed, data, training = experiment.seed, experiment.data, experiment.training
-    train, held_out = load_data(data.name, eval=data.eval, seed=seed)
+
+
+def examples_of(experiment: Experiment) -> tuple[Examples, Examples]:
+    """Load training and held-out examples and check that the model's task can use them."""
+    data = experiment.data
+    train, held_out = load_data(data.name, eval=data.eval, seed=experiment.seed)
     if 0 < data.max_eval < len(held_out):
-        chosen = rng_for(seed, "split", 1).permutation(len(held_out))[: data.max_eval]
+        chosen = rng_for(experiment.seed, "split", 1).permutation(len(held_out))[: data.max_eval]
         held_out = held_out.take(np.sort(chosen))
     _fits(experiment, train)
-    shares = partition(
-        train, clients=data.clients, how=data.partition, alpha=data.alpha,
-        size_sigma=data.size_sigma, seed=seed,
-    )  # fmt: skip
+    return train, held_out
 
-    adapted = _adapted(experiment, train)
-    network = build_network(
-        experiment, np.array([len(s) for s in shares], dtype=np.float64), **_bits(adapted.layout)
-    )
+
+def first_network(
+    experiment: Experiment, layout: AdapterLayout, examples: Sequence[float]
+) -> Network:
+    """Draw the network that [network] describes, for clients with so many examples."""
+    weight = np.array(examples, dtype=np.float64)
+    network = build_network(experiment, weight, **_bits(layout))
     # The same links for every upload_dtype: they were drawn for float32.
-    bits = _bits(adapted.layout, experiment.lora.upload_dtype)
-    network = replace(network, system=replace(network.system, **bits))
-    length = experiment.model.max_length
-    clients = [tokenise(train.take(s), adapted.base, max_length=length) for s in shares]
+    bits = _bits(layout, experiment.lora.upload_dtype)
+    return replace(network, system=replace(network.system, **bits))
+
+
+def trainers(
+    experiment: Experiment, adapted: AdaptedModel, clients: ClientExamples, *, stacked: bool = True
+) -> Callable[[Sketch, tuple[Role, ...]], Train]:
+    """Return what makes a trainer of these clients: how k of r are trained, and what is."""
+    training = experiment.training
 
     @cache  # a trainer tries itself out on the model
     def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:
@@ -171,33 +209,33 @@ def build_work(experiment: Experiment) -> Work:
             sketch=sketch,
             trained=trained,
         )
-        return make_trainer(adapted, clients, settings)
+        return make_trainer(adapted, clients, settings, stacked=stacked)
 
-    held_out_tokens = tokenise(held_out, adapted.base, max_length=length)
-    return Work(
-        layout=adapted.layout,
-        initial_adapter=adapted.initial,
-        make_train=make_train,
-        evaluate=lambda adapter: evaluate(adapted, adapter, held_out_tokens),
-        save=partial(save_adapter, adapted),
-        network=network,
-        fingerprint=_fingerprint(adapted.layout, train, held_out, shares),
-    )
+    return make_train
+
+
+def evaluator(
+    experiment: Experiment, adapted: AdaptedModel, held_out: Examples
+) -> Callable[[Adapter], dict[str, float]]:
+    """Return what evaluates a global adapter on held-out examples."""
+    tokens = tokenise(held_out, adapted.base, max_length=experiment.model.max_length)
+    return lambda adapter: evaluate(adapted, adapter, tokens)
 
 
 def model_payload(experiment: Experiment) -> tuple[float, float]:
     """Return the fixed bits and the bits per rank of an experiment's model and adapter."""
     train, _ = load_data(experiment.data.name, eval=experiment.data.eval, seed=experiment.seed)
-    bits = _bits(_adapted(experiment, train).layout)
+    bits = _bits(build_model(experiment, train.label_names).layout)
     return bits["fixed_bits"], bits["bits_per_rank"]
 
 
-def _adapted(experiment: Experiment, train: Examples) -> AdaptedModel:
+def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> AdaptedModel:
+    """Load the base model and attach the adapter."""
     model, lora = experiment.model, experiment.lora
     base = load_base(
         model.name,
         task=model.task,
-        num_labels=None if train.label_names is None else len(train.label_names),
+        num_labels=None if label_names is None else len(label_names),
         dtype=model.dtype,
         layers=model.layers or None,
         pooling=model.pooling,
@@ -235,11 +273,12 @@ def _fits(experiment: Experiment, train: Examples) -> None:
         )
 
 
-def _fingerprint(
-    layout: AdapterLayout, train: Examples, held_out: Examples, shares: Sequence[np.ndarray]
+def work_fingerprint(
+    layout: AdapterLayout, data: Sequence[Examples], shares: Sequence[np.ndarray]
 ) -> str:
+    """Return a hash of what a resumed run must find again."""
     digest = hashlib.sha256(repr(layout).encode())
-    for examples in (train, held_out):
+    for examples in data:
         for column in (examples.text, examples.text_pair, examples.response):
             digest.update(repr(column).encode())
         digest.update(repr(None if examples.label is None else examples.label.tolist()).encode())

@@ -128,6 +128,82 @@ def doctor_command(
         show(findings, _out)
 
 
+@app.command("serve")
+def serve_command(
+    experiment: Annotated[
+        Path | None, typer.Argument(help="Experiment file; without one the embedded default.")
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    clients: Annotated[
+        int | None,
+        typer.Option(min=1, help="Begin when so many have come; else [data] clients."),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(help="Or begin after so many seconds with those that have.")
+    ] = 3600.0,
+    patience: Annotated[
+        float, typer.Option(help="Longest round before the fleet's speed is known, seconds.")
+    ] = 600.0,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Run these methods, one after another.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    log: Annotated[Path | None, typer.Option(help="File for what Flower says.")] = None,
+) -> None:
+    """Run an experiment with clients on other machines: the server. Needs the extra `flower`.
+
+    Examples:
+        fedpace serve my.toml --clients 10 --out runs/fleet
+
+        fedpace serve --resume runs/fleet
+    """
+    from fedpace.deploy.entry import serve
+
+    serve(experiment, method or [], set_ or [], host, port, clients, wait, patience, out, resume,
+          log, _out, _err)  # fmt: skip
+
+
+@app.command("join")
+def join_command(
+    server: Annotated[str, typer.Argument(metavar="HOST:PORT", help="Of fedpace serve.")],
+    data: Annotated[
+        Path | None, typer.Option(help="File or folder of this client's examples.")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="By which the server knows this client; else the host's.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Folder of the base model, where it is elsewhere here.")
+    ] = None,
+    partition: Annotated[
+        str | None,
+        typer.Option(metavar="I/N", help="For tests: share I of the experiment's own data."),
+    ] = None,
+    wait: Annotated[
+        float, typer.Option(help="Wait so many seconds for a server that is not there yet.")
+    ] = 0.0,
+    log: Annotated[Path | None, typer.Option(help="File for what Flower says.")] = None,
+) -> None:
+    """Take part in a run over the network: a client. Needs the extra `flower`.
+
+    The data stays here; the server is told how many examples there are.
+
+    Examples:
+        fedpace join server.lan:8080 --data mine.jsonl
+
+        fedpace join 127.0.0.1:8080 --partition 0/4
+    """
+    from fedpace.deploy.entry import join_server
+
+    join_server(server, data, name, model, partition, wait, log, _out)
+
+
 @app.command("certificates")
 def certificates_command(
     folder: Annotated[Path, typer.Argument(help="Folder to write into; made where missing.")],

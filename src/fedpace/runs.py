@@ -19,7 +19,8 @@ from fedpace.core.record import RoundRecord, records_of
 from fedpace.core.target import Target
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.events import Write, event_writer, require_tensorboard
-from fedpace.federation.checks import Watch
+from fedpace.federation.checks import Checks, Watch
+from fedpace.federation.engine import Engine
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.methods import make_plan, planner_options
@@ -45,6 +46,25 @@ Show = Callable[[RoundRecord, int], None]
 """Called after every round with its record and the number of rounds at most."""
 
 
+MakeEngine = Callable[[Setup, float, Renewal], Engine]
+"""A method, the seconds on the clock so far, and what is known of the clients -> its engine."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """Where a run's clients are."""
+
+    work: Work
+    make_engine: MakeEngine
+    checks: Checks | None = None
+    """What arrives is checked; None where the clients are our own."""
+    learn_availability: bool = False
+    """Weigh by how often each client answered so far, not by its profile."""
+
+
+MakeSite = Callable[[Experiment], Site]
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class RunRecord:
     """What came of a run."""
@@ -61,13 +81,15 @@ def run(
     *,
     out: Path | str | None = None,
     show: Show = lambda record, rounds: None,
+    site: MakeSite | None = None,
 ) -> RunRecord:
-    """Run an experiment on the virtual clock.
+    """Run an experiment, by default on the virtual clock.
 
     Args:
         experiment: what to run; `load_experiment` reads one from a file.
         out: folder to make; by default runs/1, runs/2, ...
         show: called after every round with its record and the number of rounds at most.
+        site: where the clients are; called once the folder is known to be free.
 
     Returns:
         The record of the run; the folder holds everything it does.
@@ -84,7 +106,8 @@ def run(
     target = _target(experiment)
     if experiment.output.tensorboard:
         require_tensorboard()
-    work = build_work(experiment)
+    place = (site or in_process)(experiment)
+    work = place.work
     setups = {method: set_up(experiment, work, method) for method in experiment.methods}
     plans = {name: make_plan(experiment, each.network, name) for name, each in setups.items()}
     (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
@@ -92,17 +115,19 @@ def run(
     write_clients(work.network.clients, folder / "clients.csv")
     _write_plans(folder, work, {method: [(0, first)] for method, first in plans.items()})
     write_records(folder, [])
-    return _run_methods(experiment, work, setups, plans, target, folder, show)
+    return _run_methods(experiment, place, setups, plans, target, folder, show)
 
 
 def resume(folder: Path | str, *, experiment: Experiment | None = None,
-           show: Show = lambda record, rounds: None) -> RunRecord:  # fmt: skip
+           show: Show = lambda record, rounds: None,
+           site: MakeSite | None = None) -> RunRecord:  # fmt: skip
     """Go on with a run that was cut off; the result is that of the uninterrupted run.
 
     Args:
         folder: the run folder.
         experiment: refused if it is not the folder's; by default the folder's.
         show: called after every further round with its record.
+        site: where the clients are; by default in this process.
 
     Raises:
         InputError: not a run folder, or of another experiment, data set or version.
@@ -118,10 +143,10 @@ def resume(folder: Path | str, *, experiment: Experiment | None = None,
             "an experiment file, or start a new run with --out"
         )
     target = _target(own)
-    work = build_work(own)
-    setups = {method: set_up(own, work, method) for method in own.methods}
+    place = (site or in_process)(own)
+    setups = {method: set_up(own, place.work, method) for method in own.methods}
     plans = {name: make_plan(own, each.network, name) for name, each in setups.items()}
-    return _run_methods(own, work, setups, plans, target, folder, show)
+    return _run_methods(own, place, setups, plans, target, folder, show)
 
 
 def play(
@@ -144,9 +169,22 @@ def play(
     renewal = _make_renewal(experiment, setup, method)
     progress = _begin(work, setup, first, {}, renewal.state)
     target = _target(experiment)
-    for record, after in _rounds(experiment, work, setup, method, progress, renewal, target):
+    site = Site(work, _simulated(experiment))
+    for record, after in _rounds(experiment, site, setup, method, progress, renewal, target):
         yield record, progress.state.plan
         progress = after
+
+
+def in_process(experiment: Experiment) -> Site:
+    """All clients in this process, on the virtual clock."""
+    return Site(build_work(experiment), _simulated(experiment))
+
+
+def _simulated(experiment: Experiment) -> MakeEngine:
+    return lambda setup, now, renewal: SimulatedEngine(
+        setup.train, setup.network, setup.sent, seed=experiment.seed, now=now,
+        upload_type=experiment.lora.upload_dtype,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -165,13 +203,14 @@ class _Progress:
 
 def _run_methods(
     experiment: Experiment,
-    work: Work,
+    site: Site,
     setups: dict[str, Setup],
     plans: dict[str, Plan],
     target: Target | None,
     folder: Path,
     show: Show,
 ) -> RunRecord:
+    work = site.work
     records = read_records(folder)
     in_force: dict[str, Plans] = {method: [(0, first)] for method, first in plans.items()}
     initial: dict[str, float] | None = None
@@ -186,7 +225,7 @@ def _run_methods(
         # What was recorded after the last checkpoint will be recorded again, to the same bits.
         records = [r for r in records if r.method != method or r.round < progress.state.round_index]
         write_records(folder, records)
-        rounds = _rounds(experiment, work, setup, method, progress, renewal, target)
+        rounds = _rounds(experiment, site, setup, method, progress, renewal, target)
         with _events(experiment, folder, method, progress) as write_event:
             for record, progress in rounds:
                 records.append(record)
@@ -209,7 +248,7 @@ def _run_methods(
 
 def _rounds(
     experiment: Experiment,
-    work: Work,
+    site: Site,
     setup: Setup,
     method: str,
     progress: _Progress,
@@ -217,11 +256,8 @@ def _rounds(
     target: Target | None,
 ) -> Iterator[tuple[RoundRecord, _Progress]]:
     """The loop: a round, its evaluation, the plan for the next."""
-    training, clients = experiment.training, work.network.clients
-    engine = SimulatedEngine(
-        setup.train, setup.network, setup.sent, seed=experiment.seed, now=progress.clock_seconds,
-        upload_type=experiment.lora.upload_dtype,
-    )  # fmt: skip
+    training, work, clients = experiment.training, site.work, site.work.network.clients
+    engine = site.make_engine(setup, progress.clock_seconds, renewal)
     federation = Federation(
         method=method,
         layout=work.layout,
@@ -230,8 +266,11 @@ def _rounds(
         aggregation=setup.aggregation,
         server_optimizer=setup.server_optimizer,
         seed=experiment.seed,
+        checks=site.checks,
     )
     while not progress.finished:
+        if site.learn_availability:
+            federation = replace(federation, availability=renewal.availability())
         record, state = run_round(engine, federation, progress.state)
         last = state.round_index == training.rounds
         reached = False

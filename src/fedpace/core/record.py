@@ -52,6 +52,8 @@ class RoundRecord:
     """Estimates so far of V, ||u||^2 and their ratio; see planning.constants."""
     refusals: tuple[tuple[int, str], ...] = ()
     """(client, reason) of what was sent and not used; see federation.checks."""
+    missing: tuple[int, ...] = ()
+    """Clients that were asked and did not answer in time."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -71,6 +73,7 @@ class RoundRecord:
             for row in table["participants"]
         )
         restored["refusals"] = tuple((c, reason) for c, reason in table.get("refusals", ()))
+        restored["missing"] = tuple(table.get("missing", ()))
         return cls(**{**table, **restored})
 
 

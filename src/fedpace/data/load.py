@@ -175,3 +175,28 @@ def _stated_label_names(folder: Path) -> list[str] | None:
     ):
         raise InputError(f"{path}: label_names must be a list of different strings")
     return names
+
+
+def load_training(name: str, label_names: Sequence[str] | None) -> Examples:
+    """Return all examples of a data file or folder as training examples.
+
+    Args:
+        name: a data file, or a folder with one file or a "train" split.
+        label_names: the classes as the server numbers them; None where there are no labels.
+
+    Raises:
+        InputError: as `load_data`; or a label that the server does not have.
+    """
+    source = _source(name)
+    table = source.splits[_train_split(source)]()
+    if label_names is None:
+        return to_examples(table, {}, [])
+    numbers = source.label_names or label_names
+    codes: dict[int | str, int] = {n: c for c, n in enumerate(label_names)}
+    for value in {v for v in table.label or () if isinstance(v, int)}:
+        # An integer is an index into names that a source states, else a name itself.
+        stated = source.label_names is not None and 0 <= value < len(numbers)
+        known = numbers[value] if stated else str(value)
+        if known in codes:
+            codes[value] = codes[known]
+    return to_examples(table, codes, label_names)

@@ -83,6 +83,7 @@ def run_round(
         if int(n) not in excluded
     ]
     outcome = engine.run_round(index, tasks)
+    answered = {u.client for u in outcome.updates} | {client for client, _ in outcome.unreadable}
     updates, deliveries = outcome.updates, outcome.deliveries
     refusals = tuple(outcome.unreadable)
     if checks is not None:
@@ -138,5 +139,6 @@ def run_round(
         lora_squared_norm=result.squared_norms[0],
         head_squared_norm=result.squared_norms[1],
         refusals=refusals,
+        missing=tuple(t.client for t in tasks if t.client not in answered),
     )
     return record, ServerState(index + 1, adapter, optimizer, plan, memory, watch)

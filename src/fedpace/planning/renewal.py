@@ -8,11 +8,12 @@ objective is flat, so that without a threshold plans would follow the noise. doc
 the measurements behind the default.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
@@ -35,6 +36,8 @@ from fedpace.wireless.latency import download_bits, start_seconds
 
 __all__ = ["Renewal", "RenewalState", "Replan", "expected_seconds", "informed", "renew_every"]
 
+PRIOR_INVITATIONS = 4.0
+"""How many invitations what is known beforehand of an availability counts for."""
 MAX_RATIO = 1e3
 """A noise ratio beyond it plans as this one: the rounds are then proportional to V to 0.1 %."""
 
@@ -55,6 +58,10 @@ class RenewalState:
     """Observed over predicted seconds of download and local steps."""
     demand: ClientMeans
     """Predicted over observed spectral efficiency of the uplink."""
+    invited: NDArray[np.int64]
+    """How often each client was asked, shape (N,)."""
+    answered: NDArray[np.int64]
+    """How often it answered in time, shape (N,)."""
     planned: int = 0
     """How often a new plan was computed."""
     switched: int = 0
@@ -66,6 +73,8 @@ class RenewalState:
             "noise": self.noise.to_json(),
             "start": self.start.to_json(),
             "demand": self.demand.to_json(),
+            "invited": self.invited.tolist(),
+            "answered": self.answered.tolist(),
             "planned": self.planned,
             "switched": self.switched,
         }
@@ -73,10 +82,14 @@ class RenewalState:
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "RenewalState":
         """Rebuild a state from what `to_json` returned."""
+        seen = table["start"]["observations"]
         return cls(
             noise=NoiseState.from_json(table["noise"]),
             start=ClientMeans.from_json(table["start"]),
             demand=ClientMeans.from_json(table["demand"]),
+            # Checkpoints of earlier versions have neither.
+            invited=np.asarray(table.get("invited", seen), dtype=np.int64),
+            answered=np.asarray(table.get("answered", seen), dtype=np.int64),
             planned=table["planned"],
             switched=table["switched"],
         )
@@ -129,6 +142,25 @@ class Renewal:
         """Return it for all parts of the update, for `RoundRecord.noise_scale`."""
         return noise_record(self.state.noise, self.clients.data_weight)
 
+    def availability(self) -> Floats:
+        """Return how likely each client answers, from how often it did, shape (N,).
+
+        The mean of a Beta posterior. Its prior is that of a client of the population, which
+        counts as `PRIOR_INVITATIONS`; the population's own prior is the profile's.
+        """
+        asked, came = self.state.invited, self.state.answered
+        profile = self.clients.availability
+        pooled = (came.sum() + PRIOR_INVITATIONS * profile) / (asked.sum() + PRIOR_INVITATIONS)
+        return np.asarray((came + PRIOR_INVITATIONS * pooled) / (asked + PRIOR_INVITATIONS))
+
+    def timed(self, participants: float) -> Clients:
+        """Return the clients with steps, downloads and links as the rounds have shown them.
+
+        Args:
+            participants: of a round, on average; a Shannon link is matched at their share.
+        """
+        return _timed(self.state, self.clients, self.system, participants)
+
 
 def renew_every(
     replan: Replan,
@@ -163,7 +195,8 @@ def renew_every(
     if not 0 <= threshold < 1:
         raise InputError(f"threshold is {threshold!r}; it must be in [0, 1)")
     nothing = no_observations(len(clients))
-    state = RenewalState(initial_noise_state(len(clients), forget), nothing, nothing)
+    none = np.zeros(len(clients), dtype=np.int64)
+    state = RenewalState(initial_noise_state(len(clients), forget), nothing, nothing, none, none)
     return Renewal(
         replan, clients, system, every, threshold, part, objective or expected_seconds, state
     )
@@ -193,6 +226,14 @@ def informed(
         Clients with steps, downloads and links scaled by their factors and Gamma_n as estimated;
         the system with the measured noise ratio.
     """
+    timed = _timed(state, clients, system, float(plan.participation_probability().sum()))
+    columns: dict[str, Any] = dict(timed.columns())
+    columns["update_second_moment"] = noise.update_second_moment
+    ratio = min(noise.ratio, MAX_RATIO)
+    return Clients.from_columns(**columns), replace(system, noise_ratio=ratio)
+
+
+def _timed(state: RenewalState, clients: Clients, system: System, participants: float) -> Clients:
     columns: dict[str, Any] = dict(clients.columns())
     slower, weaker = (shrunk(m, state.noise.forget) for m in (state.start, state.demand))
     for name in ("step_seconds", "step_seconds_per_rank", "download_seconds"):
@@ -201,12 +242,10 @@ def informed(
         columns["spectral_efficiency"] = clients.spectral_efficiency / weaker
     elif clients.snr_hz is not None:
         # As wireless.channel.mean_faded: the efficiency at a typical share of the band.
-        share = system.bandwidth_hz / max(1.0, float(plan.participation_probability().sum()))
+        share = system.bandwidth_hz / max(1.0, participants)
         nats = np.log1p(clients.snr_hz / share) / weaker
         columns["snr_hz"] = share * np.expm1(nats)
-    columns["update_second_moment"] = noise.update_second_moment
-    ratio = min(noise.ratio, MAX_RATIO)
-    return Clients.from_columns(**columns), replace(system, noise_ratio=ratio)
+    return Clients.from_columns(**columns)
 
 
 def _observe(
@@ -233,9 +272,17 @@ def _observe(
         says = np.isfinite(seen) & (seen > 0)
         return fold(means, index[says], seen[says], state.noise.forget)
 
+    refused = [client for client, _ in record.refusals]
+    answered = _counts([*index.tolist(), *refused], len(clients))
     return replace(
         state,
         noise=noise,
+        invited=state.invited + answered + _counts(record.missing, len(clients)),
+        answered=state.answered + answered,
         start=told(state.start, started),
         demand=told(state.demand, demanded),
     )
+
+
+def _counts(client: Sequence[int], num_clients: int) -> NDArray[np.int64]:
+    return np.bincount(np.array(client, dtype=np.int64), minlength=num_clients)

@@ -1,0 +1,248 @@
+"""`fedpace join`: one client, with its data, for as long as the server wants it."""
+
+import socket
+import tempfile
+import time
+import tomllib
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from flwr.app import Context
+from flwr.clientapp import ClientApp
+
+from fedpace.build import build_model, examples_of, trainers
+from fedpace.config import Experiment, parse
+from fedpace.core.adapter import Role
+from fedpace.core.errors import FedPaceError, InputError, RunError
+from fedpace.core.examples import Examples
+from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.profile import Sketch
+from fedpace.data.load import load_training
+from fedpace.deploy.flower_process import start, stop
+from fedpace.deploy.offer import model_objection, version_objection
+from fedpace.deploy.runtime import Endpoint, serve_tasks
+from fedpace.engines.flower_client import ClientWork, make_client_app
+from fedpace.federation.engine import Train
+from fedpace.federation.partition import partition
+from fedpace.lora import tokenise
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Own:
+    """What a client brings."""
+
+    name: str
+    data: Path | None
+    """File or folder of examples."""
+    partition: tuple[int, int] | None = None
+    """Or share i of n of the experiment's own data, as the virtual clock deals them."""
+    model: str | None = None
+    """Where the base model is on this machine; by default where the experiment says."""
+
+
+@dataclass(slots=True)
+class Client:
+    """The state of a client: the model and data of the experiment it was last offered."""
+
+    own: Own
+    say: Say
+    refusal: str | None = None
+    """Why it cannot take part."""
+    over: bool = False
+    """The server said that the run is over."""
+    _offer: tuple[str, str] | None = None
+    _facts: dict[str, Any] = field(default_factory=dict)
+    _work: ClientWork | None = None
+
+    def introduce(self, offer: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
+        """Answer a server's offer; loads model and data, once for an experiment."""
+        if offer.get("over"):
+            self.over = True
+            return {"name": self.own.name, "refusal": "over"}
+        try:
+            if (objection := version_objection(offer)) is not None:
+                raise InputError(objection)
+            key = (str(offer["experiment"]), str(offer["base"]))
+            if key != self._offer:
+                self._load(offer)
+                self._offer = key
+        except (FedPaceError, KeyError) as error:
+            self.refusal = str(error)
+            return {"name": self.own.name, "refusal": self.refusal}
+        return self._facts
+
+    def work(self, context: Context) -> ClientWork:
+        """Return what it trains with.
+
+        Raises:
+            RunError: it was not offered a run yet.
+        """
+        if self._work is None:
+            raise RunError("a task came before the offer of a run")
+        return self._work
+
+    def _load(self, offer: Mapping[str, Any]) -> None:
+        self.say("loading model and data")
+        table = tomllib.loads(str(offer["experiment"]))
+        if self.own.model is not None:
+            table.setdefault("model", {})["name"] = self.own.model
+        experiment = parse(Experiment, table, "the server's experiment")
+        labels = offer["labels"]
+        examples = own_examples(self.own, experiment, labels)
+        adapted = build_model(experiment, labels)
+        if (objection := model_objection(offer, adapted)) is not None:
+            raise InputError(objection)
+        tokens = tokenise(examples, adapted.base, max_length=experiment.model.max_length)
+        made: dict[tuple[int, Sketch, tuple[Role, ...]], Train] = {}
+
+        def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:
+            def train(tasks: list[ClientTask]) -> list[ClientUpdate]:
+                position = tasks[0].client
+                key = (position, sketch, trained)
+                if key not in made:
+                    clients = {position: tokens}
+                    factory = trainers(experiment, adapted, clients, stacked=False)
+                    made[key] = factory(sketch, trained)
+                self.say(f"round {tasks[0].round_index + 1}: training {tasks[0].sketch_rank} of "
+                         f"{adapted.layout.rank} components")  # fmt: skip
+                updates = list(made[key](tasks))
+                self.say(f"round {tasks[0].round_index + 1}: loss {updates[0].train_loss:.4f}")
+                return updates
+
+            return train  # type: ignore[return-value]
+
+        self._work = ClientWork(adapted.layout, make_train)
+        self._facts = {"name": self.own.name, "examples": len(examples)}
+        self.say(f"ready with {len(examples)} examples")
+
+
+def own_examples(own: Own, experiment: Experiment, labels: list[str] | None) -> Examples:
+    """Load what a client trains on.
+
+    Raises:
+        InputError: there is nothing, or not what the experiment needs.
+    """
+    if own.partition is None:
+        assert own.data is not None
+        if not own.data.exists():
+            raise InputError(f"--data {own.data}: no such file or folder; correct the path")
+        return load_training(str(own.data), labels)
+    index, count = own.partition
+    data = experiment.data
+    if count != data.clients:
+        raise InputError(
+            f"--partition {index}/{count}: the server's experiment deals to {data.clients} "
+            f"clients; write --partition {index}/{data.clients}"
+        )
+    train, _ = examples_of(experiment)
+    shares = partition(
+        train, clients=data.clients, how=data.partition, alpha=data.alpha,
+        size_sigma=data.size_sigma, seed=experiment.seed,
+    )  # fmt: skip
+    return train.take(shares[index])
+
+
+def join(
+    server: str,
+    own: Own,
+    say: Say,
+    *,
+    log: Path | None = None,
+    wait_seconds: float = 0.0,
+    retry_seconds: float = 600.0,
+) -> None:
+    """Take part until the server says that the run is over.
+
+    A server that goes away is waited for, with the model loaded: it may resume.
+
+    Args:
+        server: "HOST:PORT".
+        own: name and data.
+        say: called with what the client is doing.
+        log: file for what Flower says.
+        wait_seconds: how long a server that is not there yet is waited for.
+        retry_seconds: how long one that was there is.
+
+    Raises:
+        InputError: the server cannot be reached, or does not take this client; with the remedy.
+        RunError: the server did not come back.
+    """
+    _wait_for(server, wait_seconds)
+    client = Client(own, say)
+    app = make_client_app(client.introduce, client.work)
+    with tempfile.TemporaryDirectory(prefix="fedpace-") as name:
+        folder = Path(name)
+        log = log or folder / "node.log"
+        while not client.over:
+            _connected(server, app, client, folder / "home", log)
+            if not client.over:
+                say(f"the server went away ({_why(log)}); waiting for it to come back")
+                _wait_for(server, retry_seconds)
+    say("the run is over")
+
+
+def _connected(server: str, app: ClientApp, client: Client, home: Path, log: Path) -> None:
+    """Work over one connection, until it ends."""
+    with ExitStack() as stack:
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        options = ["--insecure", "--superlink", server, "--isolation", "process",
+                   "--host", "127.0.0.1", "--port", port, "--max-wait-time", 10]  # fmt: skip
+        node = start("supernode", options, home, log)
+        stack.callback(stop, node)
+        client.say(f"connecting to {server}")
+        while node.poll() is None and not _open(port):
+            time.sleep(0.05)
+        with suppress(httpx.HTTPError):  # its node ended: so does this connection
+            for done in serve_tasks(Endpoint(f"127.0.0.1:{port}"), app):
+                if done and (client.over or client.refusal is not None):
+                    time.sleep(2.0)  # the node hands the last answer on to the server
+                    break
+                if node.poll() is not None:
+                    break
+        if client.refusal is not None:
+            raise InputError(client.refusal)
+
+
+def _wait_for(server: str, seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return _reach(server)
+        except InputError:
+            if time.monotonic() >= end:
+                raise
+            time.sleep(0.5)
+
+
+def _reach(server: str) -> None:
+    host, _, port = server.rpartition(":")
+    if not host or not port.isdigit():
+        raise InputError(f"server {server!r} is not HOST:PORT, e.g. 192.168.1.10:8080")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), 5.0).close()
+    except OSError as error:
+        raise InputError(
+            f"server {server} cannot be reached ({error.strerror or error}); is fedpace serve "
+            "running there, and the port open to this machine?"
+        ) from None
+
+
+def _open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1.0).close()
+    except OSError:
+        return False
+    return True
+
+
+def _why(log: Path) -> str:
+    lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
+    told = (line for line in reversed(lines) if "ERROR" in line or "Exit Code" in line)
+    return next(told, "it did not say why").strip()[-200:]

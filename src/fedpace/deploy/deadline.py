@@ -1,0 +1,58 @@
+"""How long a round waits: from the predicted distribution of its duration."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.stats import norm
+
+from fedpace.core.messages import ClientTask
+from fedpace.engines.simulated import Network, charge
+from fedpace.planning.client_means import ClientMeans
+from fedpace.planning.renewal import Renewal
+from fedpace.wireless.latency import upload_bits
+
+QUANTILE = 0.99
+"""With this probability nobody is late who is as fast as usual."""
+SLACK = 2.0
+"""What the law of seconds does not know: a processor that is shared, a link that breaks off."""
+LEAST_SECONDS = 10.0
+"""A pause of a process, a lost packet: not what should cost a client its round."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Deadline:
+    """The longest that a round waits, given who takes part.
+
+    Seconds of client n scatter around their mean like a log-normal variable, with the variance
+    that the rounds so far have shown; the latest of M then lies below the slowest mean times
+    exp(z sigma), z = Phi^-1(QUANTILE^(1/M)), with at least that probability.
+    """
+
+    renewal: Renewal
+    """What is known of the clients' seconds."""
+    network: Network
+    seed: int
+    patience_seconds: float
+    """Waited until any client was seen twice: a profile says little about another fleet."""
+
+    def __call__(self, tasks: Sequence[ClientTask]) -> float:
+        """Return the seconds; `tasks` are those of the round, at least one."""
+        start, demand = self.renewal.state.start, self.renewal.state.demand
+        if start.errors == 0:
+            return self.patience_seconds
+        network = replace(self.network, clients=self.renewal.timed(len(tasks)), fading=False)
+        rank = np.array([t.sketch_rank for t in tasks])
+        _, share = charge(
+            network, self.seed, 0, np.array([t.client for t in tasks]), rank,
+            upload_bits(network.system, rank),
+        )  # fmt: skip
+        latest = float(norm.ppf(QUANTILE ** (1 / len(tasks))))
+        factor = math.exp(latest * math.sqrt(max(_variance(start), _variance(demand))))
+        return max(LEAST_SECONDS, SLACK * factor * float(share.finish_seconds.max()))
+
+
+def _variance(means: ClientMeans) -> float:
+    """Of the logarithm of one client's observations."""
+    return math.log1p(means.squared_errors / means.errors) if means.errors else 0.0

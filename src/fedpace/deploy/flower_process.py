@@ -1,0 +1,84 @@
+"""Flower's own server and node, as processes that end with the one that started them.
+
+``python -m fedpace.deploy.flower_process superlink|supernode OPTIONS`` runs Flower's program of
+that name with Flower's own options, and two differences: it ends when its standard input does,
+that is with its parent, however that dies; and a node's pauses are shorter (see `pauses`).
+"""
+
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from fedpace.deploy.pauses import shorten_node
+
+PROGRAMS = {
+    "superlink": ("flwr.superlink.cli.flower_superlink", "flower_superlink"),
+    "supernode": ("flwr.supernode.cli.flower_supernode", "flower_supernode"),
+}
+_QUIET = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+
+
+def start(
+    program: str, options: Sequence[object], home: Path, log: Path
+) -> subprocess.Popen[bytes]:
+    """Start one of Flower's programs.
+
+    Args:
+        program: "superlink" or "supernode".
+        options: its own.
+        home: folder for what it writes.
+        log: file that its output is added to.
+    """
+    home.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "fedpace.deploy.flower_process", program]
+    with log.open("ab") as output:
+        return subprocess.Popen(
+            [*command, *map(str, options)],
+            stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
+            env={**os.environ, **_QUIET, "FLWR_HOME": str(home)},
+            start_new_session=True,  # an interrupt from the terminal is the parent's to handle
+        )  # fmt: skip
+
+
+def stop(process: subprocess.Popen[bytes], seconds: float = 10.0) -> None:
+    """End a process that `start` started, by force where it does not end by itself."""
+    if process.stdin is not None:
+        process.stdin.close()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def main() -> None:
+    """Run Flower's program in this process."""
+    program = sys.argv[1]
+    sys.argv = [f"flower-{program}", *sys.argv[2:]]
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if program == "supernode":
+        shorten_node()
+    module, function = PROGRAMS[program]
+    getattr(importlib.import_module(module), function)()
+
+
+def _end_with_parent() -> None:
+    while os.read(0, 1024):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+    os._exit(1)  # it was about to hang
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,240 @@
+"""`fedpace serve`: an experiment with clients on other machines."""
+
+import importlib.metadata
+import secrets
+import socket
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from flwr.serverapp import Grid
+
+from fedpace.build import (
+    Setup,
+    Work,
+    build_model,
+    check,
+    evaluator,
+    examples_of,
+    first_network,
+    work_fingerprint,
+)
+from fedpace.config import Experiment
+from fedpace.core.errors import InputError, RunError
+from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.profile import Clients
+from fedpace.deploy.deadline import Deadline
+from fedpace.deploy.flower_process import start, stop
+from fedpace.deploy.offer import make_offer
+from fedpace.deploy.runtime import Endpoint, server_grid, start_run
+from fedpace.deploy.view import ServerView
+from fedpace.engines.flower import FlowerEngine
+from fedpace.engines.flower_messages import Wire
+from fedpace.engines.flower_roster import Roster
+from fedpace.federation.checks import Checks, believed_examples
+from fedpace.federation.engine import Engine
+from fedpace.lora import save_adapter
+from fedpace.planning.renewal import Renewal
+from fedpace.runs import RunRecord, Site, resume, run
+from fedpace.wireless.clients_file import read_clients
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """When a run begins, and how long its rounds wait."""
+
+    clients: int
+    """It begins when so many have come."""
+    seconds: float
+    """Or, after so many seconds, with those that have, at least one."""
+    patience_seconds: float
+    """What a round waits at most before the fleet's speed is known."""
+
+
+def conduct(
+    grid: Grid,
+    experiment: Experiment,
+    waiting: Waiting,
+    view: ServerView,
+    *,
+    out: Path | None = None,
+    resumed: Path | None = None,
+) -> RunRecord:
+    """Run an experiment over a Flower grid.
+
+    Args:
+        grid: Flower's.
+        experiment: what to run.
+        waiting: for whom, how long.
+        view: what a person sees.
+        out: folder to make.
+        resumed: or folder to go on with.
+
+    Raises:
+        InputError: something in the experiment or the folder is wrong.
+        RunError: nobody came.
+    """
+    before = _names(resumed) if resumed is not None else None
+    rosters: list[Roster] = []
+    site = partial(_site, grid, waiting, view, before, rosters)
+    if resumed is not None:
+        record = resume(resumed, experiment=experiment, show=view.show_record, site=site)
+    else:
+        record = run(experiment, out=out, show=view.show_record, site=site)
+    for roster in rosters:
+        roster.dismiss()
+    return record
+
+
+@contextmanager
+def own_server(host: str, port: int, log: Path) -> Iterator[Grid]:
+    """Start Flower's server and open a run on it; both end with the context.
+
+    Args:
+        host: a loopback address.
+        port: that clients connect to.
+        log: file for what Flower says.
+
+    Raises:
+        InputError: the port is taken.
+        RunError: Flower's server does not start.
+    """
+    _claim(host, port)
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedpace-")))
+        options = ["--insecure", "--host", host, "--port", port, "--isolation", "process",
+                   "--disable-runtime-dependency-installation"]  # fmt: skip
+        process = start("superlink", options, folder / "home", log)
+        stack.callback(stop, process)
+        _wait_for_port(host, port, lambda: process.poll() is None, log)
+        endpoint = Endpoint(f"{host}:{port}")
+        (folder / "app").mkdir()
+        start_run(endpoint, folder / "app", importlib.metadata.version("fedpace"))
+        yield stack.enter_context(server_grid(endpoint))
+
+
+def _site(
+    grid: Grid,
+    waiting: Waiting,
+    view: ServerView,
+    before: Sequence[str] | None,
+    rosters: list[Roster],
+    experiment: Experiment,
+) -> Site:
+    """Load the server's part, wait for the clients, and make the engine's maker."""
+    check(experiment)
+    view.say("loading model and data")
+    train, held_out = examples_of(experiment)
+    adapted = build_model(experiment, train.label_names)
+    run_name = secrets.token_hex(8)
+    roster = Roster(grid, make_offer(experiment, adapted, train.label_names, run_name))
+    rosters.append(roster)
+    _gather(roster, waiting, view, before)
+
+    examples = [roster.members[name].facts["examples"] for name in roster.names]
+    network = first_network(experiment, adapted.layout, believed_examples(examples).tolist())
+    columns = {**network.clients.columns(), "client_id": np.array(roster.names)}
+    network = replace(network, clients=Clients.from_columns(**columns))
+
+    def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
+        aggregation = setup.aggregation
+        return FlowerEngine(
+            grid,
+            roster,
+            Wire(
+                run_name,
+                adapted.layout,
+                aggregation.sketch,
+                aggregation.trained,
+                experiment.lora.upload_dtype,
+            ),  # fmt: skip
+            setup.network,
+            experiment.seed,
+            Deadline(renewal, setup.network, experiment.seed, waiting.patience_seconds),
+            began=now,
+            show=view.show_status,
+        )
+
+    work = Work(
+        layout=adapted.layout,
+        initial_adapter=adapted.initial,
+        make_train=lambda sketch, trained: _not_here,
+        evaluate=evaluator(experiment, adapted, held_out),
+        save=partial(save_adapter, adapted),
+        network=network,
+        fingerprint=work_fingerprint(
+            adapted.layout, [held_out], [np.array(examples), *map(_letters, roster.names)]
+        ),
+    )
+    return Site(work, make_engine, checks=Checks(), learn_availability=True)
+
+
+def _gather(
+    roster: Roster, waiting: Waiting, view: ServerView, before: Sequence[str] | None
+) -> None:
+    """Wait until the clients are there; a resumed run waits for those it had."""
+    end = time.monotonic() + waiting.seconds
+    wanted = waiting.clients if before is None else len(before)
+    while True:
+        roster.poll()
+        there = [m.name for m in roster.present() if before is None or m.name in before]
+        view.show_arrivals(there, wanted, roster.refused)
+        if len(there) >= wanted or (there and time.monotonic() > end):
+            break
+        if time.monotonic() > end:
+            raise RunError(
+                f"no client came in {waiting.seconds:.0f} s; start clients with: fedpace join "
+                "HOST:PORT --data FOLDER, or wait longer with --wait"
+            )
+        time.sleep(0.2)
+    if before is not None and len(there) < len(before):
+        missing = sorted(set(before) - set(there))
+        raise RunError(
+            f"of the {len(before)} clients of this run, {', '.join(missing[:5])} did not come "
+            f"back in {waiting.seconds:.0f} s; start them, or wait longer with --wait"
+        )
+    roster.begin(before)
+
+
+def _names(folder: Path) -> list[str]:
+    path = folder / "clients.csv"
+    if not path.exists():
+        raise InputError(f"{folder} has no clients.csv; it is not a run folder to resume")
+    return [str(name) for name in read_clients(path).client_id]
+
+
+def _letters(text: str) -> np.ndarray:
+    return np.frombuffer(text.encode(), dtype=np.uint8)
+
+
+def _not_here(tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
+    raise AssertionError("a server trains nothing")
+
+
+def _claim(host: str, port: int) -> None:
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise InputError(
+            f"cannot listen on {host} port {port} ({error.strerror}); choose another --port, or "
+            "end what uses it"
+        ) from None
+
+
+def _wait_for_port(host: str, port: int, alive: Callable[[], bool], log: Path) -> None:
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((host, port), 1.0).close()
+        except OSError:
+            if not alive():
+                break
+            time.sleep(0.05)
+        else:
+            return
+    raise RunError(f"Flower's server did not start; it says why in {log}")

@@ -1,0 +1,181 @@
+"""What every engine must do, whatever it is made of: the same adapter by the same rounds."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+from federation.toy import LAYOUT, make_plan, random_adapter, towards
+from fedpace.core.profile import Clients, System
+from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.simulated import Network, SimulatedEngine
+from fedpace.federation.methods.sketched import sketched
+from fedpace.federation.rounds import Federation, ServerState, run_round
+from fedpace.federation.server_optimizer import server_sgd
+
+SEED, N = 5, 6
+WEIGHT = np.array([1.0, 2, 3, 4, 5, 6]) / 21
+
+
+def network(sketch):
+    clients = Clients.from_columns(
+        data_weight=WEIGHT, step_seconds=np.full(N, 1e-4), spectral_efficiency=np.full(N, 2.0)
+    )
+    system = System(bandwidth_hz=1e9, lora_rank=LAYOUT.rank, sketch=sketch, bits_per_rank=100.0)
+    return Network(clients, system)
+
+
+@dataclass
+class Made:
+    engine: Any
+    lose: Any
+    """Have a client of the population answer no more."""
+
+
+class Clock:
+    """Seconds pass when someone sleeps, and a little with every look."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def __call__(self):
+        self.now += 1e-6
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+
+
+def simulated(sketch):
+    net = network(sketch)
+    engine = SimulatedEngine(towards(random_adapter(9)), net, LAYOUT, seed=SEED)
+
+    def lose(client):
+        columns = dict(net.clients.columns())
+        columns["availability"] = np.where(np.arange(N) == client, 1e-12, 1.0)
+        engine._network = Network(Clients.from_columns(**columns), net.system)
+
+    return Made(engine, lose)
+
+
+def flower(sketch):
+    pytest.importorskip("flwr")
+    from engines.fake_grid import FakeGrid
+    from fedpace.engines.flower import FlowerEngine
+    from fedpace.engines.flower_client import ClientWork, make_client_app
+    from fedpace.engines.flower_messages import Wire
+    from fedpace.engines.flower_roster import Roster
+
+    work = ClientWork(LAYOUT, lambda sketch, trained: towards(random_adapter(9)))
+    # Node ids in another order than names: positions go by name.
+    apps = {
+        1000 - n: make_client_app(
+            lambda offer, context, n=n: {"name": f"client-{n}", "examples": n + 1},
+            lambda context: work,
+        )
+        for n in range(N)
+    }
+    grid, clock = FakeGrid(apps), Clock()
+    roster = Roster(grid, {"run": "r"}, clock=clock)
+    roster.poll()
+    roster.begin()
+    assert roster.names == tuple(f"client-{n}" for n in range(N))
+    engine = FlowerEngine(
+        grid, roster, Wire("r", LAYOUT, sketch, ("A", "B", "head")), network(sketch), SEED,
+        deadline=lambda tasks: 10.0, clock=clock, sleep=clock.sleep,
+    )  # fmt: skip
+    return Made(engine, lambda client: grid.faults.update({1000 - client: lambda reply: None}))
+
+
+ENGINES = [pytest.param(simulated, id="simulated"),
+           pytest.param(flower, id="flower", marks=pytest.mark.flower)]  # fmt: skip
+SKETCHES = ["residual", "scaled"]
+
+
+def federation(sketch):
+    return Federation(
+        method="test", layout=LAYOUT, data_weight=WEIGHT, availability=np.ones(N),
+        aggregation=sketched(LAYOUT, sketch), server_optimizer=server_sgd(0.5), seed=SEED,
+    )  # fmt: skip
+
+
+def play(made, sketch, rounds=4, chance=0.6):
+    setting = federation(sketch)
+    adapter = random_adapter(1)
+    plan = make_plan(np.full(N, chance), [1, 2, 3, 4, 2, 1])
+    state = ServerState(0, adapter, setting.server_optimizer.init(adapter), plan)
+    records = []
+    for _ in range(rounds):
+        record, state = run_round(made.engine, setting, state)
+        records.append(record)
+    return records, state
+
+
+@pytest.mark.parametrize("sketch", SKETCHES)
+@pytest.mark.parametrize("make", ENGINES)
+def test_the_adapter_is_that_of_a_plain_loop_over_the_clients(make, sketch):
+    """The reference: the formula of the round, written out, with no engine at all."""
+    from fedpace.core.messages import ClientTask
+    from fedpace.federation.participation import sample_participants
+
+    rank = np.array([1, 2, 3, 4, 2, 1])
+    plan = make_plan(np.full(N, 0.6), rank)
+    expected = {name: value.astype(np.float64) for name, value in random_adapter(1).items()}
+    for index in range(4):
+        now = {name: value.astype(np.float32) for name, value in expected.items()}
+        for n in sample_participants(plan, index, SEED).client:
+            task = ClientTask(int(n), index, now, int(rank[n]), SEED)
+            [update] = towards(random_adapter(9))([task])
+            for t in LAYOUT.tensors:
+                scale = LAYOUT.rank / rank[n] if sketch == "residual" and t.role != "head" else 1
+                step = 0.5 * WEIGHT[n] / 0.6 * scale * update.delta[t.name]
+                if t.role == "A":
+                    expected[t.name][update.components] += step
+                elif t.role == "B":
+                    expected[t.name][:, update.components] += step
+                else:
+                    expected[t.name] += step
+    _, state = play(make(sketch), sketch)
+    for name, value in expected.items():
+        np.testing.assert_allclose(state.adapter[name], value, atol=1e-6)
+
+
+@pytest.mark.parametrize("sketch", SKETCHES)
+@pytest.mark.parametrize("make", ENGINES)
+def test_bytes_are_those_of_the_messages(make, sketch):
+    records, _ = play(make(sketch), sketch)
+    people = [p for record in records for p in record.participants]
+    assert people
+    for p in people:
+        assert p.upload_bytes == encoded_bytes(LAYOUT, p.sketch_rank)
+        down = LAYOUT.rank if sketch == "residual" else p.sketch_rank
+        assert p.download_bytes == encoded_bytes(LAYOUT, down)
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_a_client_that_does_not_answer_is_left_out_and_the_others_count(make):
+    made = make("residual")
+    made.lose(2)
+    records, _ = play(made, "residual", rounds=1, chance=1.0)
+    assert [p.client for p in records[0].participants] == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_the_clock_does_not_run_backwards_and_a_round_is_within_it(make):
+    records, _ = play(make("residual"), "residual")
+    clock = [0.0, *(record.clock_seconds for record in records)]
+    assert all(a <= b for a, b in zip(clock, clock[1:], strict=False))
+    for before, record in zip(clock, records, strict=False):
+        assert record.round_seconds <= record.clock_seconds - before + 1e-9
+        for p in record.participants:
+            assert p.start_seconds >= 0
+            assert p.upload_seconds > 0
+            assert p.start_seconds + p.upload_seconds <= record.round_seconds + 1e-9
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_a_round_without_tasks_has_no_updates(make):
+    outcome = make("residual").engine.run_round(0, [])
+    assert list(outcome.updates) == []
+    assert list(outcome.deliveries) == []

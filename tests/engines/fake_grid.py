@@ -1,0 +1,78 @@
+"""Flower's grid in memory: every message becomes bytes and is read again, as over a network.
+
+Clients work when they are pulled from, so a test is over as soon as it can be.
+"""
+
+from types import SimpleNamespace
+
+from flwr.app import Context, Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
+from flwr.supercore.task_identity import TaskIdentity
+
+
+def over_the_wire(message):
+    """Take a message apart into bytes and put it together again."""
+    name = message.object_id
+    parts = {key: part.deflate() for key, part in get_all_nested_objects(message).items()}
+    copy = inflate_object_from_contents(name, parts)
+    copy.metadata.__dict__["_message_id"] = name
+    return copy
+
+
+class FakeGrid(Grid):
+    """`clients`: node id -> app; `faults`: node id -> what is done to its answer."""
+
+    def __init__(self, apps):
+        TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
+        self.apps, self.faults, self.waiting, self.sent = dict(apps), {}, {}, []
+
+    def set_run(self, run):
+        raise NotImplementedError
+
+    @property
+    def run(self):
+        raise NotImplementedError
+
+    def create_message(self, *arguments, **named):
+        raise NotImplementedError
+
+    def send_and_receive(self, messages, *, timeout=None):
+        raise NotImplementedError
+
+    def get_node_ids(self):
+        return sorted(self.apps)
+
+    def get_nodes(self):
+        return [SimpleNamespace(node_id=node) for node in self.get_node_ids()]
+
+    def push_messages(self, messages):
+        names = []
+        for message in messages:
+            received = over_the_wire(message)
+            self.sent.append(received)
+            self.waiting[received.metadata.message_id] = received
+            names.append(received.metadata.message_id)
+        return names
+
+    def pull_messages(self, message_ids):
+        replies = []
+        for name in message_ids:
+            if name in self.waiting and (reply := self._answer(self.waiting[name])) is not None:
+                del self.waiting[name]
+                replies.append(over_the_wire(reply))
+        return replies
+
+    def _answer(self, message):
+        node = message.metadata.dst_node_id
+        if node not in self.apps:
+            return None
+        context = Context(run_id=1, node_id=node, node_config={}, state=RecordDict(), run_config={})
+        try:
+            reply = self.apps[node](message, context)
+        except Exception as error:
+            reply = Message(Error(code=6, reason=repr(error)), reply_to=message)
+        if message.metadata.message_type == "train" and node in self.faults:
+            return self.faults[node](reply)
+        return reply
