@@ -152,7 +152,7 @@ def _site(
                 aggregation.sketch,
                 aggregation.trained,
                 experiment.lora.upload_dtype,
-            ),  # fmt: skip
+            ),
             setup.network,
             experiment.seed,
             Deadline(renewal, setup.network, experiment.seed, waiting.patience_seconds),
