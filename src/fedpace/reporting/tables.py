@@ -71,11 +71,12 @@ def summary_table(summary: Mapping[str, Any]) -> "Table":
     from rich.text import Text
 
     header, rows = summary_rows(summary)
+    # A column a method: there are fewer methods than numbers, and a terminal is 80 wide.
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column, name in enumerate(header):
+    for column, name in enumerate(["", *(row[0] for row in rows)]):
         table.add_column(Text(name), justify="right" if column else "left")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+    for name, *cells in zip(header[1:], *(row[1:] for row in rows), strict=True):
+        table.add_row(Text(name), *(Text(cell) for cell in cells))
     return table
 
 
