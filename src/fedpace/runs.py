@@ -26,7 +26,7 @@ from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.methods import make_plan, planner_options
 from fedpace.network import planning_clients
 from fedpace.planning.planner import plan
-from fedpace.planning.renewal import Renewal, RenewalState, renew_every
+from fedpace.planning.renewal import Renewal, RenewalState, expected_seconds, renew_every
 from fedpace.reporting.metrics import Plans, speedups, summarise
 from fedpace.run_folder import (
     Checkpoint,
@@ -314,11 +314,13 @@ def _with(plans: Plans, round_index: int, newest: Plan) -> Plans:
 def _make_renewal(experiment: Experiment, setup: Setup, method: str) -> Renewal:
     """Observe every round; plan anew only where the experiment asks for it."""
     never = experiment.training.rounds + 1
+    options = planner_options(experiment, method)
     return renew_every(
-        partial(plan, **planner_options(experiment, method)),
+        partial(plan, **options),
         planning_clients(setup.network),
         setup.network.system,
         every=experiment.planner.replan_every or never,
+        objective=partial(expected_seconds, quantile=options["quantile"]),
     )
 
 

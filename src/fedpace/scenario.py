@@ -15,12 +15,17 @@ from fedpace.core.rng import rng_for
 from fedpace.engines.simulated import Network
 from fedpace.network import build_network, planning_clients
 from fedpace.planning.planner import plan
+from fedpace.planning.renewal import expected_seconds
 from fedpace.planning.round_time import round_time, simulate_round_seconds
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, upload_bits
 
 _SHOWN = 20
 """More clients than this are told by a sample of rows."""
+_SWEPT = 300
+"""More clients than this are swept over by a sample."""
+_SIMULATED = 2e7
+"""Clients times rounds that are simulated for the figure, about."""
 
 
 def load_scenario(path: Path) -> Scenario:
@@ -104,15 +109,17 @@ def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) ->
     clients, system = planning_clients(network), network.system
     rank = np.full(len(clients), float(system.lora_rank))
     law = round_time(made, clients, system)
-    simulated = simulate_round_seconds(made, clients, system, 2000, scenario.seed)
+    draws = int(np.clip(_SIMULATED / len(clients), 200, 2000))
+    simulated = simulate_round_seconds(made, clients, system, draws, scenario.seed)
     grid = np.linspace(0, max(law.quantile(0.999), float(simulated.max())), 300)
+    sample = f"\n(of {_SWEPT} clients that stand for all)" if len(clients) > _SWEPT else ""
     figures = {
         "clients": plan_map(
             start_seconds(clients, system, rank), _upload_alone(clients, system, rank), made
         ),
         "round-time": round_time_distribution(grid, law.cdf(grid), simulated),
         "sweeps": predicted_times(_sweeps(scenario, network, made.planner),
-                                  "predicted seconds × relative rounds"),
+                                  "predicted seconds × relative rounds" + sample),
     }  # fmt: skip
     folder.mkdir(parents=True, exist_ok=True)
     files = []
@@ -125,13 +132,25 @@ def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) ->
 def _sweeps(
     scenario: Scenario, network: Network, planner: str
 ) -> Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]]:
-    """Predicted objective of the plan and of uniform sampling over band, clients and rank."""
+    """Predicted objective of the plan and of uniform sampling over band, clients and rank.
+
+    Where clients are many, of a sample that stands for them.
+    """
     clients, system = planning_clients(network), network.system
     planners = list(dict.fromkeys((planner, "uniform")))
+    stands_for = max(1.0, len(clients) / _SWEPT)
+    if stands_for > 1:
+        # In a band as much narrower each has the same share of it, and the same q is best.
+        chosen = rng_for(scenario.seed, "population", 102).permutation(len(clients))[:_SWEPT]
+        clients = clients.take(np.sort(chosen))
+        system = replace(system, bandwidth_hz=system.bandwidth_hz / stands_for)
     count, rank = len(clients), system.lora_rank
 
     def times(problems: Sequence[tuple[Clients, System]]) -> dict[str, list[float]]:
-        return {p: [plan(c, s, p).objective_seconds for c, s in problems] for p in planners}
+        return {
+            p: [expected_seconds(plan(c, s, p, predict=False), c, s) for c, s in problems]
+            for p in planners
+        }
 
     bands = [system.bandwidth_hz * f for f in (0.25, 0.5, 1, 2, 4)]
     counts = sorted({max(1, round(count * f)) for f in (0.125, 0.25, 0.5, 0.75, 1)})
@@ -139,10 +158,13 @@ def _sweeps(
     order = rng_for(scenario.seed, "population", 101).permutation(count)
     return {
         "bandwidth, MHz": (
-            [b / 1e6 for b in bands],
+            [b * stands_for / 1e6 for b in bands],
             times([(clients, replace(system, bandwidth_hz=b)) for b in bands]),
         ),
-        "clients": (counts, times([(clients.take(np.sort(order[:c])), system) for c in counts])),
+        "clients": (
+            [round(c * stands_for) for c in counts],
+            times([(clients.take(np.sort(order[:c])), system) for c in counts]),
+        ),
         "rank r of the adapter": (
             ranks, times([(clients, replace(system, lora_rank=r)) for r in ranks]),
         ),

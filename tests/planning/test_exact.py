@@ -9,8 +9,10 @@ from scipy.optimize import Bounds, differential_evolution, minimize
 from fedpace.core.profile import Clients
 from fedpace.planning import condense as condense_module
 from fedpace.planning import exact as exact_module
+from fedpace.planning import objective as objective_module
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
-from fedpace.planning.exact import exact, icc24
+from fedpace.planning.deadlines import other_deadlines
+from fedpace.planning.exact import _best_deadline, exact, icc24
 from fedpace.planning.infocom22 import infocom22
 from fedpace.planning.limits import p95_seconds
 from fedpace.planning.objective import (
@@ -22,6 +24,8 @@ from fedpace.planning.objective import (
     rank_limit,
 )
 from fedpace.planning.paper import paper
+from fedpace.planning.settle import settle
+from fedpace.planning.time_bound import solo_seconds
 from planning.some_problems import some_problem
 
 OTHERS = [paper, full, uniform, weighted, statistics, oort, infocom22, icc24, fslora]
@@ -223,6 +227,16 @@ def test_a_warm_start_comes_to_the_same_plan_for_less(count):
     assert warm.statistics["evaluations"] < cold.statistics["evaluations"]
 
 
+@pytest.mark.parametrize("seed", range(2))
+def test_hundreds_are_planned_for_again_briefly_and_nearly_as_well(seed):
+    problem = some_problem(400, seed)
+    cold = exact(problem)
+    again = replace(problem, system=replace(problem.system, noise_ratio=0.6), made={})
+    warm, best = exact(again, cold), exact(again)
+    assert log_objective(again, warm) <= log_objective(again, best) + 1e-3
+    assert warm.statistics["evaluations"] < 0.5 * best.statistics["evaluations"]
+
+
 def test_a_bad_warm_start_does_not_make_a_bad_plan():
     problem = some_problem(100, 2, system={"noise_ratio": 0.3})
     bad = Decision(np.ones(100), np.full(100, 8))
@@ -299,22 +313,53 @@ def test_a_quantile_can_be_minimised_in_the_place_of_the_mean():
     assert log_objective(mean, by_mean) <= log_objective(mean, by_tail) + 1e-6
 
 
-def test_planning_for_groups_first_loses_little(monkeypatch):
-    problem = some_problem(600, 8)
+def test_a_crowd_is_planned_nearly_as_well_as_client_by_client(monkeypatch):
+    problem = some_problem(900, 8)
     whole = log_objective(problem, exact(problem))
-    monkeypatch.setattr(exact_module, "_MANY", 100)
-    monkeypatch.setattr(condense_module, "_GROUPS", 100)
-    grouped = log_objective(problem, exact(some_problem(600, 8)))
-    assert grouped <= whole + 0.002
+    for module in (objective_module, exact_module):
+        monkeypatch.setattr(module, "CROWD", 300)
+    monkeypatch.setattr(condense_module, "_GROUPS", 300)
+    crowd = some_problem(900, 8)
+    assert crowd.crowd is not None
+    assert log_objective(problem, exact(crowd)) <= whole + 0.003
 
 
 @pytest.mark.slow
-def test_a_crowd_is_planned_nearly_as_well_as_client_by_client(monkeypatch):
-    from fedpace.planning import objective
-
-    problem = some_problem(4000, 9)
+@pytest.mark.parametrize("seed", range(3))
+def test_crowds_of_other_kinds_are_planned_nearly_as_well_too(monkeypatch, seed):
+    kinds = [{"sketch": "scaled"}, {"bandwidth_hz": 2e9}, {"noise_ratio": 3.0}]
+    columns = {"max_rank": np.where(np.arange(1000) % 3, 8, 2)} if seed else {}
+    problem = some_problem(1000, seed, columns=columns, system=kinds[seed])
     whole = log_objective(problem, exact(problem))
-    for module in (objective, exact_module):
-        monkeypatch.setattr(module, "CROWD", 1000)
-    crowd = exact(some_problem(4000, 9))
-    assert log_objective(problem, crowd) <= whole + 0.01
+    for module in (objective_module, exact_module):
+        monkeypatch.setattr(module, "CROWD", 400)
+    monkeypatch.setattr(condense_module, "_GROUPS", 400)
+    crowd = exact(some_problem(1000, seed, columns=columns, system=kinds[seed]))
+    assert log_objective(problem, crowd) <= whole + 0.003
+
+
+def test_another_deadline_is_found_where_no_small_step_leads():
+    system = {"noise_ratio": 3.0, "bandwidth_hz": 4e8}
+    problem = some_problem(200, 3, spread=0.8, system=system)
+    best = exact(problem)
+    q, k = best.sampling_probability, best.sketch_rank.astype(float)
+    plans = other_deadlines(problem, q, k)
+    ends = [settle(problem, *plan, move_ranks=True, tolerance=1e-5) for plan in plans]
+    stuck = max(ends, key=lambda end: end.point.log_objective)
+    least = min(end.point.log_objective for end in ends)
+    assert stuck.verdict == "converged" and stuck.point.log_objective > least + 0.01
+    found = _best_deadline(problem, stuck, move_ranks=True)
+    assert found.point.log_objective < least + 0.003
+
+
+def test_with_another_deadline_the_slow_are_seldom_asked_and_the_fast_as_before():
+    problem = some_problem(200, 9)
+    q, k = np.full(200, 0.4), np.full(200, 8.0)
+    alone = solo_seconds(problem.clients, problem.system, k)
+    for new, ranks in other_deadlines(problem, q, k):
+        less, same = new < q - 1e-12, np.abs(new - q) < 1e-12
+        assert np.all((less | same)[alone > np.median(alone)] | (new > q)[alone > np.median(alone)])
+        if less.any():
+            assert alone[less].min() > alone[same].max()  # one deadline parts them
+            assert new[less].max() < 0.4
+        assert np.all((new >= problem.q_min) & (new <= 1)) and np.all(ranks <= 8)

@@ -14,12 +14,13 @@ from fedpace.planning.crowd import (
     crowd_round_time,
     gather,
 )
-from fedpace.planning.objective import Decision, evaluate, relative_rounds
+from fedpace.planning.objective import evaluate, relative_rounds
 from fedpace.planning.round_time import (
     mean_and_gradient,
     quantile_and_gradient,
     simulate_round_seconds,
 )
+from fedpace.planning.time_bound import solo_seconds
 from planning.some_problems import some_clients, some_problem, some_system
 
 
@@ -96,7 +97,7 @@ def test_a_condensed_plan_makes_the_noise_of_its_expansion(monkeypatch):
     assert len(condensed.clients) <= 50
     q = np.linspace(0.002, 0.02, len(condensed.clients))
     k = np.arange(len(q)) % 8 + 1
-    members_q, members_k = expand(problem, groups, Decision(q, k))
+    members_q, members_k = expand(problem, groups, q, k.astype(float))
     assert np.all((members_q > problem.q_min) & (members_q < 1))
     total = relative_rounds(members_q, members_k, problem.clients, problem.system)
     grouped = relative_rounds(q, k.astype(float), condensed.clients, condensed.system)
@@ -111,7 +112,7 @@ def test_a_condensed_population_takes_as_long_as_the_whole(monkeypatch):
     condensed, groups = condense(problem)
     q = np.full(len(condensed.clients), 0.02)
     k = np.full(len(q), 5)
-    members_q, members_k = expand(problem, groups, Decision(q, k))
+    members_q, members_k = expand(problem, groups, q, k.astype(float))
     whole = mean_and_gradient(members_q, members_k, problem.clients, problem.system)[0]
     few = crowd_mean_and_gradient(condensed.crowd, q, k.astype(float))[0]
     assert few == pytest.approx(whole, rel=0.02)
@@ -126,3 +127,30 @@ def test_the_rank_of_a_small_memory_is_not_shared_with_others():
     crowd = gather(clients, some_system(2000), groups=20)
     for group in np.split(crowd.order, crowd.first[1:]):
         assert len(np.unique(clients.max_rank[group])) == 1
+
+
+def test_where_members_reach_their_limit_the_others_make_up_for_it(monkeypatch):
+    monkeypatch.setattr(condense_module, "_GROUPS", 30)
+    problem = some_problem(400)
+    condensed, groups = condense(problem)
+    size = np.diff(np.append(groups.first, 400))
+    q = np.linspace(0.3, 1, len(size))
+    members, _ = expand(problem, groups, q, np.full(len(size), 8.0))
+    assert np.sum(members == 1) > np.sum(size[q == 1])
+    mean = np.add.reduceat(members[groups.order], groups.first) / size
+    np.testing.assert_allclose(mean, q, rtol=1e-6)
+    share = problem.clients.data_weight**2 * problem.clients.update_second_moment
+    for group in np.split(np.arange(400), groups.first[1:]):
+        who = groups.order[group]
+        free = who[members[who] < 1]
+        assert len(free) < 2 or np.ptp(np.log(members[free] / np.sqrt(share[free]))) < 1e-9
+
+
+def test_groups_are_finer_among_the_slowest():
+    clients, system = some_clients(4000), some_system(4000)
+    crowd = gather(clients, system, groups=300)
+    alone = solo_seconds(clients, system, np.full(4000, 8.0))
+    size = np.diff(np.append(crowd.first, 4000))
+    slow = np.add.reduceat((alone > np.quantile(alone, 0.99))[crowd.order], crowd.first) > 0
+    assert size[slow].max() < size.max() / 4
+    assert np.sum(slow) > 0.03 * len(size)

@@ -15,9 +15,11 @@ from fedpace.planning.renewal import (
     informed,
     renew_every,
 )
+from fedpace.planning.round_time import round_time
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds, upload_bits
 from planning.known_noise import KnownNoise
+from planning.some_problems import some_clients, some_system
 
 OVERHEAD = 0.5
 
@@ -36,7 +38,7 @@ def objective(plan, clients, system):
     return (OVERHEAD + cost @ q) * (1 + (noise / q).sum()) / (1 + system.noise_ratio)
 
 
-def best_plan(clients, system, *, start=None):
+def best_plan(clients, system, *, start=None, predict=True):
     """Minimises `objective`: q_n = sqrt(overhead c_n / w_n) by Cauchy-Schwarz, then cut to 1."""
     cost, noise = prices(clients, system)
     q = np.clip(np.sqrt(OVERHEAD * noise / cost), 1e-3, 1.0)
@@ -124,8 +126,9 @@ def test_a_wrong_guess_of_the_noise_is_corrected_and_the_plan_is_nearly_the_info
 def test_the_planner_is_started_from_the_plan_in_force(world, clients, system):
     starts = []
 
-    def spying(clients, system, *, start):
-        starts.append(start)
+    def spying(clients, system, *, start, predict):
+        if not predict:
+            starts.append(start)
         return best_plan(clients, system)
 
     renewal = renew_every(spying, clients, system, every=5, objective=objective)
@@ -170,7 +173,7 @@ def test_devices_and_links_slower_than_profiled_are_found_out(world, clients, sy
     columns[link] = columns[link] / slow
     real = Clients.from_columns(**columns)
     renewal = renew_every(
-        lambda c, s, start: start, profiled, system, every=5, objective=lambda *_: 1.0
+        lambda c, s, start, predict: start, profiled, system, every=5, objective=lambda *_: 1.0
     )
     # In every second round a share of the band for Shannon links to be matched at: W / (sum q).
     plan = Plan("test", profiled.client_id, np.full(50, 1.0), np.full(50, 4))
@@ -240,6 +243,37 @@ def test_with_the_real_planner_a_wrong_guess_is_corrected():
     best = expected_seconds(ideal, clients, known)
     assert expected_seconds(first, clients, known) > 1.1 * best
     assert expected_seconds(last, clients, known) < 1.04 * best
+
+
+def test_a_renewed_plan_has_its_predictions_and_a_refused_one_does_not_cost_them(
+    world, clients, system
+):
+    asked = []
+
+    def replan(clients, system, *, start, predict):
+        asked.append(predict)
+        return plan(clients, system, "paper", start=start, predict=predict)
+
+    first = plan(clients, system, "paper")
+    for threshold, expected in ((0.99, [False]), (0.0, [False, True])):
+        asked.clear()
+        renewal = renew_every(
+            replan, clients, replace(system, noise_ratio=0.05), every=15, threshold=threshold
+        )
+        last = simulate(world, clients, system, renewal, first, 15)[-1]
+        assert asked == expected
+        assert (last is first) == (threshold == 0.99)
+        assert last.round_seconds is not None and last.gain
+
+
+def test_the_expected_seconds_are_those_that_the_planner_states():
+    clients, system = some_clients(30), some_system(30)
+    for quantile in (None, 0.9):
+        made = plan(clients, system, "weighted", quantile=quantile)
+        law = round_time(made, clients, system)
+        seconds = law.mean if quantile is None else law.quantile(quantile)
+        told = expected_seconds(made, clients, system, quantile)
+        assert told == pytest.approx(seconds * made.relative_rounds, rel=0.01)
 
 
 def test_pure_noise_is_planned_for_with_a_finite_ratio(world, clients, system):

@@ -8,8 +8,10 @@ is said in its docstring. `start` is accepted and ignored: they search one numbe
 import numpy as np
 
 from fedpace.core.profile import Floats
+from fedpace.planning.condense import condense, group_mean
 from fedpace.planning.limits import shrink_to_p95
 from fedpace.planning.objective import (
+    CROWD,
     Decision,
     Problem,
     exact_law,
@@ -53,7 +55,8 @@ def uniform(problem: Problem, start: Decision | None = None) -> Decision:
     if "uniform" not in problem.made:
         k = rank_limit(problem)
         problem.made["uniform"] = _scaled(problem, np.ones(len(k)), k)
-    return problem.made["uniform"]
+    made: Decision = problem.made["uniform"]
+    return made
 
 
 def weighted(problem: Problem, start: Decision | None = None) -> Decision:
@@ -65,7 +68,8 @@ def weighted(problem: Problem, start: Decision | None = None) -> Decision:
     if "weighted" not in problem.made:
         direction = problem.clients.data_weight
         problem.made["weighted"] = _scaled(problem, direction, rank_limit(problem))
-    return problem.made["weighted"]
+    made: Decision = problem.made["weighted"]
+    return made
 
 
 def statistics(problem: Problem, start: Decision | None = None) -> Decision:
@@ -133,7 +137,13 @@ def _scaled(problem: Problem, direction: Floats, k: Floats) -> Decision:
             verdict = TOO_SLOW.format(f"at cohort = {problem.cohort:g}")
             return Decision(held, whole(k), verdict=verdict)
         return Decision(held, whole(k))
-    q, _ = best_scale(problem, exact_law(problem), direction, k)
+    if len(k) > CROWD:
+        condensed, groups = condense(problem)
+        towards, ranks = group_mean(groups, direction), group_mean(groups, k)
+        q, _ = best_scale(condensed, exact_law(condensed), towards, ranks)
+        q = np.clip((q / towards).max() * direction, problem.q_min, most)
+    else:
+        q, _ = best_scale(problem, exact_law(problem), direction, k)
     span = np.log((problem.q_min / direction).min() / (q / direction).max())
 
     def path(part: float) -> Floats:

@@ -12,7 +12,7 @@ thousands. Groups are kept, so the time is a smooth function of all q and k, wit
 the chain rule. Derived here; the error is measured in tests and in benchmarks/planner_speed.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,14 +41,16 @@ _TERMS, _FINENESS = 40, 3.0
 """All as in `round_time`."""
 _LEAST_ABSENCE = 1e-15
 """Floor of 1 - p, as in `load_law`."""
-_FINEST_CELL = 0.01
-_GROUPS = 5000
-"""At most; `round_law` places its nodes by no more clients than this."""
+_FINEST_CELL, _COARSER, _ROUGHLY = 0.01, 1.2, 4.0
+_GROUPS = 5000, 20_000
+_SLOWER, _FINER = (0.9, 0.99), 3.0
+"""Cells are so many times finer behind each of these quantiles of the time alone: how long a round
+can take is decided there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Crowd:
-    """A population in groups of neighbours."""
+    """A population in groups of neighbours, at given ranks."""
 
     clients: Clients
     system: System
@@ -58,25 +60,57 @@ class Crowd:
     """Where each group begins in `order`, shape (M,)."""
     count: Floats
     """How many clients each one stands for, shape (N,); 1, unless the population was condensed."""
+    width: float = 0.0
+    """Of a cell, in logarithms."""
+
+    def at(self, sketch_rank: Floats) -> "Crowd":
+        """The same population in groups that are neighbours at other ranks."""
+        if len(self.first) == len(self.order):
+            return self
+        order, first = _cells(*_coordinates(self.clients, self.system, sketch_rank, self.width))
+        return replace(self, order=order, first=first)
 
 
-def gather(clients: Clients, system: System, groups: int = _GROUPS) -> Crowd:
-    """Group clients by cells in the logarithms of start time and upload time, at full rank.
+def gather(
+    clients: Clients,
+    system: System,
+    groups: int | None = None,
+    worth: Floats | None = None,
+) -> Crowd:
+    """Group clients by cells in the logarithms of start time and upload time.
 
-    Cells are of one size, so that the few slowest clients, which decide how long a round can take,
-    stay nearly alone.
+    Times are taken at the largest ranks. Cells are of one size, and finer for the slowest clients,
+    which decide how long a round can take.
+
+    Args:
+        clients: N clients.
+        system: what they share.
+        groups: at most so many; None: half as many as clients, within limits.
+        worth: a further positive quantity, shape (N,), by which members should be alike, roughly.
     """
-    rank = np.floor(np.minimum(clients.max_rank, system.lora_rank))
-    start = start_seconds(clients, system, rank)
-    upload = np.log(solo_seconds(clients, system, rank) - start)
-    # A start much shorter than the upload after it need not be told apart from 0.
-    start = np.log(start + 0.01 * np.exp(upload))
+    most = np.floor(np.minimum(clients.max_rank, system.lora_rank))
+    most_groups = int(np.clip(len(clients) // 2, *_GROUPS)) if groups is None else groups
     width = _FINEST_CELL
     while True:
-        order, first = _cells(np.rint(start / width), np.rint(upload / width), rank)
-        if len(first) <= groups:
-            return Crowd(clients, system, order, first, np.ones(len(order)))
-        width *= 1.5
+        cells = _coordinates(clients, system, most, width)
+        if worth is not None:
+            cells.append(np.rint(np.log(worth) / (_ROUGHLY * width)))
+        order, first = _cells(*cells)
+        if len(first) <= most_groups:
+            return Crowd(clients, system, order, first, np.ones(len(order)), width)
+        # The number of cells falls with the third power of the width, or less.
+        width *= max(_COARSER, (len(first) / most_groups) ** (1 / 3))
+
+
+def _coordinates(clients: Clients, system: System, rank: Floats, width: float) -> list[Floats]:
+    """Whole numbers that tell cells apart: times at these ranks, largest rank, fineness."""
+    start, alone = start_seconds(clients, system, rank), solo_seconds(clients, system, rank)
+    upload = np.log(alone - start)
+    # A start much shorter than the upload after it need not be told apart from 0.
+    start = np.log(start + 0.01 * np.exp(upload))
+    finer = _FINER ** np.searchsorted(np.quantile(alone, _SLOWER), alone)
+    most = np.floor(np.minimum(clients.max_rank, system.lora_rank))
+    return [np.rint(start * finer / width), np.rint(upload * finer / width), most, finer]
 
 
 def _cells(*columns: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -5,7 +5,8 @@ plan, descend from the most promising (`settle`), and keep the best end; `exact`
 ranks and repairs them by whole moves while q follows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from fedpace.core.profile import Floats
 from fedpace.planning.baselines import TOO_SLOW, full, statistics, uniform, weighted
 from fedpace.planning.condense import condense, expand
+from fedpace.planning.deadlines import other_deadlines
 from fedpace.planning.limits import falling_path, hurried_ranks, shrink_to_p95
 from fedpace.planning.objective import (
     CROWD,
@@ -31,26 +33,33 @@ __all__ = ["exact", "icc24"]
 
 _FEW = 16
 """Up to this many clients every start is followed to its end."""
-_MANY = 2000
-"""Beyond so many clients the plan for groups of them and `paper` are the starts."""
 _FOLLOWED = 2
 """How many are followed where clients are many; there the ends hardly differ."""
-_ROUGH = 1e-5
-"""Tolerance of log(objective) while the starts are told apart."""
-_REPAIRS = 8
-"""Times that ranks are moved, at most, and iterations of q after each move."""
-_BRIEF = 6
+_ROUGH, _BRIEF_FINE = 1e-5, 3e-5
+"""Tolerance of log(objective) while the starts are told apart, and at the end of a brief search."""
+_HUNDREDS = 200
+"""Beyond so many clients the search from a given plan is brief."""
+_LONG, _CROWD_LONG = 200, 20
+"""Iterations of a descent, at most."""
+_BRIEF, _REPAIRS = 6, 8
+"""Iterations of q after ranks are moved, and times that they are, at most."""
 _COSTLY, _INFLUENTIAL = 1e-3, 8
 """Cost of rounding, in log(objective), from which so many clients are tried one by one."""
 _WORTH = 2e-5
 """Decrease of log(objective) for which ranks are still moved."""
+_DEADLINES = 1000
+"""Beyond so many clients other deadlines are tried,"""
+_TRIED, _DELAYS = 2, 4
+"""so many of them to an end, so often,"""
+_GLANCE = 1e-4
+"""with this tolerance and for as little gain of log(objective)."""
 
 
 def exact(problem: Problem, start: Decision | None = None) -> Decision:
     """Minimise (round time) x (rounds) over q and k.
 
-    Where clients are many, groups of similar ones are planned for first (`condense`). In a crowd,
-    members of a group keep its rank and only their q are settled.
+    Where clients are many, groups of similar ones are planned for first (`condense`), and the plan
+    of the members is refined in a few iterations.
 
     Args:
         problem: the problem.
@@ -59,14 +68,17 @@ def exact(problem: Problem, start: Decision | None = None) -> Decision:
     Returns:
         The decision, with evaluations, iterations, residual and the cost of rounding.
     """
-    many = len(problem.clients) > _MANY and start is None
-    starts = _condensed_start(problem, exact) if many else _starts(problem, start)
-    move_ranks = len(problem.clients) <= CROWD
-    relaxed = _best_end(problem, starts, move_ranks=move_ranks)
+    relaxed = _relaxed(problem, start, move_ranks=True)
     q, k = rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)
-    settled = settle(problem, q, k, move_ranks=False, tolerance=_fine(problem))
+    brief = _briefly(problem, start)
+    settled = settle(
+        problem, q, k, move_ranks=False, tolerance=_fine(problem, start),
+        max_iterations=_BRIEF if brief else _LONG,
+    )  # fmt: skip
     repaired, extra = settled, 0
-    if move_ranks:
+    if brief:  # the last iterations are few on purpose
+        repaired = replace(settled, verdict=relaxed.verdict)
+    else:
         repaired, extra = _repaired(problem, settled, relaxed.point.log_objective)
     cost = repaired.point.log_objective - relaxed.point.log_objective
     return _decision(
@@ -83,24 +95,50 @@ def icc24(problem: Problem, start: Decision | None = None) -> Decision:
     2402.10097) optimise: who takes part, without sketching. Ours: the exact law in the place of
     their bound on the round time, so that this differs from `exact` by the ranks alone.
     """
-    most = rank_limit(problem)
-    many = len(problem.clients) > _MANY and start is None
-    starts = _condensed_start(problem, icc24) if many else _starts(problem, start)
-    starts = [(np.minimum(q, probability_limit(problem, most)), most) for q, _ in starts]
-    settled = _best_end(problem, starts, move_ranks=False)
+    settled = _relaxed(problem, start, move_ranks=False)
     return _decision(problem, settled, settled.evaluations, {})
 
 
-def _condensed_start(
-    problem: Problem, planner: Callable[[Problem], Decision]
-) -> list[tuple[Floats, Floats]]:
-    """The plan for groups of similar clients, given to the members; and `paper`."""
-    condensed, groups = condense(problem)
-    made = paper(problem)
-    return [
-        expand(problem, groups, planner(condensed)),
-        (made.sampling_probability, made.sketch_rank.astype(np.float64)),
-    ]
+def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> Settled:
+    """The best local optimum that is found, ranks real-valued or at their largest."""
+    crowd = len(problem.clients) > CROWD and start is None
+    if crowd:
+        condensed, groups = condense(problem)
+        end = _relaxed(condensed, None, move_ranks=move_ranks)
+        starts = [expand(problem, groups, end.q, end.k)]
+    else:
+        starts = _starts(problem, start)
+    if not move_ranks:
+        most = rank_limit(problem)
+        starts = [(np.minimum(q, probability_limit(problem, most)), most) for q, _ in starts]
+    best = _best_end(problem, starts, _fine(problem, start), move_ranks=move_ranks)
+    if crowd or start is not None or len(problem.clients) <= _DEADLINES:
+        return best
+    return _best_deadline(problem, best, move_ranks=move_ranks)
+
+
+def _best_deadline(problem: Problem, best: Settled, *, move_ranks: bool) -> Settled:
+    """Try other deadlines than that of a local optimum while that helps."""
+    law, evaluations = exact_law(problem), best.evaluations
+    for _ in range(_DELAYS):
+        plans = other_deadlines(problem, best.q, best.k)
+        values = [evaluate(problem, law, q, k).log_objective for q, k in plans]
+        ends = [
+            settle(
+                problem, *plans[i], move_ranks=move_ranks, tolerance=_GLANCE, max_iterations=_BRIEF
+            )
+            for i in np.argsort(values, kind="stable")[:_TRIED]
+        ]
+        evaluations += len(plans) + sum(end.evaluations for end in ends)
+        end = min(ends, key=lambda end: end.point.log_objective)
+        if end.point.log_objective > best.point.log_objective - _GLANCE:
+            break
+        best = settle(
+            problem, end.q, end.k, move_ranks=move_ranks, tolerance=_fine(problem),
+            max_iterations=_LONG,
+        )  # fmt: skip
+        evaluations += best.evaluations
+    return replace(best, evaluations=evaluations)
 
 
 def _starts(problem: Problem, start: Decision | None) -> list[tuple[Floats, Floats]]:
@@ -122,7 +160,11 @@ def _starts(problem: Problem, start: Decision | None) -> list[tuple[Floats, Floa
 
 
 def _best_end(
-    problem: Problem, starts: Sequence[tuple[Floats, Floats]], *, move_ranks: bool
+    problem: Problem,
+    starts: Sequence[tuple[Floats, Floats]],
+    tolerance: float,
+    *,
+    move_ranks: bool,
 ) -> Settled:
     """Descend roughly from the most promising starts, then to the end from the best."""
     followed = list(starts)
@@ -132,18 +174,27 @@ def _best_end(
         values = [evaluate(problem, law, q, k).log_objective for q, k in starts]
         followed = [starts[i] for i in np.argsort(values, kind="stable")[:_FOLLOWED]]
         evaluations = len(starts)
-    ends = [settle(problem, q, k, move_ranks=move_ranks, tolerance=_ROUGH) for q, k in followed]
-    best = min(ends, key=lambda end: end.point.log_objective)
-    fine = _fine(problem)
-    best = settle(problem, best.q, best.k, move_ranks=move_ranks, tolerance=fine)
-    evaluations += best.evaluations + sum(end.evaluations for end in ends)
-    return Settled(
-        best.q, best.k, best.point, evaluations, best.iterations, best.residual, best.verdict
-    )
+    if len(followed) > 1:
+        ends = [settle(problem, q, k, move_ranks=move_ranks, tolerance=_ROUGH) for q, k in followed]
+        evaluations += sum(end.evaluations for end in ends)
+        best = min(ends, key=lambda end: end.point.log_objective)
+        followed = [(best.q, best.k)]
+    best = settle(
+        problem, *followed[0], move_ranks=move_ranks, tolerance=tolerance,
+        max_iterations=_CROWD_LONG if len(problem.clients) > CROWD else _LONG,
+    )  # fmt: skip
+    return replace(best, evaluations=best.evaluations + evaluations)
 
 
-def _fine(problem: Problem) -> float:
+def _briefly(problem: Problem, start: Decision | None) -> bool:
+    """Whether to stop near the optimum: in a crowd, and where hundreds are planned for again."""
+    return len(problem.clients) > (CROWD if start is None else _HUNDREDS)
+
+
+def _fine(problem: Problem, start: Decision | None = None) -> float:
     """Tolerance of log(objective) at the end; looser for thousands, whose law is coarser too."""
+    if _briefly(problem, start):
+        return _BRIEF_FINE
     return float(np.clip(1e-10 * len(problem.clients), 1e-7, _ROUGH))
 
 

@@ -30,7 +30,7 @@ def predicted(problem: Problem, decision: Decision) -> RoundTime:
     """The distribution of the round time that a plan states."""
     if problem.crowd is not None:
         rank = decision.sketch_rank.astype(np.float64)
-        return crowd_round_time(problem.crowd, decision.joins(), rank)
+        return crowd_round_time(problem.crowd.at(rank), decision.joins(), rank)
     plan = Plan("", problem.clients.client_id.copy(), decision.joins(), decision.sketch_rank.copy())
     return round_time(plan, problem.clients, problem.system)
 
@@ -48,7 +48,7 @@ def p95_excess(
     if crowd is None:
         seconds, by_q, by_k = quantile_and_gradient(0.95, q, k, problem.clients, problem.system)
     else:
-        seconds, by_q, by_k = crowd_quantile_and_gradient(crowd, 0.95, q, k)
+        seconds, by_q, by_k = crowd_quantile_and_gradient(crowd.at(k), 0.95, q, k)
     # Where nobody takes part in 95 % of the rounds, their time is the overhead, perhaps 0.
     seconds = max(seconds, 1e-12 * limit)
     return float(np.log(seconds / limit)), by_q * q / seconds, by_k * k / seconds

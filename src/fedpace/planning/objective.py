@@ -13,6 +13,7 @@ d log(objective) / d x_n = (relative growth of the time) - (relative fall of the
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +47,7 @@ __all__ = [
     "relative_rounds",
 ]
 
-CROWD = 20_000
+CROWD = 2000
 """Beyond so many clients the round time is that of groups of similar ones."""
 
 TimeLaw = Callable[[Floats, Floats], tuple[float, Floats, Floats]]
@@ -69,8 +70,8 @@ class Problem:
     """Mean sampling probability of the planners of one scale; None: each takes its best."""
     crowd: Crowd | None = None
     """Groups of similar clients; made here where clients are many."""
-    made: dict[str, "Decision"] = field(default_factory=dict, repr=False)
-    """Decisions that several planners ask for, by planner."""
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What several planners ask for, by name."""
 
     def __post_init__(self) -> None:
         if not 0 < self.q_min <= 1:
@@ -146,11 +147,16 @@ def exact_law(problem: Problem, near: tuple[Floats, Floats] | None = None) -> Ti
             quadrature nodes; None: nodes are chosen at every call.
     """
     clients, system, quantile = problem.clients, problem.system, problem.quantile
-    crowd = problem.crowd
-    if crowd is not None:
+    if problem.crowd is not None:
+        crowd = problem.crowd
+        if near is None:
+            if quantile is None:
+                return lambda q, k: crowd_mean_and_gradient(crowd.at(k), q, k)
+            return lambda q, k: crowd_quantile_and_gradient(crowd.at(k), quantile, q, k)
+        crowd = crowd.at(near[1])
         if quantile is not None:
             return lambda q, k: crowd_quantile_and_gradient(crowd, quantile, q, k)
-        kept = None if near is None else crowd_nodes(crowd, *near)
+        kept = crowd_nodes(crowd, *near)
         return lambda q, k: crowd_mean_and_gradient(crowd, q, k, nodes=kept)
     if quantile is not None:
         return lambda q, k: quantile_and_gradient(quantile, q, k, clients, system)

@@ -55,7 +55,9 @@ def paper(problem: Problem, start: Decision | None = None) -> Decision:
         tolerance = _CROWD_TOLERANCE
         if start is None:
             condensed, groups = condense(problem)
-            q, k = expand(problem, groups, paper(condensed))
+            made = paper(condensed)
+            ranks = made.sketch_rank.astype(np.float64)
+            q, k = expand(problem, groups, made.sampling_probability, ranks)
             start = Decision(q, whole(k))
     if start is None:
         k = rank_limit(problem)

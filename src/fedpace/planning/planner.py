@@ -57,6 +57,7 @@ def plan(
     p95_limit_seconds: float | None = None,
     cohort: float | None = None,
     start: Plan | None = None,
+    predict: bool = True,
 ) -> Plan:
     r"""Choose who takes part how often, and at what sketch rank.
 
@@ -77,6 +78,7 @@ def plan(
             "infocom22" makes cohort x N draws. None: each takes the best for its objective. The
             gains of the plan compare with the best uniform and weighted plans in any case.
         start: an earlier plan for these clients, to start from and save time.
+        predict: False leaves the predictions out, and saves what they cost.
 
     Returns:
         The plan. Its verdict is "converged", "stalled", "iteration cap", or "infeasible: ..." with
@@ -111,6 +113,8 @@ def plan(
         decision = Decision(least, np.ones(len(clients), np.int64), verdict=contradiction)
         return _described(problem, planner, decision)
     decision = PLANNERS[planner](problem, None if start is None else _decision(start))
+    if not predict:
+        return _bare(problem, planner, decision)
     return _described(problem, planner, decision)
 
 
@@ -150,13 +154,17 @@ def _contradiction(problem: Problem) -> str | None:
     return None
 
 
+def _bare(problem: Problem, planner: str, decision: Decision) -> Plan:
+    """The plan of a decision, and nothing about it."""
+    return Plan(
+        planner, problem.clients.client_id.copy(), decision.sampling_probability,
+        decision.sketch_rank, decision.draws, decision.verdict,
+    )  # fmt: skip
+
+
 def _described(problem: Problem, planner: str, decision: Decision) -> Plan:
     """The plan of a decision: with predictions, gains, and what binds."""
     clients, system = problem.clients, problem.system
-    bare = Plan(
-        planner, clients.client_id.copy(), decision.sampling_probability, decision.sketch_rank,
-        decision.draws, decision.verdict,
-    )  # fmt: skip
     law = predicted(problem, decision)
     rounds = relative_rounds(
         decision.sampling_probability, decision.sketch_rank.astype(np.float64), clients, system,
@@ -171,7 +179,7 @@ def _described(problem: Problem, planner: str, decision: Decision) -> Plan:
             if theirs.verdict == "converged":
                 gain[other.__name__] = float(np.exp(log_objective(free, theirs) - ours))
     return replace(
-        bare,
+        _bare(problem, planner, decision),
         round_seconds=RoundSeconds(law.mean, law.quantile(0.5), law.quantile(0.95)),
         relative_rounds=rounds,
         objective_seconds=law.mean * rounds,

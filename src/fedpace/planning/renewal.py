@@ -29,8 +29,7 @@ from fedpace.planning.constants import (
     noise_scale,
     observe,
 )
-from fedpace.planning.objective import relative_rounds
-from fedpace.planning.round_time import mean_and_gradient
+from fedpace.planning.objective import Decision, Problem, log_objective
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds
 
@@ -45,8 +44,11 @@ MAX_RATIO = 1e3
 class Replan(Protocol):
     """A planner with everything but the population, the system and the start settled."""
 
-    def __call__(self, clients: Clients, system: System, *, start: Plan) -> Plan:
-        """Return a plan; `start` is the one in force."""
+    def __call__(self, clients: Clients, system: System, *, start: Plan, predict: bool) -> Plan:
+        """Return a plan, found from `start`; without its predictions where they are not asked for.
+
+        First it is given the plan in force, then, if the result is taken, that one.
+        """
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,7 +126,7 @@ class Renewal:
             settled = plan.verdict.split("; not renewed", 1)[0]
             return replace(plan, verdict=f"{settled}; not renewed: {noise.verdict}")
         clients, system = informed(self.state, self.clients, self.system, noise, plan)
-        candidate = self.replan(clients, system, start=plan)
+        candidate = self.replan(clients, system, start=plan, predict=False)
         now = self.objective(plan, clients, system)
         better = bool(self.objective(candidate, clients, system) < (1 - self.threshold) * now)
         self.state = replace(
@@ -132,7 +134,7 @@ class Renewal:
             planned=self.state.planned + 1,
             switched=self.state.switched + better,
         )
-        return candidate if better else plan
+        return self.replan(clients, system, start=candidate, predict=True) if better else plan
 
     def noise_scale(self) -> NoiseScale:
         """Return what is known of the noise scale so far."""
@@ -184,8 +186,8 @@ def renew_every(
         threshold: least relative gain of the predicted time for which the plan is changed.
         part: of the update that the noise scale is taken from; see `noise_scale`.
         forget: factor a round by which older observations count less.
-        objective: predicted seconds to the target, up to a common factor, of a plan;
-            `expected_seconds` by default.
+        objective: predicted seconds to the target, up to a common factor, of a plan; by default
+            `expected_seconds`. Give the one that the planner minimises.
 
     Raises:
         InputError: `every` or `threshold` is out of range.
@@ -202,12 +204,12 @@ def renew_every(
     )
 
 
-def expected_seconds(plan: Plan, clients: Clients, system: System) -> float:
-    """Mean round time times relative rounds of a plan, s."""
-    rank = plan.sketch_rank.astype(np.float64)
-    chance = plan.sampling_probability
-    seconds = mean_and_gradient(plan.participation_probability(), rank, clients, system)[0]
-    return float(seconds * relative_rounds(chance, rank, clients, system, plan.draws))
+def expected_seconds(
+    plan: Plan, clients: Clients, system: System, quantile: float | None = None
+) -> float:
+    """Mean round time, or that quantile of it, times relative rounds of a plan, s."""
+    decision = Decision(plan.sampling_probability, plan.sketch_rank, plan.draws)
+    return float(np.exp(log_objective(Problem(clients, system, quantile=quantile), decision)))
 
 
 def informed(
