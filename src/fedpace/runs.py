@@ -222,6 +222,7 @@ def _run_methods(
             initial = initial or work.evaluate(work.initial_adapter)
             progress = _begin(work, setup, plans[method], initial, renewal.state)
         initial, renewal.state = progress.initial, progress.renewal
+        renewal.learn_availability = site.learn_availability
         # What was recorded after the last checkpoint will be recorded again, to the same bits.
         records = [r for r in records if r.method != method or r.round < progress.state.round_index]
         write_records(folder, records)
@@ -234,6 +235,10 @@ def _run_methods(
                 every = experiment.output.checkpoint_every
                 if progress.finished or progress.state.round_index % every == 0:
                     _write_progress(folder, method, progress, work)
+                    if site.learn_availability:
+                        write_clients(
+                            renewal.estimates(progress.state.plan), folder / "estimates.csv"
+                        )
                 show(record, experiment.training.rounds)
         done[method] = progress
         in_force[method] = progress.plans

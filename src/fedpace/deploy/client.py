@@ -4,15 +4,18 @@ import socket
 import tempfile
 import time
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 from flwr.app import Context
 from flwr.clientapp import ClientApp
+from numpy.typing import NDArray
 
 from fedpace.build import build_model, examples_of, trainers
 from fedpace.config import Experiment, parse
@@ -28,7 +31,8 @@ from fedpace.deploy.runtime import Endpoint, serve_tasks
 from fedpace.engines.flower_client import ClientWork, make_client_app
 from fedpace.federation.engine import Train
 from fedpace.federation.partition import partition
-from fedpace.lora import tokenise
+from fedpace.lora import AdaptedModel, tokenise
+from fedpace.lora.fingerprint import base_fingerprint
 
 Say = Callable[[str], None]
 
@@ -77,6 +81,11 @@ class Client:
             return {"name": self.own.name, "refusal": self.refusal}
         return self._facts
 
+    @property
+    def loaded(self) -> bool:
+        """Whether it has model and data."""
+        return self._work is not None
+
     def work(self, context: Context) -> ClientWork:
         """Return what it trains with.
 
@@ -89,20 +98,18 @@ class Client:
 
     def _load(self, offer: Mapping[str, Any]) -> None:
         self.say("loading model and data")
-        table = tomllib.loads(str(offer["experiment"]))
-        if self.own.model is not None:
-            table.setdefault("model", {})["name"] = self.own.model
-        experiment = parse(Experiment, table, "the server's experiment")
         labels = offer["labels"]
+        text, names = str(offer["experiment"]), None if labels is None else tuple(labels)
+        experiment = _experiment(text, self.own.model)
         examples = own_examples(self.own, experiment, labels)
-        adapted = build_model(experiment, labels)
-        if (objection := model_objection(offer, adapted)) is not None:
+        adapted, base = _model(text, self.own.model, names)
+        if (objection := model_objection(offer, adapted, base)) is not None:
             raise InputError(objection)
         tokens = tokenise(examples, adapted.base, max_length=experiment.model.max_length)
         made: dict[tuple[int, Sketch, tuple[Role, ...]], Train] = {}
 
         def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:
-            def train(tasks: list[ClientTask]) -> list[ClientUpdate]:
+            def train(tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
                 position = tasks[0].client
                 key = (position, sketch, trained)
                 if key not in made:
@@ -111,15 +118,41 @@ class Client:
                     made[key] = factory(sketch, trained)
                 self.say(f"round {tasks[0].round_index + 1}: training {tasks[0].sketch_rank} of "
                          f"{adapted.layout.rank} components")  # fmt: skip
-                updates = list(made[key](tasks))
+                updates = made[key](tasks)
                 self.say(f"round {tasks[0].round_index + 1}: loss {updates[0].train_loss:.4f}")
                 return updates
 
-            return train  # type: ignore[return-value]
+            return train
 
         self._work = ClientWork(adapted.layout, make_train)
         self._facts = {"name": self.own.name, "examples": len(examples)}
         self.say(f"ready with {len(examples)} examples")
+
+
+@lru_cache(maxsize=1)  # clients that share a process share the model
+def _model(text: str, name: str | None, labels: tuple[str, ...] | None) -> tuple[AdaptedModel, str]:
+    """Return the model of an experiment, and the hash of its weights."""
+    adapted = build_model(_experiment(text, name), labels)
+    return adapted, base_fingerprint(adapted)
+
+
+@lru_cache(maxsize=1)
+def _dealt(text: str) -> tuple[Examples, list[NDArray[np.int64]]]:
+    """Return the experiment's own training data, and whose is what."""
+    experiment = _experiment(text, None)
+    data = experiment.data
+    train, _ = examples_of(experiment)
+    return train, partition(
+        train, clients=data.clients, how=data.partition, alpha=data.alpha,
+        size_sigma=data.size_sigma, seed=experiment.seed,
+    )  # fmt: skip
+
+
+def _experiment(text: str, model: str | None) -> Experiment:
+    table = tomllib.loads(text)
+    if model is not None:
+        table.setdefault("model", {})["name"] = model
+    return parse(Experiment, table, "the server's experiment")
 
 
 def own_examples(own: Own, experiment: Experiment, labels: list[str] | None) -> Examples:
@@ -140,11 +173,7 @@ def own_examples(own: Own, experiment: Experiment, labels: list[str] | None) -> 
             f"--partition {index}/{count}: the server's experiment deals to {data.clients} "
             f"clients; write --partition {index}/{data.clients}"
         )
-    train, _ = examples_of(experiment)
-    shares = partition(
-        train, clients=data.clients, how=data.partition, alpha=data.alpha,
-        size_sigma=data.size_sigma, seed=experiment.seed,
-    )  # fmt: skip
+    train, shares = _dealt(experiment.to_toml())
     return train.take(shares[index])
 
 
@@ -183,6 +212,7 @@ def join(
             _connected(server, app, client, folder / "home", log)
             if not client.over:
                 say(f"the server went away ({_why(log)}); waiting for it to come back")
+                time.sleep(1.0)
                 _wait_for(server, retry_seconds)
     say("the run is over")
 

@@ -59,9 +59,9 @@ def version_objection(offer: Mapping[str, Any]) -> str | None:
     return None
 
 
-def model_objection(offer: Mapping[str, Any], adapted: AdaptedModel) -> str | None:
-    """Say why this client's model does not fit the server's."""
-    if offer.get("base") != base_fingerprint(adapted):
+def model_objection(offer: Mapping[str, Any], adapted: AdaptedModel, base: str) -> str | None:
+    """Say why this client's model does not fit the server's; `base` is its weights' hash."""
+    if offer.get("base") != base:
         return (
             f"the weights of model {adapted.base.name!r} differ from the server's; copy the "
             "server's model folder here and name it with --model, or clear the hub's cache"

@@ -25,7 +25,6 @@ from flwr.supercore.control import ControlHttpClient
 from flwr.supercore.fab import Fab
 from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeTokenHttpInterceptor, RuntimeVersionHttpInterceptor
-from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid
@@ -164,7 +163,7 @@ def _client(
         insecure=endpoint.ca is None,
         root_certificates=endpoint.certificates,
         interceptors=[RuntimeVersionHttpInterceptor(component_name="SuperExec"), *interceptors],
-        retry_invoker=make_simple_http_retry_invoker(),
+        retry_invoker=None,  # it is on this machine: where it does not answer it has ended
     )
 
 

@@ -115,6 +115,8 @@ class Renewal:
     objective: Callable[[Plan, Clients, System], float]
     state: RenewalState = field(repr=False)
     """All that changes from call to call; assign it to resume."""
+    learn_availability: bool = False
+    """Plan with the availability that was seen, not with the profile's."""
 
     def __call__(self, record: RoundRecord, plan: Plan) -> Plan:
         """Take one round into account and return the plan for the next one."""
@@ -126,6 +128,8 @@ class Renewal:
             settled = plan.verdict.split("; not renewed", 1)[0]
             return replace(plan, verdict=f"{settled}; not renewed: {noise.verdict}")
         clients, system = informed(self.state, self.clients, self.system, noise, plan)
+        if self.learn_availability:
+            clients = _answering(clients, self.availability())
         candidate = self.replan(clients, system, start=plan, predict=False)
         now = self.objective(plan, clients, system)
         better = bool(self.objective(candidate, clients, system) < (1 - self.threshold) * now)
@@ -162,6 +166,11 @@ class Renewal:
             participants: of a round, on average; a Shannon link is matched at their share.
         """
         return _timed(self.state, self.clients, self.system, participants)
+
+    def estimates(self, plan: Plan) -> Clients:
+        """Return the clients as the rounds have shown them: seconds, links, availability."""
+        timed = self.timed(float(plan.participation_probability().sum()))
+        return _answering(timed, self.availability())
 
 
 def renew_every(
@@ -248,6 +257,10 @@ def _timed(state: RenewalState, clients: Clients, system: System, participants: 
         nats = np.log1p(clients.snr_hz / share) / weaker
         columns["snr_hz"] = share * np.expm1(nats)
     return Clients.from_columns(**columns)
+
+
+def _answering(clients: Clients, availability: Floats) -> Clients:
+    return Clients.from_columns(**{**clients.columns(), "availability": availability})
 
 
 def _observe(

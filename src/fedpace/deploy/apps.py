@@ -1,0 +1,82 @@
+"""FedPace as a plain Flower project: name these two objects in its pyproject.toml.
+
+::
+
+    [tool.flwr.app.components]
+    serverapp = "fedpace.deploy.apps:server_app"
+    clientapp = "fedpace.deploy.apps:client_app"
+    [tool.flwr.app.config]
+    experiment = "/path/to/experiment.toml"    # at the server
+    out = "/path/to/run"                       # folder to make there
+    clients = 10                               # begin when so many are there
+    wait = 600.0                               # or after so many seconds
+
+A node says by its ``--node-config`` what it trains on: ``data="/path/to/examples"``, or
+``partition-id=0 num-partitions=10`` for a share of the experiment's own data, as Flower's
+simulation sets it. Flower starts a process for every message here, and each loads the model anew;
+`fedpace join` keeps it. In Flower's simulation the processes stay, and so does the model.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flwr.app import ConfigRecord, Context
+from flwr.serverapp import Grid, ServerApp
+from rich.console import Console
+
+from fedpace.config import load_experiment
+from fedpace.core.errors import InputError
+from fedpace.deploy.client import Client, Own
+from fedpace.engines.flower_client import ClientWork, make_client_app
+
+server_app = ServerApp()
+_clients: dict[int, Client] = {}
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the experiment that the run's configuration names."""
+    from fedpace.deploy.server import Waiting, conduct
+    from fedpace.deploy.view import ServerView
+
+    config = context.run_config
+    experiment = load_experiment(Path(str(config["experiment"])))
+    count = int(config.get("clients", experiment.data.clients))
+    waiting = Waiting(count, float(config.get("wait", 600.0)), float(config.get("patience", 600.0)))
+    with ServerView(Console(stderr=True)) as view:
+        conduct(grid, experiment, waiting, view, out=Path(str(config["out"])))
+
+
+def introduce(offer: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
+    """Answer the offer and keep it: the next message may meet another process."""
+    context.state["offer"] = ConfigRecord({"json": json.dumps(dict(offer))})
+    return _client(context).introduce(offer, context)
+
+
+def work(context: Context) -> ClientWork:
+    """Return model and data, loaded from the offer that was kept where they are not there."""
+    client = _client(context)
+    if not client.loaded:
+        client.introduce(json.loads(str(context.state.config_records["offer"]["json"])), context)
+    return client.work(context)
+
+
+def _client(context: Context) -> Client:
+    if context.node_id not in _clients:
+        config = context.node_config
+        if "data" in config:
+            own = Own(str(config.get("name", f"node-{context.node_id}")), Path(str(config["data"])))
+        elif "partition-id" in config:
+            index, count = int(config["partition-id"]), int(config["num-partitions"])
+            own = Own(f"client-{index:0{len(str(count))}d}", None, (index, count))
+        else:
+            raise InputError(
+                "a node without data: start it with --node-config 'data=\"/path/to/examples\"'"
+            )
+        _clients[context.node_id] = Client(own, lambda text: None)
+    return _clients[context.node_id]
+
+
+client_app = make_client_app(introduce, work)

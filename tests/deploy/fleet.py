@@ -1,0 +1,68 @@
+"""A server and its clients as real processes, on an experiment that trains in milliseconds."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from deploy.processes import free_port, wait_until
+from tiny import EXPERIMENT, write_experiment
+
+BIN = Path(sys.executable).parent
+
+
+class Fleet:
+    """Processes with their output in files; all are ended with the context."""
+
+    def __init__(self, folder, *, clients=3, rounds=4, method="full", text=EXPERIMENT):
+        self.folder, self.clients, self.port, self.running = folder, clients, free_port(), []
+        text = text.replace("clients = 6", f"clients = {clients}")
+        text = text.replace("rounds = 6", f"rounds = {rounds}").replace("replan_every = 3", "")
+        text = text.replace('"adaptive", "uniform"', f'"{method}"')
+        self.experiment = write_experiment(folder, text)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        for process in self.running:
+            if process.poll() is None:
+                process.send_signal(signal.SIGINT)
+        for process in self.running:
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def run(self, name, *words):
+        with (self.folder / f"{name}.out").open("ab") as output:
+            process = subprocess.Popen(
+                [str(BIN / "fedpace"), *map(str, words)], cwd=self.folder, stdout=output,
+                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+        self.running.append(process)
+        return process
+
+    def serve(self, *words, name="server"):
+        return self.run(name, "serve", *words, "--port", self.port, "--log", "superlink.log",
+                        "--wait", 120)  # fmt: skip
+
+    def join(self, n, *words):
+        return self.run(f"client-{n}", "join", f"127.0.0.1:{self.port}", "--partition",
+                        f"{n}/{self.clients}", "--wait", 90, "--log", f"node-{n}.log",
+                        *words)  # fmt: skip
+
+    def said(self, name):
+        path = self.folder / f"{name}.out"
+        return path.read_text() if path.exists() else ""
+
+    def wait_for(self, name, text, seconds=120.0):
+        wait_until(lambda: text in self.said(name), f"{name} saying {text!r}: {self.said(name)}",
+                   seconds)  # fmt: skip
+
+
+def end(process, seconds=120):
+    assert process.wait(seconds) == 0
