@@ -112,7 +112,7 @@ def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) ->
     draws = int(np.clip(_SIMULATED / len(clients), 200, 2000))
     simulated = simulate_round_seconds(made, clients, system, draws, scenario.seed)
     grid = np.linspace(0, max(law.quantile(0.999), float(simulated.max())), 300)
-    sample = f"\n(of {_SWEPT} clients that stand for all)" if len(clients) > _SWEPT else ""
+    sample = f"\n(a sample of {_SWEPT} clients)" if len(clients) > _SWEPT else ""
     figures = {
         "clients": plan_map(
             start_seconds(clients, system, rank), _upload_alone(clients, system, rank), made
@@ -134,7 +134,8 @@ def _sweeps(
 ) -> Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]]:
     """Predicted objective of the plan and of uniform sampling over band, clients and rank.
 
-    Where clients are many, of a sample that stands for them.
+    Where clients are many, of a sample: its curves have the same shape, but lie lower, as it lacks
+    the very slowest.
     """
     clients, system = planning_clients(network), network.system
     planners = list(dict.fromkeys((planner, "uniform")))
