@@ -4,19 +4,26 @@ The layout is in docs/file-formats.md. Every file is replaced atomically, except
 which grows by a line a round and is cut back to the last checkpoint on resume.
 """
 
+import importlib.metadata
 import json
 import os
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedpace.core.adapter import Array
 from fedpace.core.errors import InputError
 from fedpace.core.record import RoundRecord
+from fedpace.engines.simulated import Network
+from fedpace.reporting.metrics import Plans
+from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.latency import start_seconds, upload_bits
 
 FORMAT = "fedpace-checkpoint-1"
 
@@ -104,3 +111,43 @@ def _write_bytes(path: Path, data: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())  # or a power cut could leave the new name on empty blocks
     part.replace(path)
+
+
+def write_plans(folder: Path, network: Network, plans: Mapping[str, Plans]) -> None:
+    """Write plan.json: every method's plans, and what the clients' seconds are."""
+    clients, system = network.clients, network.system
+    band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
+    rank = np.full(len(clients), float(system.lora_rank))
+    alone = upload_bits(system, rank) / rate_bps(band, **uplink(clients))
+    write_json(
+        folder / "plan.json",
+        {
+            "methods": {
+                method: made[0][1].to_json()
+                | {"renewals": [{"round": first, "plan": p.to_json()} for first, p in made[1:]]}
+                for method, made in plans.items()
+            },
+            "clients": {
+                "start_seconds": start_seconds(clients, system, rank).tolist(),
+                "upload_seconds": alone.tolist(),
+            },
+        },
+    )
+
+
+def environment() -> dict[str, str]:
+    """Return what a result was computed with: Python, machine, versions."""
+    packages = ("fedpace", "numpy", "scipy", "torch", "transformers", "peft")
+    return {
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        **{name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def free_folder(parent: Path) -> Path:
+    """Return the first of parent/1, parent/2, ... that does not exist."""
+    number = 1
+    while (parent / str(number)).exists():
+        number += 1
+    return parent / str(number)

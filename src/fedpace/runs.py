@@ -1,15 +1,12 @@
 """Run an experiment: every method on the same work, one run folder."""
 
 import importlib.metadata
-import platform
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from fedpace.build import Setup, Work, build_work, set_up
 from fedpace.config import Experiment, load_experiment
@@ -31,16 +28,17 @@ from fedpace.reporting.metrics import Plans, speedups, summarise
 from fedpace.run_folder import (
     Checkpoint,
     append_record,
+    environment,
+    free_folder,
     read_checkpoint,
     read_records,
     write_checkpoint,
     write_json,
+    write_plans,
     write_records,
     write_text,
 )
-from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.clients_file import write_clients
-from fedpace.wireless.latency import start_seconds, upload_bits
 
 Show = Callable[[RoundRecord, int], None]
 """Called after every round with its record and the number of rounds at most."""
@@ -97,7 +95,7 @@ def run(
     Raises:
         InputError: something in the experiment is wrong; nothing was written.
     """
-    folder = _free_folder(Path("runs")) if out is None else Path(out)
+    folder = free_folder(Path("runs")) if out is None else Path(out)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(
             f"{folder} exists and is not empty; name another folder with --out, or go on with "
@@ -113,7 +111,7 @@ def run(
     (folder / "checkpoint").mkdir(parents=True, exist_ok=True)
     write_text(folder / "experiment.toml", experiment.to_toml())
     write_clients(work.network.clients, folder / "clients.csv")
-    _write_plans(folder, work, {method: [(0, first)] for method, first in plans.items()})
+    write_plans(folder, work.network, {method: [(0, first)] for method, first in plans.items()})
     write_records(folder, [])
     return _run_methods(experiment, place, setups, plans, target, folder, show)
 
@@ -242,7 +240,7 @@ def _run_methods(
                 show(record, experiment.training.rounds)
         done[method] = progress
         in_force[method] = progress.plans
-        _write_plans(folder, work, in_force)
+        write_plans(folder, work.network, in_force)
         # PEFT's own layout of several adapters: the first at the top, the others beside it.
         name = "" if method == experiment.methods[0] else method
         work.save(progress.state.adapter, folder / "adapter" / name)
@@ -382,27 +380,6 @@ def _from_checkpoint(folder: Path, method: str, work: Work) -> _Progress | None:
     )
 
 
-def _write_plans(folder: Path, work: Work, plans: dict[str, Plans]) -> None:
-    clients, system = work.network.clients, work.network.system
-    band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
-    rank = np.full(len(clients), float(system.lora_rank))
-    alone = upload_bits(system, rank) / rate_bps(band, **uplink(clients))
-    write_json(
-        folder / "plan.json",
-        {
-            "methods": {
-                method: made[0][1].to_json()
-                | {"renewals": [{"round": first, "plan": p.to_json()} for first, p in made[1:]]}
-                for method, made in plans.items()
-            },
-            "clients": {
-                "start_seconds": start_seconds(clients, system, rank).tolist(),
-                "upload_seconds": alone.tolist(),
-            },
-        },
-    )
-
-
 def _summary(
     records: Sequence[RoundRecord],
     done: dict[str, _Progress],
@@ -417,29 +394,13 @@ def _summary(
         "methods": methods,
         "speedup": speedups(seconds),  # type: ignore[arg-type]
         "target": None if target is None else str(target),
-        "environment": _environment(),
-    }
-
-
-def _environment() -> dict[str, str]:
-    packages = ("fedpace", "numpy", "scipy", "torch", "transformers", "peft")
-    return {
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}",
-        **{name: importlib.metadata.version(name) for name in packages},
+        "environment": environment(),
     }
 
 
 def _target(experiment: Experiment) -> Target | None:
     text = experiment.training.target
     return None if text is None else Target.parse(text)
-
-
-def _free_folder(parent: Path) -> Path:
-    number = 1
-    while (parent / str(number)).exists():
-        number += 1
-    return parent / str(number)
 
 
 def _difference(one: Experiment, two: Experiment) -> str:
