@@ -142,6 +142,12 @@ def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
     assert len({(ln["method"], ln["network"], ln["rule"], ln["seed"]) for ln in lines}) == added
     trained = len(list(keep.iterdir()))
     assert play() == 0 and len(list(keep.iterdir())) == trained
+    # Trainings lost, results kept: nothing is to be done.
+    for path in keep.iterdir():
+        path.rename(tmp_path / path.name)
+    assert play() == 0 and not list(keep.iterdir())
+    for path in tmp_path.glob("words-*.json"):
+        path.rename(keep / path.name)
     # A training and its lines lost: what comes again is the same.
     lost = next(path for path in keep.iterdir() if "s0" in path.name)
     lost.unlink()
@@ -156,3 +162,27 @@ def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
         if (ln["method"], ln["rule"], ln["seed"]) == ("uniform", "equal-share", 0)
     }
     assert share["slower"] > share["slow"]
+
+
+def test_a_digest_changes_with_what_decides_the_result_and_with_nothing_else(tmp_path):
+    folders = [tmp_path / name for name in ("one", "two")]
+    for folder in folders:
+        for name in ("words", "model"):
+            (folder / "data" / name).mkdir(parents=True)
+    text = TINY.replace('name = "data:model"', 'name = "minilm"')
+    one, two = (load_suite(write(tmp_path, text), folder / "data") for folder in folders)
+    own = one.digest("words", "slow", "uniform")
+    assert two.digest("words", "slow", "uniform") == own
+    assert one.digest("words", "slower", "uniform") != own
+    for old, new in [
+        ("cohort = 0.5", "cohort = 0.4"),
+        ("0.99", "0.98"),
+        ("rounds = 4", "rounds = 5"),
+    ]:
+        changed = load_suite(write(tmp_path, text.replace(old, new)), folders[0] / "data")
+        assert changed.digest("words", "slow", "uniform") != own
+    # A grid of another method's.
+    changed = load_suite(
+        write(tmp_path, text.replace("cohort = 0.5", "cohort = 0.4")), folders[0] / "data"
+    )
+    assert changed.digest("words", "slow", "adaptive") == one.digest("words", "slow", "adaptive")

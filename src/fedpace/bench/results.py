@@ -23,5 +23,5 @@ def append(path: Path, line: Line) -> None:
 
 def identity(line: Line) -> str:
     """Return what makes two lines the same run."""
-    names = ("suite", "task", "network", "rule", "method", "seed", "target", "rate", "size")
-    return json.dumps([line[name] for name in names], sort_keys=True)
+    names = ("suite", "digest", "task", "network", "rule", "method", "seed")
+    return "|".join(str(line[name]) for name in names)

@@ -1,5 +1,8 @@
 """The suite file: which methods are compared on which work, and how each is tuned."""
 
+import hashlib
+import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -106,6 +109,19 @@ class Suite(_Section):
     def networks_of(self, task: str) -> list[str]:
         """Return the networks on which a task is compared, in the order of the settings."""
         return [s.network for s in self.settings if s.task == task]
+
+    def digest(self, task: str, network: str, method: str) -> str:
+        """Return a short name of all that decides a method's results in a setting, but the seed."""
+        entry = self.methods[method]
+        decides = [
+            self.experiment, self.budget.model_dump(), self.tuning_seed,
+            self.tasks[task].model_dump(), self.networks[network], entry.model_dump(),
+            self.rates[entry.rates], self.sizes.get(entry.sizes or ""),
+        ]  # fmt: skip
+        text = json.dumps(decides, sort_keys=True)
+        # Where the data lies on this machine decides nothing.
+        text = re.sub(r'"(/[^"]*/)([^"/]+)"', r'"\2"', text)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _known(what: str, name: str, table: Mapping[str, Any]) -> None:

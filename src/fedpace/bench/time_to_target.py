@@ -118,7 +118,8 @@ def run_suite(
     facts = {"suite": name, "command": " ".join(["fedpace", *sys.argv[1:]]), **_where()}
     added = 0
     # What was tuned is run before the next is tuned: cut off, the results hold whole tasks.
-    waiting: deque[_Job] = deque(_Job(group) for group in groups(suite, part))
+    wanted = [g for g in groups(suite, part) if not _complete(suite, name, g, known)]
+    waiting: deque[_Job] = deque(_Job(group) for group in wanted)
     running: dict[Future[Any], _Job] = {}
     total, done = len(waiting), 0
     with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
@@ -141,6 +142,18 @@ def run_suite(
                             added += 1
                 show(job.name, done, total)
     return added
+
+
+def _complete(suite: Suite, name: str, group: _Group, known: set[str]) -> bool:
+    """Whether the results hold every line of a group."""
+    lines = (
+        {"suite": name, "digest": suite.digest(group.task, network, group.method),
+         "task": group.task, "network": network, "rule": rule, "method": group.method, "seed": seed}
+        for network in group.networks
+        for rule in suite.methods[group.method].rules
+        for seed in suite.seeds
+    )  # fmt: skip
+    return all(identity(line) in known for line in lines)
 
 
 def _run(suite: Suite, spec: Spec, folder: Path) -> Trained:
@@ -167,6 +180,7 @@ def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
         network, rule = pair
         rounds = len(trained.clocks[network][rule])
         yield {
+            "digest": suite.digest(spec.task, network, spec.method),
             "task": spec.task,
             "network": network,
             "rule": rule,
