@@ -12,15 +12,25 @@ pytest.importorskip("flwr")
 from deploy.processes import (
     admit,
     flwr,
+    free_port,
     server_behind_its_proxy,
     shut_out,
     status,
     submit,
+    superlink,
     supernode,
     wait_until,
 )
 from fedpace.deploy.certificates import make_development_ca
-from fedpace.deploy.keys import make_key
+from fedpace.deploy.door import Protection, open_door
+from fedpace.deploy.keys import (
+    FILE,
+    add_key,
+    list_clients,
+    make_key,
+    read_public_key,
+    revoke_key,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]
 
@@ -118,3 +128,29 @@ def test_a_revoked_client_is_stopped_and_does_not_join_again(server):
         assert ended(running) is not None
     with supernode(server.folder, "gone again", server.outer, server.ca, key) as running:
         assert ended(running) not in (0, None)
+
+
+def test_keys_that_are_added_or_revoked_while_the_server_runs_count_at_once(tmp_path):
+    certificates = make_development_ca(tmp_path / "certs", [])
+    protection, said = Protection(certificates, tmp_path / "keys"), []
+    inner, outer = free_port(), free_port()
+    with (
+        superlink(tmp_path, inner, certificates),
+        open_door(
+            "127.0.0.1", outer, f"127.0.0.1:{inner}", protection, tmp_path / "door.log", said.append
+        ),
+    ):
+        keys = protection.keys
+        add_key(keys, "late", read_public_key(make_key(keys, "late")))
+        wait_until(lambda: said == ["keys: 1 added, 0 revoked"], "the key's arrival")
+        with supernode(tmp_path, "late", outer, certificates.ca, keys / "late") as running:
+            known = lambda: list_clients(keys, f"127.0.0.1:{inner}", certificates.ca)  # noqa: E731
+            wait_until(lambda: known()[0][2] == "online", "the client's joining")
+            text = (keys / FILE).read_text()
+            (keys / FILE).write_text("nonsense\n")
+            wait_until(lambda: "line 1" in said[-1], "the complaint")
+            assert running.poll() is None
+            (keys / FILE).write_text(text)
+            wait_until(lambda: said[-1] == "keys: 0 added, 0 revoked", "the file's repair")
+            revoke_key(keys, "late")
+            assert ended(running) is not None
