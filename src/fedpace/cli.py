@@ -155,6 +155,12 @@ def serve_command(
     out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
     log: Annotated[Path | None, typer.Option(help="File for what Flower says.")] = None,
+    certificates: Annotated[
+        Path | None, typer.Option(help="Folder of `fedpace certificates`, for other machines.")
+    ] = None,
+    keys: Annotated[
+        Path | None, typer.Option(help="Folder of `fedpace keys`: who may join.")
+    ] = None,
 ) -> None:
     """Run an experiment with clients on other machines: the server. Needs the extra `flower`.
 
@@ -166,7 +172,7 @@ def serve_command(
     from fedpace.deploy.entry import serve
 
     serve(experiment, method or [], set_ or [], host, port, clients, wait, patience, out, resume,
-          log, _out, _err)  # fmt: skip
+          log, certificates, keys, _out, _err)  # fmt: skip
 
 
 @app.command("join")
@@ -189,6 +195,8 @@ def join_command(
         float, typer.Option(help="Wait so many seconds for a server that is not there yet.")
     ] = 0.0,
     log: Annotated[Path | None, typer.Option(help="File for what Flower says.")] = None,
+    ca: Annotated[Path | None, typer.Option("--ca", help="The server's ca.crt.")] = None,
+    key: Annotated[Path | None, typer.Option(help="This client's private key.")] = None,
 ) -> None:
     """Take part in a run over the network: a client. Needs the extra `flower`.
 
@@ -201,7 +209,7 @@ def join_command(
     """
     from fedpace.deploy.entry import join_server
 
-    join_server(server, data, name, model, partition, wait, log, _out)
+    join_server(server, data, name, model, partition, wait, log, ca, key, _out)
 
 
 @app.command("certificates")

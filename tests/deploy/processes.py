@@ -58,12 +58,12 @@ def answers(port):
 
 
 @contextmanager
-def process(command, log, home):
+def process(command, log, home, folder=None):
     """Run a command with its output in a file; end it, with its children, at the end."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             [str(word) for word in command], stdout=output, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env=environment(home),
+            stdin=subprocess.DEVNULL, env=environment(home), cwd=folder,
         )  # fmt: skip
         try:
             yield running
@@ -77,12 +77,18 @@ def process(command, log, home):
 
 
 @contextmanager
-def superlink(folder, port, certificates):
+def superlink(folder, port, certificates=None):
+    """Flower's server; without certificates also without keys."""
     command = [
-        "flower-superlink", "--host", "127.0.0.1", "--port", port, "--enable-supernode-auth",
-        "--disable-runtime-dependency-installation", "--ssl-ca-certfile", certificates.ca,
-        "--ssl-certfile", certificates.certificate, "--ssl-keyfile", certificates.key,
+        "flower-superlink", "--host", "127.0.0.1", "--port", port,
+        "--disable-runtime-dependency-installation",
     ]  # fmt: skip
+    if certificates is None:
+        command += ["--insecure"]
+    else:
+        command += ["--enable-supernode-auth", "--ssl-ca-certfile", certificates.ca,
+                    "--ssl-certfile", certificates.certificate,
+                    "--ssl-keyfile", certificates.key]  # fmt: skip
     with process(command, folder / "superlink.log", folder / "home") as running:
         wait_until(lambda: answers(port), "the server's port")
         yield running
@@ -187,12 +193,12 @@ def flwr(home, *words):
 
 
 @contextmanager
-def server_behind_its_proxy(folder):
+def server_behind_its_proxy(folder, host="127.0.0.1"):
     """Flower's server on loopback with TLS and keys, and the proxy in front of it."""
     certificates = make_development_ca(folder / "certs", ["localhost"])
     inner, outer = free_port(), free_port()
     with superlink(folder, inner, certificates), (folder / "proxy.log").open("wb") as log:
-        proxy = fleet_proxy("127.0.0.1", outer, f"https://127.0.0.1:{inner}", certificates, log=log)
+        proxy = fleet_proxy(host, outer, f"https://127.0.0.1:{inner}", certificates, log=log)
         try:
             connect(folder / "home", "inner", inner, certificates.ca)
             connect(folder / "home", "outer", outer, certificates.ca)

@@ -22,11 +22,13 @@ def over_the_wire(message):
 
 
 class FakeGrid(Grid):
-    """`clients`: node id -> app; `faults`: node id -> what is done to its answer."""
+    """`clients`: node id -> app; `faults`: node id -> what is done to its answer; `key_names`:
+    node id -> the name that its key was registered under."""
 
     def __init__(self, apps):
         TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1
         self.apps, self.faults, self.waiting, self.sent = dict(apps), {}, {}, []
+        self.key_names = {}
 
     def set_run(self, run):
         raise NotImplementedError
@@ -45,7 +47,10 @@ class FakeGrid(Grid):
         return sorted(self.apps)
 
     def get_nodes(self):
-        return [SimpleNamespace(node_id=node) for node in self.get_node_ids()]
+        return [
+            SimpleNamespace(node_id=node, name=self.key_names.get(node))
+            for node in self.get_node_ids()
+        ]
 
     def push_messages(self, messages):
         names = []

@@ -27,6 +27,7 @@ from fedpace.core.profile import Sketch
 from fedpace.data.load import load_training
 from fedpace.deploy.flower_process import start, stop
 from fedpace.deploy.offer import model_objection, version_objection
+from fedpace.deploy.refusals import refusal_in
 from fedpace.deploy.runtime import Endpoint, serve_tasks
 from fedpace.engines.flower_client import ClientWork, make_client_app
 from fedpace.federation.engine import Train
@@ -35,6 +36,8 @@ from fedpace.lora import AdaptedModel, tokenise
 from fedpace.lora.fingerprint import base_fingerprint
 
 Say = Callable[[str], None]
+KEPT_OUT_SECONDS = 75.0
+"""How long a client tries that Flower may still hold for connected: two heartbeats and more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,16 @@ class Own:
     """Or share i of n of the experiment's own data, as the virtual clock deals them."""
     model: str | None = None
     """Where the base model is on this machine; by default where the experiment says."""
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What a server with certificates and keys asks for."""
+
+    ca: Path
+    """The server's authority."""
+    key: Path
+    """This client's private key."""
 
 
 @dataclass(slots=True)
@@ -185,6 +198,7 @@ def join(
     log: Path | None = None,
     wait_seconds: float = 0.0,
     retry_seconds: float = 600.0,
+    admission: Admission | None = None,
 ) -> None:
     """Take part until the server says that the run is over.
 
@@ -197,6 +211,7 @@ def join(
         log: file for what Flower says.
         wait_seconds: how long a server that is not there yet is waited for.
         retry_seconds: how long one that was there is.
+        admission: authority and key, where the server asks for them.
 
     Raises:
         InputError: the server cannot be reached, or does not take this client; with the remedy.
@@ -208,22 +223,44 @@ def join(
     with tempfile.TemporaryDirectory(prefix="fedpace-") as name:
         folder = Path(name)
         log = log or folder / "node.log"
+        kept_out_since = None
         while not client.over:
-            _connected(server, app, client, folder / "home", log)
-            if not client.over:
+            before = log.stat().st_size if log.exists() else 0
+            _connected(server, app, client, folder / "home", log, admission)
+            refusal = refusal_in(_since(log, before))
+            kept_out_since = (kept_out_since or time.monotonic()) if refusal else None
+            if refusal is not None and kept_out_since is not None:
+                passing = refusal.may_pass and time.monotonic() - kept_out_since < KEPT_OUT_SECONDS
+                if not passing:
+                    raise InputError(f"server {server} does not take this client: {refusal.remedy}")
+                say("the server does not take this client yet; trying again")
+                time.sleep(5.0)
+            elif not client.over:
                 say(f"the server went away ({_why(log)}); waiting for it to come back")
                 time.sleep(1.0)
                 _wait_for(server, retry_seconds)
     say("the run is over")
 
 
-def _connected(server: str, app: ClientApp, client: Client, home: Path, log: Path) -> None:
+def _connected(
+    server: str,
+    app: ClientApp,
+    client: Client,
+    home: Path,
+    log: Path,
+    admission: Admission | None,
+) -> None:
     """Work over one connection, until it ends."""
     with ExitStack() as stack:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        options = ["--insecure", "--superlink", server, "--isolation", "process",
+        options = ["--superlink", server, "--isolation", "process",
                    "--host", "127.0.0.1", "--port", port, "--max-wait-time", 10]  # fmt: skip
+        if admission is None:
+            options += ["--insecure"]
+        else:
+            options += ["--root-certificates", admission.ca,
+                        "--auth-supernode-private-key", admission.key]  # fmt: skip
         node = start("supernode", options, home, log)
         stack.callback(stop, node)
         client.say(f"connecting to {server}")
@@ -270,6 +307,12 @@ def _open(port: int) -> bool:
     except OSError:
         return False
     return True
+
+
+def _since(log: Path, position: int) -> str:
+    with log.open("rb") as file:
+        file.seek(position)
+        return file.read().decode("utf-8", "replace")
 
 
 def _why(log: Path) -> str:

@@ -11,7 +11,8 @@ from rich.markup import escape
 
 from fedpace.config import load_experiment
 from fedpace.core.errors import InputError
-from fedpace.deploy.certificates import LOOPBACK
+from fedpace.deploy.certificates import LOOPBACK, read_certificates
+from fedpace.deploy.door import Protection
 
 
 def serve(
@@ -26,6 +27,8 @@ def serve(
     out: Path | None,
     resume: Path | None,
     log: Path | None,
+    certificates: Path | None,
+    keys: Path | None,
     console: Console,
     errors: Console,
 ) -> None:
@@ -37,11 +40,7 @@ def serve(
     experiment = load_experiment(path, overrides)
     if methods:
         experiment = experiment.model_copy(update={"methods": list(methods)})
-    if host not in LOOPBACK:
-        raise InputError(
-            f"--host {host}: this version listens on loopback alone; bring it to other machines "
-            "with: fedpace keys, fedpace certificates, and the proxy of docs/deployment.md"
-        )
+    protection = _protection(host, certificates, keys)
     # Only now: these load torch, which a mistake in the file need not wait for.
     from fedpace.deploy.server import Waiting, conduct, own_server
     from fedpace.deploy.view import ServerView
@@ -50,7 +49,10 @@ def serve(
 
     waiting = Waiting(clients or experiment.data.clients, wait, patience)
     log = log or Path("fedpace-serve.log")
-    with own_server(host, port, log) as grid, ServerView(errors) as view:
+    with (
+        ServerView(errors) as view,
+        own_server(host, port, log, protection, view.say) as grid,
+    ):
         view.say(f"listening on {host}:{port}")
         record = conduct(grid, experiment, waiting, view, out=out, resumed=resume)
     console.print(summary_table(record.summary))
@@ -66,12 +68,22 @@ def join_server(
     partition: str | None,
     wait: float,
     log: Path | None,
+    ca: Path | None,
+    key: Path | None,
     console: Console,
 ) -> None:
     """`fedpace join`: say what this client brings, and take part."""
     if (data is None) == (partition is None):
         raise InputError("give the client's examples, --data FOLDER, or --partition I/N; one of "
                          "them")  # fmt: skip
+    if (ca is None) != (key is None):
+        raise InputError("--ca and --key go together: the server's ca.crt, and this client's "
+                         "private key, which fedpace keys made")  # fmt: skip
+    if key is not None and name is not None:
+        raise InputError("with --key the server knows this client by its key; leave --name out")
+    for path in (ca, key):
+        if path is not None and not path.is_file():
+            raise InputError(f"there is no file {path}; correct the path")
     share = None
     if partition is not None:
         found = re.fullmatch(r"(\d+)/(\d+)", partition)
@@ -80,12 +92,12 @@ def join_server(
         share = int(found[1]), int(found[2])
         # In the order of their numbers, so that positions are those of the virtual clock.
         name = name or f"client-{share[0]:0{len(found[2])}d}"
-    name = name or platform.node()
+    name = name or (platform.node() if key is None else key.stem)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", name):
         raise InputError(
             f"--name {name!r} cannot name a client; use letters, digits, '.', '_' and '-'"
         )
-    from fedpace.deploy.client import Own, join
+    from fedpace.deploy.client import Admission, Own, join
 
     def say(text: str) -> None:
         console.print(
@@ -93,4 +105,20 @@ def join_server(
             highlight=False, soft_wrap=True,
         )  # fmt: skip
 
-    join(server, Own(name, data, share, model), say, log=log, wait_seconds=wait)
+    admission = None if ca is None or key is None else Admission(ca, key)
+    join(server, Own(name, data, share, model), say, log=log, wait_seconds=wait,
+         admission=admission)  # fmt: skip
+
+
+def _protection(host: str, certificates: Path | None, keys: Path | None) -> Protection | None:
+    if certificates is None and keys is None:
+        if host not in LOOPBACK:
+            raise InputError(
+                f"--host {host} is open to other machines, which takes --certificates and --keys; "
+                "make them with fedpace certificates and fedpace keys add (docs/deployment.md)"
+            )
+        return None
+    if certificates is None or keys is None:
+        raise InputError("--certificates and --keys go together; make what is missing with "
+                         "fedpace certificates or fedpace keys add")  # fmt: skip
+    return Protection(read_certificates(certificates), keys)

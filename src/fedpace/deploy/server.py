@@ -29,6 +29,7 @@ from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.profile import Clients
 from fedpace.deploy.deadline import Deadline
+from fedpace.deploy.door import Protection, open_door
 from fedpace.deploy.flower_process import start, stop
 from fedpace.deploy.offer import make_offer
 from fedpace.deploy.runtime import Endpoint, server_grid, start_run
@@ -92,13 +93,21 @@ def conduct(
 
 
 @contextmanager
-def own_server(host: str, port: int, log: Path) -> Iterator[Grid]:
+def own_server(
+    host: str,
+    port: int,
+    log: Path,
+    protection: Protection | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Iterator[Grid]:
     """Start Flower's server and open a run on it; both end with the context.
 
     Args:
-        host: a loopback address.
+        host: an address of this machine; without protection a loopback address.
         port: that clients connect to.
         log: file for what Flower says.
+        protection: certificates and keys; with them Flower's own port is another one, on loopback.
+        say: called with what changes among the keys.
 
     Raises:
         InputError: the port is taken.
@@ -107,12 +116,23 @@ def own_server(host: str, port: int, log: Path) -> Iterator[Grid]:
     _claim(host, port)
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedpace-")))
-        options = ["--insecure", "--host", host, "--port", port, "--isolation", "process",
-                   "--disable-runtime-dependency-installation"]  # fmt: skip
+        options: list[object] = ["--isolation", "process",
+                                 "--disable-runtime-dependency-installation"]  # fmt: skip
+        ca = None
+        if protection is None:
+            inner_host, inner_port = host, port
+            options += ["--insecure"]
+        else:
+            inner_host, inner_port = "127.0.0.1", _free_port()
+            options += protection.superlink_options()
+            ca = protection.certificates.ca
+        options += ["--host", inner_host, "--port", inner_port]
         process = start("superlink", options, folder / "home", log)
         stack.callback(stop, process)
-        _wait_for_port(host, port, lambda: process.poll() is None, log)
-        endpoint = Endpoint(f"{host}:{port}")
+        _wait_for_port(inner_host, inner_port, lambda: process.poll() is None, log)
+        endpoint = Endpoint(f"{inner_host}:{inner_port}", ca)
+        if protection is not None:
+            stack.enter_context(open_door(host, port, endpoint.address, protection, log, say))
         (folder / "app").mkdir()
         start_run(endpoint, folder / "app", importlib.metadata.version("fedpace"))
         yield stack.enter_context(server_grid(endpoint))
@@ -224,6 +244,11 @@ def _claim(host: str, port: int) -> None:
             f"cannot listen on {host} port {port} ({error.strerror}); choose another --port, or "
             "end what uses it"
         ) from None
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return int(found.getsockname()[1])
 
 
 def _wait_for_port(host: str, port: int, alive: Callable[[], bool], log: Path) -> None:

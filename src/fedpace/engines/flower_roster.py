@@ -47,11 +47,14 @@ class Roster:
     online: frozenset[int] = frozenset()
     _asked: dict[str, int] = field(default_factory=dict)
     _known: dict[int, float] = field(default_factory=dict)
+    _key_names: dict[int, str] = field(default_factory=dict)
 
     def poll(self) -> None:
         """See who came, who went, and who answered."""
         now = self.clock()
-        self.online = frozenset(node.node_id for node in self.grid.get_nodes())
+        nodes = list(self.grid.get_nodes())
+        self.online = frozenset(node.node_id for node in nodes)
+        self._key_names = {node.node_id: node.name for node in nodes if node.name}
         answered = {member.node for member in self.members.values()}
         self._known = {node: t for node, t in self._known.items() if node in self.online}
         new = [
@@ -112,7 +115,8 @@ class Roster:
         except RunError as error:
             self.refused.append((str(node), str(error)))
             return
-        name = facts["name"]
+        # Who joined with a key is whom the key was given to, whatever it says.
+        facts["name"] = name = self._key_names.get(node, facts["name"])
         if "refusal" in facts:
             self.refused.append((name, str(facts["refusal"])))
             return
