@@ -47,9 +47,11 @@ class Clock:
         self.now += seconds
 
 
-def simulated(sketch):
+def simulated(sketch, upload_type="float32"):
     net = network(sketch)
-    engine = SimulatedEngine(towards(random_adapter(9)), net, LAYOUT, seed=SEED)
+    engine = SimulatedEngine(
+        towards(random_adapter(9)), net, LAYOUT, seed=SEED, upload_type=upload_type
+    )
 
     def lose(client):
         columns = dict(net.clients.columns())
@@ -59,7 +61,7 @@ def simulated(sketch):
     return Made(engine, lose)
 
 
-def flower(sketch):
+def flower(sketch, upload_type="float32"):
     pytest.importorskip("flwr")
     from engines.fake_grid import FakeGrid
     from fedpace.engines.flower import FlowerEngine
@@ -82,8 +84,8 @@ def flower(sketch):
     roster.begin()
     assert roster.names == tuple(f"client-{n}" for n in range(N))
     engine = FlowerEngine(
-        grid, roster, Wire("r", LAYOUT, sketch, ("A", "B", "head")), network(sketch), SEED,
-        deadline=lambda tasks: 10.0, clock=clock, sleep=clock.sleep,
+        grid, roster, Wire("r", LAYOUT, sketch, ("A", "B", "head"), upload_type),
+        network(sketch), SEED, deadline=lambda tasks: 10.0, clock=clock, sleep=clock.sleep,
     )  # fmt: skip
     return Made(engine, lambda client: grid.faults.update({1000 - client: lambda reply: None}))
 
@@ -151,6 +153,15 @@ def test_bytes_are_those_of_the_messages(make, sketch):
         assert p.upload_bytes == encoded_bytes(LAYOUT, p.sketch_rank)
         down = LAYOUT.rank if sketch == "residual" else p.sketch_rank
         assert p.download_bytes == encoded_bytes(LAYOUT, down)
+
+
+@pytest.mark.parametrize("make", ENGINES)
+def test_random_rounding_is_that_of_the_clients_stream_whatever_the_engine(make):
+    records, state = play(make("residual", "int8"), "residual")
+    expected_records, expected = play(simulated("residual", "int8"), "residual")
+    for name, value in expected.adapter.items():
+        np.testing.assert_array_equal(state.adapter[name], value)
+    assert [r.upload_bits for r in records] == [r.upload_bits for r in expected_records]
 
 
 @pytest.mark.parametrize("make", ENGINES)

@@ -85,6 +85,11 @@ class Client:
         try:
             if (objection := version_objection(offer)) is not None:
                 raise InputError(objection)
+            if self.own.name not in offer.get("population", [self.own.name]):
+                raise InputError(
+                    f"the run began without {self.own.name!r}; join before it begins, or under the "
+                    "name of a client that it has (--name)"
+                )
             key = (str(offer["experiment"]), str(offer["base"]))
             if key != self._offer:
                 self._load(offer)

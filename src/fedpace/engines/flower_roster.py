@@ -81,6 +81,7 @@ class Roster:
     def begin(self, names: Sequence[str] | None = None) -> None:
         """Fix the population: these names, or all that are there, in order."""
         self.names = tuple(sorted(self.members) if names is None else names)
+        self.offer = {**self.offer, "population": list(self.names)}
 
     def dismiss(self, seconds: float = 3.0) -> None:
         """Tell everyone that the run is over, so that clients end instead of waiting."""
