@@ -44,7 +44,7 @@ class Relay:
     """Passes bytes between clients and server, and counts them."""
 
     def __init__(self, upstream: int) -> None:
-        self.up = self.down = 0
+        self.up = self.down = self.polls = 0
         self.port = 0
         self._upstream, self._ready = upstream, threading.Event()
         threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True).start()
@@ -55,6 +55,8 @@ class Relay:
             try:
                 while data := await source.read(65536):
                     setattr(self, name, getattr(self, name) + len(data))
+                    if data.startswith(b"POST /v1/fleet/pull-messages"):
+                        self.polls += len(data)
                     sink.write(data)
                     await sink.drain()
             except ConnectionError:
@@ -128,7 +130,7 @@ def main() -> None:
 
         def show_record(done, rounds):
             record(done, rounds)
-            after.append((relay.up, relay.down))
+            after.append((relay.up, relay.down, relay.polls))
 
         view.show_record = show_record
         waiting = Waiting(options.clients, 600, 600)
@@ -154,6 +156,9 @@ def main() -> None:
                 "in_process_seconds": round(float(np.mean(theirs[:-1])), 2),
                 "charged_up": float(charged[:, 0].mean()),
                 "wire_up_over_charged": round(float(wire[:, 0].sum() / charged[:, 0].sum()), 4),
+                "without_polls": round(
+                    float((wire[:, 0] - wire[:, 2]).sum() / charged[:, 0].sum()), 4
+                ),
                 "charged_down": float(charged[:, 1].mean()),
                 "wire_down_over_charged": round(float(wire[:, 1].sum() / charged[:, 1].sum()), 4),
                 "same_participants": [len(r.participants) for r in ours]

@@ -28,7 +28,7 @@ from rich.console import Console
 
 from fedpace.config import load_experiment
 from fedpace.core.errors import InputError
-from fedpace.deploy.client import Client, Own
+from fedpace.deploy.client_work import Client, Own
 from fedpace.engines.flower_client import ClientWork, make_client_app
 
 server_app = ServerApp()

@@ -97,7 +97,8 @@ def join_server(
         raise InputError(
             f"--name {name!r} cannot name a client; use letters, digits, '.', '_' and '-'"
         )
-    from fedpace.deploy.client import Admission, Own, join
+    from fedpace.deploy.client import Admission, join
+    from fedpace.deploy.client_work import Own
 
     def say(text: str) -> None:
         console.print(

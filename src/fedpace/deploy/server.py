@@ -156,6 +156,7 @@ def _site(
     rosters.append(roster)
     _gather(roster, waiting, view, before)
 
+    view.names = roster.names
     examples = [roster.members[name].facts["examples"] for name in roster.names]
     network = first_network(experiment, adapted.layout, believed_examples(examples).tolist())
     columns = {**network.clients.columns(), "client_id": np.array(roster.names)}

@@ -25,6 +25,8 @@ class ServerView:
         self._records: list[RoundRecord] = []
         self._accuracy, self._state, self._said = "", Text(""), ""
         self._refused = 0
+        self.names: Sequence[str] = ()
+        """Of the clients, by position; set when the run begins."""
 
     def __enter__(self) -> "ServerView":
         if not self._lines:
@@ -70,9 +72,9 @@ class ServerView:
         if record.evaluation is not None:
             self._accuracy = "  ".join(f"{name} {v:.4f}" for name, v in record.evaluation.items())
         for client, reason in record.refusals:
-            self._print(f"round {record.round + 1}: client {client} refused: {reason}")
+            self._print(f"round {record.round + 1}: {self._name(client)} refused: {reason}")
         if self._lines:
-            row = _row(record)
+            row = self._row(record)
             evaluation = f"  {self._accuracy}" if record.evaluation is not None else ""
             self._console.print(
                 f"{escape(record.method)} round {record.round + 1}/{rounds}  "
@@ -92,22 +94,24 @@ class ServerView:
         for name in ("round", "clock", "took", "answered", "slowest", "uplink"):
             table.add_column(name, justify="right")
         for record in self._records[-ROWS:]:
-            table.add_row(*_row(record))
+            table.add_row(*self._row(record))
         parts: list[Table | Text] = [table] if self._records else []
         if self._accuracy:
             parts.append(Text(self._accuracy))
         self._live.update(Group(*parts, self._state))
 
+    def _row(self, record: RoundRecord) -> list[str]:
+        people = record.participants
+        invited = len(people) + len(record.missing) + len(record.refusals)
+        slowest = max(people, key=lambda p: p.start_seconds + p.upload_seconds, default=None)
+        return [
+            str(record.round + 1),
+            seconds_text(record.clock_seconds),
+            seconds_text(record.round_seconds),
+            f"{len(people)}/{invited}",
+            "–" if slowest is None else self._name(slowest.client),
+            bits_text(record.upload_bits),
+        ]
 
-def _row(record: RoundRecord) -> list[str]:
-    people = record.participants
-    invited = len(people) + len(record.missing) + len(record.refusals)
-    slowest = max(people, key=lambda p: p.start_seconds + p.upload_seconds, default=None)
-    return [
-        str(record.round + 1),
-        seconds_text(record.clock_seconds),
-        seconds_text(record.round_seconds),
-        f"{len(people)}/{invited}",
-        "–" if slowest is None else str(slowest.client),
-        bits_text(record.upload_bits),
-    ]
+    def _name(self, client: int) -> str:
+        return self.names[client] if client < len(self.names) else str(client)

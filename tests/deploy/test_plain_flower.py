@@ -1,0 +1,38 @@
+"""The example project in a Flower federation that FedPace did not start."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("flwr")
+pytest.importorskip("torch")
+
+from deploy.processes import flwr, free_port, process, superlink, wait_until
+from fedpace.run_folder import read_records
+from tiny import EXPERIMENT, write_experiment
+
+pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]
+PROJECT = Path(__file__).parents[2] / "examples" / "04_flower"
+
+
+def test_the_example_project_runs_by_flowers_own_command(tmp_path):
+    text = EXPERIMENT.replace("clients = 6", "clients = 2").replace("rounds = 6", "rounds = 1")
+    experiment = write_experiment(tmp_path, text.replace('"adaptive", "uniform"', '"full"'))
+    home, port = tmp_path / "home", free_port()
+    home.mkdir()
+    (home / "config.toml").write_text(
+        f'[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n'
+    )
+    with ExitStack() as stack:
+        stack.enter_context(superlink(tmp_path, port))
+        for n in range(2):
+            node = ["flower-supernode", "--insecure", "--superlink", f"127.0.0.1:{port}", "--port",
+                    free_port(), "--node-config", f"partition-id={n} num-partitions=2"]  # fmt: skip
+            stack.enter_context(process(node, tmp_path / f"node-{n}.log", home))
+        settings = f'experiment="{experiment}" out="{tmp_path / "run"}" clients=2'
+        begun = flwr(home, "run", PROJECT, "here", "-c", settings)
+        assert begun.returncode == 0, begun.stdout + begun.stderr
+        wait_until((tmp_path / "run" / "summary.json").exists, "the run's end", 180)
+    [record] = read_records(tmp_path / "run")
+    assert [p.client for p in record.participants] == [0, 1]
