@@ -24,6 +24,8 @@ from fedpace.engines.quantise import (
 )
 
 _PARTS = ("lora", "head")
+_HEADER_SLACK = 256
+"""The header of another value type may be so much longer, bytes."""
 
 
 def encode(
@@ -68,14 +70,18 @@ def decode(data: bytes, layout: AdapterLayout, sketch_rank: int) -> dict[str, Ar
     Raises:
         RunError: the bytes are not such a message, or not of that rank and layout.
     """
+    most = encoded_bytes(layout, sketch_rank) + _HEADER_SLACK
+    if len(data) > most:
+        raise RunError(f"a message has {len(data)} bytes; rank {sketch_rank} takes {most} at most")
     try:
         parts: Mapping[str, Array] = load(data)
-    except SafetensorError as error:
+    except (SafetensorError, KeyError, ValueError, TypeError) as error:
+        # The last three: types of values that NumPy has not.
         raise RunError(f"a message of {len(data)} bytes is not safetensors: {error}") from None
     expected = {"lora": layout.values_per_rank * sketch_rank, "head": layout.head_values}
     for name, count in expected.items():
         found = parts[name].size if name in parts else 0
-        if found != count:
+        if found != count or (found and parts[name].ndim != 1):
             raise RunError(
                 f"a message has {found} values of {name!r}; rank {sketch_rank} needs {count}"
             )

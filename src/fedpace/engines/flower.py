@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.engines.codec import encoded_bytes
-from fedpace.engines.flower_messages import Wire, body_bytes, read_update, task_content
+from fedpace.engines.flower_messages import Wire, body_bytes, read_update, task_content, told
 from fedpace.engines.flower_roster import Roster
 from fedpace.engines.simulated import Network, charge
 from fedpace.federation.engine import Delivery, RoundOutcome
@@ -98,7 +98,7 @@ class FlowerEngine:
                 try:
                     found[sent.task.client] = self._received(reply, sent, began)
                 except RunError as error:
-                    unreadable.append((sent.task.client, str(error)))
+                    unreadable.append((sent.task.client, told(error)))
                 self.show(replace(status, answered=len(found)))
             if pending:
                 if self.now() - looked > ROSTER_SECONDS:

@@ -4,6 +4,7 @@ A message is a `RecordDict` of two parts. "head" says whose it is, "body" holds 
 block. Nothing else is read, and nothing in a message is code.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -131,7 +132,8 @@ def read_update(content: RecordDict, task: ClientTask, wire: Wire) -> tuple[Clie
         if head.get(name) != value:
             raise RunError(f"an answer for {name} {head.get(name)!r} to a task for {value!r}")
     loss, seconds = head.get("train_loss"), head.get("train_seconds")
-    if not isinstance(loss, float) or not isinstance(seconds, float):
+    # No time below zero and no NaN may reach the estimates of the fleet's speed.
+    if not isinstance(loss, float) or not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         raise RunError(f"an answer with loss {loss!r} after {seconds!r} s")
     components = wire.components(task)
     delta = decode(body, wire.sent, len(components))
@@ -141,6 +143,11 @@ def read_update(content: RecordDict, task: ClientTask, wire: Wire) -> tuple[Clie
 def assigned_bps(content: RecordDict) -> float:
     """Return the uplink rate that a task assigns to its client, bit/s."""
     return float(str(_parts(content)[0].get("rate_bps", "inf")))
+
+
+def told(reason: object) -> str:
+    """Return what a client said as text for a record or a terminal: short, and printable."""
+    return "".join(c if c.isprintable() else " " for c in str(reason))[:300]
 
 
 def body_bytes(content: RecordDict) -> int:

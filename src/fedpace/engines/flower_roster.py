@@ -6,6 +6,7 @@ counts its examples. Positions 0..N-1 in the population are given by name when t
 """
 
 import json
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,9 +16,16 @@ from flwr.app import ConfigRecord, Message, MessageType, RecordDict
 from flwr.serverapp import Grid
 
 from fedpace.core.errors import RunError
+from fedpace.engines.flower_messages import told
 
 ASK_AGAIN_SECONDS = 120.0
 """A node that has not answered the offer by then is asked again: its client may load a model."""
+
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
+"""What a client may be called."""
+MOST_EXAMPLES = 10**12
+"""More than this is no count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +117,7 @@ class Roster:
         if node is None:
             return
         if reply.has_error():
-            self.refused.append((str(node), reply.error.reason or "no reason given"))
+            self.refused.append((str(node), told(reply.error.reason or "no reason given")))
             return
         try:
             facts = _facts(reply)
@@ -119,7 +127,7 @@ class Roster:
         # Who joined with a key is whom the key was given to, whatever it says.
         facts["name"] = name = self._key_names.get(node, facts["name"])
         if "refusal" in facts:
-            self.refused.append((name, str(facts["refusal"])))
+            self.refused.append((name, told(facts["refusal"])))
             return
         other = self.members.get(name)
         if other is not None and other.node != node and other.node in self.online:
@@ -146,17 +154,18 @@ def offer_of(message: Message) -> dict[str, Any]:
 def _facts(reply: Message) -> dict[str, Any]:
     facts = _json(reply, "facts")
     examples = facts.get("examples", 0)
-    if not isinstance(facts.get("name"), str) or not facts["name"]:
-        raise RunError("a client without a name")
-    if "refusal" not in facts and not (isinstance(examples, int) and examples > 0):
-        raise RunError(f"client {facts['name']!r} says it has {examples!r} examples")
+    name = facts.get("name")
+    if not isinstance(name, str) or not re.fullmatch(NAME, name):
+        raise RunError(told(f"a client that calls itself {name!r}"))
+    if "refusal" not in facts and not (isinstance(examples, int) and 0 < examples <= MOST_EXAMPLES):
+        raise RunError(told(f"client {name!r} says it has {str(examples)[:20]} examples"))
     return facts
 
 
 def _json(message: Message, part: str) -> dict[str, Any]:
     try:
         table = json.loads(str(message.content.config_records[part]["json"]))
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, RecursionError):
         table = None
     if not isinstance(table, dict):
         raise RunError(f"a message without a readable {part!r}; update both ends")
