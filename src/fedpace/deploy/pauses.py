@@ -15,14 +15,16 @@ POLL_SECONDS = 0.5
 """Between a node's looks for work. A look costs the server a few milliseconds, and the uplink
 about 800 bytes, which a small adapter notices."""
 BACKOFF_SECONDS = 0.05
-"""Between looks for what is on its way already."""
+"""Between looks for what is on its way already, on this machine."""
+REMOTE_BACKOFF_SECONDS = 0.25
+"""The same at the other end of a link: each look is a request of about 900 bytes."""
 
 
 def shorten_node() -> None:
     """Shorten the loop of a node, in the process that runs it."""
     loop: Any = importlib.import_module("flwr.supernode.start_client_internal")
     loop.time = _QuickTime()
-    _quick(loop, "pull_objects")
+    _quick(loop, "pull_objects", REMOTE_BACKOFF_SECONDS)
 
 
 def shorten_app() -> None:
@@ -38,10 +40,10 @@ def shorten_grid() -> None:
     _quick(importlib.import_module("flwr.superlink.grid.http_grid"), "pull_objects")
 
 
-def _quick(module: Any, function: str) -> None:
+def _quick(module: Any, function: str, seconds: float = BACKOFF_SECONDS) -> None:
     original = getattr(module, function, None)
     if original is not None and not isinstance(original, partial):
-        quick = partial(original, initial_backoff=BACKOFF_SECONDS, backoff_cap=1.0)
+        quick = partial(original, initial_backoff=seconds, backoff_cap=1.0)
         setattr(module, function, quick)
 
 
