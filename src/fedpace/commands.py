@@ -113,12 +113,15 @@ def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -
     """`fedpace bench page`: tables and figures."""
     from fedpace.bench.page import write_page
     from fedpace.bench.results import read_results
-    from fedpace.config import read_toml
+    from fedpace.bench.suite import Suite
+    from fedpace.config import parse, read_toml
 
     lines = read_results(results)
     if not lines:
         raise InputError(f"{results} has no lines; run `fedpace bench time-to-target` first")
-    about = "" if suite is None else str(read_toml(suite).get("about", ""))
+    described = None if suite is None else parse(Suite, read_toml(suite), str(suite))
     command = f"fedpace bench page {results} --out {out}"
-    for file in write_page(lines, out, command=command, about=about):
+    if suite is not None:
+        command += f" --suite {suite}"
+    for file in write_page(lines, out, command=command, suite=described):
         console.print(f"written: {escape(str(file))}", highlight=False)

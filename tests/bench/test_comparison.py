@@ -60,7 +60,7 @@ def test_prediction_errors_are_relative():
 
 def test_the_page_names_what_was_lost(tmp_path):
     out = tmp_path / "results.md"
-    files = write_page(LINES, out, command="cmd", about="About.")
+    files = write_page(LINES, out, command="cmd")
     text = out.read_text()
     assert all(file.exists() for file in files)
     assert "weighted needs 0.90 of our time (equal finish)" in text

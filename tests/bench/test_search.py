@@ -15,7 +15,7 @@ def suite(kind="ours", sizes="cohort"):
         tasks={"t": {"target": "accuracy>=0.8", "experiment": {}}}, networks={"n": {}},
         settings=[{"task": "t", "network": "n"}],
         rates={"r": [{"learning_rate": r} for r in (0.1, 0.2, 0.4)]},
-        sizes={"cohort": [{"cohort": c} for c in (0.2, 0.5)]},
+        sizes={"cohort": [{"cohort": c} for c in (0.05, 0.1, 0.2, 0.5, 0.9)]},
         methods={"m": {"kind": kind, "rates": "r", "sizes": sizes}},
     )  # fmt: skip
 
@@ -39,14 +39,15 @@ def outcomes(monkeypatch):
     return table, asked
 
 
-def test_rates_first_then_sizes_at_the_best_rate(outcomes, tmp_path):
+def test_rates_first_then_sizes_outwards_as_long_as_they_win(outcomes, tmp_path):
     table, asked = outcomes
     table |= {(0.1, 0.2): (30.0, 0.8), (0.2, 0.2): (20.0, 0.8), (0.4, 0.2): (None, 0.3)}
-    table |= {(0.2, 0.5): (10.0, 0.8)}
+    table |= {(0.2, 0.1): (25.0, 0.8), (0.2, 0.5): (10.0, 0.8), (0.2, 0.9): (11.0, 0.8)}
     choice = search.tune(suite(), "t", "m", ("n",), tmp_path)[PAIR]
     assert (dict(choice.rate), dict(choice.size)) == ({"learning_rate": 0.2}, {"cohort": 0.5})
     assert choice.seconds == 10.0
-    assert [entry[:2] for entry in asked] == [(0.1, 0.2), (0.2, 0.2), (0.4, 0.2), (0.2, 0.5)]
+    rates = [(0.1, 0.2), (0.2, 0.2), (0.4, 0.2)]
+    assert [entry[:2] for entry in asked] == [*rates, (0.2, 0.1), (0.2, 0.5), (0.2, 0.9)]
     assert all(seed == 100 and tuning for _, _, seed, tuning, _ in asked)
 
 

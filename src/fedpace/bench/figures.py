@@ -22,7 +22,7 @@ def draw_curves(lines: Sequence[Line], ours: str, others: Sequence[str]) -> "Fig
     Args:
         lines: of one suite.
         ours: our method.
-        others: drawn with equal finish.
+        others: drawn with equal finish; those that ran in every setting, if there are such.
     """
     from matplotlib.figure import Figure
 
@@ -31,7 +31,8 @@ def draw_curves(lines: Sequence[Line], ours: str, others: Sequence[str]) -> "Fig
     rows = -(-len(settings) // columns)
     made = Figure(figsize=(3.3 * columns, 2.6 * rows + 0.6), layout="constrained")
     grid = made.subplots(rows, columns, squeeze=False).ravel()
-    styles = method_styles([ours, *others])
+    everywhere = [m for m in others if all(_curve(lines, s, m) is not None for s in settings)]
+    styles = method_styles([ours, *(everywhere or others)])
     for axes, setting in zip(grid, settings, strict=False):
         for name, style in styles.items():
             curve = _curve(lines, setting, name)

@@ -16,6 +16,7 @@ from fedpace.bench.comparison import (
 )
 from fedpace.bench.figures import draw_curves, draw_gains
 from fedpace.bench.results import Line
+from fedpace.bench.suite import Suite
 from fedpace.core.errors import InputError
 from fedpace.reporting.units import seconds_text
 
@@ -23,14 +24,16 @@ _HALF, _BEST, _STRONG, _NEVER = 2.3, 4.0, 1.3, 0.95
 """What was set out to reach; see `_claims`."""
 
 
-def write_page(lines: Sequence[Line], out: Path, *, command: str, about: str = "") -> list[Path]:
+def write_page(
+    lines: Sequence[Line], out: Path, *, command: str, suite: Suite | None = None
+) -> list[Path]:
     """Write the page and its figures.
 
     Args:
         lines: of a results file, of one suite.
         out: the Markdown file; figures go into the folder "img" beside it.
         command: how to make the page again.
-        about: what the suite is for.
+        suite: for what it is for, and what of it has not been run.
 
     Returns:
         The files written.
@@ -42,12 +45,12 @@ def write_page(lines: Sequence[Line], out: Path, *, command: str, about: str = "
             "one is needed"
         )
     others = rivals(lines, ["published", "sampler"])
-    suite = lines[0]["suite"]
+    name = lines[0]["suite"]
     images = out.parent / "img"
     images.mkdir(parents=True, exist_ok=True)
     figures = {
-        "curves": images / f"results-{suite}-curves.png",
-        "gains": images / f"results-{suite}-gains.png",
+        "curves": images / f"results-{name}-curves.png",
+        "gains": images / f"results-{name}-gains.png",
     }
     draw_curves(lines, ours[0], others).savefig(figures["curves"], dpi=120)
     draw_gains(lines, ours[0]).savefig(figures["gains"], dpi=120)
@@ -56,12 +59,17 @@ def write_page(lines: Sequence[Line], out: Path, *, command: str, about: str = "
     changed = rivals(lines, ["ablation"])
     parts = [
         "# Results",
-        f"{about} Made by `{command}` from `benchmarks/results/{suite}.jsonl`, which holds a line "
+        f"{'' if suite is None else suite.about + ' '}Made by `{command}` from "
+        f"`benchmarks/results/{name}.jsonl`, which holds a line "
         "for each run with its command, commit and machine. Times are virtual wall-clock seconds "
         "to the target on held-out test data: median over the seeds (fastest to slowest; how many "
         "seeds reached it, where not all did). Learning rate and cohort of every method are tuned "
         "on a tenth of the training data with a seed of its own. \u201c> 3.1\u201d: the other "
         "method had not reached the target when its budget ended, at 3.1 times our time.",
+        "Methods of aggregation move by the server's plain average, as in their papers. Ways "
+        "to sample are given our aggregation and server Adam, so that a comparison with them is "
+        "one of sampling alone; what Adam brings is in the ablation.",
+        *_missing(lines, suite),
         "## What was to be shown",
         _claims(share, finish, others),
         "## Seconds to the target",
@@ -106,13 +114,14 @@ def _claims(share: Table, finish: Table, others: Sequence[str]) -> str:
         ]
         rows.append([
             method,
+            str(len(equal)),
             f"{np.mean(np.array(published) >= _HALF):.0%}" if published else "–",
             f"{max(published):.2f}" if published else "–",
             f"{np.median(strong):.2f}" if strong else "–",
             f"{min(equal):.2f}" if equal else "–",
         ])  # fmt: skip
     header = [
-        "method", f"as published: settings with at least {_HALF:g}x",
+        "method", "settings", f"as published: settings with at least {_HALF:g}x",
         "as published: best setting", "equal finish: median, strong heterogeneity",
         "equal finish: worst setting",
     ]  # fmt: skip
@@ -149,10 +158,34 @@ def _times(lines: Sequence[Line], ours: str, others: Sequence[str]) -> str:
     return _markdown(["seconds", *(", ".join(s) for s in settings)], rows)
 
 
+def _missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:
+    """What of the suite has not been run, as a paragraph; nothing if all has."""
+    if suite is None:
+        return []
+    ran = {(line["task"], line["network"], line["method"]) for line in lines}
+    absent: dict[str, list[str]] = {}
+    for setting in suite.settings:
+        wanted = [
+            n for n, m in suite.methods.items() if setting.task in (m.tasks or (setting.task,))
+        ]
+        left = [n for n in wanted if (setting.task, setting.network, n) not in ran]
+        if left:
+            what = "everything" if len(left) == len(wanted) else ", ".join(left)
+            absent.setdefault(what, []).append(f"{setting.task}, {setting.network}")
+    if not absent:
+        return []
+    items = [f"- {what}: in {'; '.join(where)}" for what, where in absent.items()]
+    return [
+        "**Not run yet** (the command of the lines goes on where it stopped):",
+        "\n".join(items),
+    ]
+
+
 def _speedups(found: Table, methods: Sequence[str]) -> str:
     rows = [
         [", ".join(setting), *(_cell(row.get(method)) for method in methods)]
         for setting, row in found.items()
+        if any(row.get(method) for method in methods)
     ]
     medians = []
     for method in methods:
@@ -174,7 +207,7 @@ def _losses(finish: Table, share: Table) -> str:
         for (task, network), row in finish.items()
         if all(value is None for value in row.values())
     ]
-    return "\n".join([*missed, *worse]) or "In no setting was another method faster."
+    return "\n".join([*missed, *worse]) or "In no setting that was run was another method faster."
 
 
 def _predictions(lines: Sequence[Line]) -> str:

@@ -1,8 +1,8 @@
-"""Find a method's learning rate and size on held-out training data, one seed.
+"""Find a method's learning rate and cohort size on held-out training data, one seed.
 
-First the rates at the first size, then the other sizes at the best rate: a search along the
-axes. A candidate is given up once it can be first for no network and no rule any more; that changes
-no winner.
+First the rates at the middle size, then sizes at the best rates, from the middle outwards as long
+as one is the best so far. A candidate is given up once it can be first for no network and no rule
+any more; that changes no winner.
 """
 
 from collections.abc import Mapping
@@ -60,13 +60,19 @@ def tune(
                 best[pair] = min(seconds, best.get(pair, seconds))
 
     sizes = [_keys(table) for table in suite.sizes[entry.sizes]] if entry.sizes else [()]
+    middle = len(sizes) // 2
     for table in suite.rates[entry.rates]:
-        attempt(_keys(table), sizes[0])
+        attempt(_keys(table), sizes[middle])
     metric = suite.tasks[task].target.split(">")[0].split("<")[0].strip()
-    rates = {pair: _first(tried, pair, metric)[0] for pair in pairs}
-    for size in sizes[1:]:
-        for rate in dict.fromkeys(rates.values()):
-            attempt(rate, size)
+    rates = dict.fromkeys(_first(tried, pair, metric)[0] for pair in pairs)
+    for direction in (-1, 1):
+        at = middle + direction
+        while 0 <= at < len(sizes):
+            for rate in rates:
+                attempt(rate, sizes[at])
+            if not any(_first(tried, pair, metric)[1] == sizes[at] for pair in pairs):
+                break
+            at += direction
     chosen = {}
     for pair in pairs:
         rate, size = _first(tried, pair, metric)

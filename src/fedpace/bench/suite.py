@@ -88,7 +88,7 @@ class Suite(_Section):
     rates: dict[str, list[Table]]
     """Grids of [training] keys; the first is tried first."""
     sizes: dict[str, Annotated[list[Table], Field(min_length=1)]] = Field(default_factory=dict)
-    """Grids of [planner] keys, such as cohort; the rates are tried at the first."""
+    """Grids of [planner] keys, such as cohort, in order; the rates are tried at the middle one."""
     methods: dict[str, Method]
 
     @model_validator(mode="after")
