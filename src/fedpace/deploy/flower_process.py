@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -69,7 +70,21 @@ def main() -> None:
     if program == "supernode":
         shorten_node()
     module, function = PROGRAMS[program]
-    getattr(importlib.import_module(module), function)()
+    status = 1
+    try:
+        getattr(importlib.import_module(module), function)()
+        status = 0
+    except SystemExit as end:
+        status = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        # A node that gives its server up leaves by an exception, and the thread of its local
+        # interface would live on: whoever asks it for tasks would be told for ever that there are
+        # none.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
 
 
 def _end_with_parent() -> None:
