@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import tiny
-from fedpace.bench.suite import experiment_of, load_suite
+from fedpace.bench.suite import Suite, experiment_of, load_suite
+from fedpace.config import parse, read_toml
 from fedpace.core.errors import InputError
 
 SUITES = sorted((Path(__file__).parents[2] / "benchmarks" / "suites").glob("*.toml"))
@@ -181,6 +182,9 @@ def test_a_digest_changes_with_what_decides_the_result_and_with_nothing_else(tmp
     ]:
         changed = load_suite(write(tmp_path, text.replace(old, new)), folders[0] / "data")
         assert changed.digest("words", "slow", "uniform") != own
+    # As the page reads it, without the folder.
+    unplaced = parse(Suite, read_toml(write(tmp_path, text)), "suite")
+    assert unplaced.digest("words", "slow", "uniform") == own
     # A grid of another method's.
     changed = load_suite(
         write(tmp_path, text.replace("cohort = 0.5", "cohort = 0.4")), folders[0] / "data"

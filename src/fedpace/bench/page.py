@@ -172,13 +172,32 @@ def _missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:
         if left:
             what = "everything" if len(left) == len(wanted) else ", ".join(left)
             absent.setdefault(what, []).append(f"{setting.task}, {setting.network}")
-    if not absent:
-        return []
-    items = [f"- {what}: in {'; '.join(where)}" for what, where in absent.items()]
-    return [
-        "**Not run yet** (the command of the lines goes on where it stopped):",
-        "\n".join(items),
-    ]
+    parts = []
+    old = sorted(
+        {
+            (line["task"], line["network"], line["method"])
+            for line in lines
+            if line["method"] not in suite.methods
+            or line["digest"] != suite.digest(line["task"], line["network"], line["method"])
+        }
+    )
+    if old:
+        items = [
+            f"- {', '.join(m for t, n, m in old if (t, n) == setting)}: in {', '.join(setting)}"
+            for setting in dict.fromkeys((task, network) for task, network, _ in old)
+        ]
+        parts = [
+            "**From an earlier version of the suite** (other grids, targets or budgets; to be run "
+            "again):",
+            "\n".join(items),
+        ]
+    if absent:
+        items = [f"- {what}: in {'; '.join(where)}" for what, where in absent.items()]
+        parts += [
+            "**Not run yet** (the command of the lines goes on where it stopped):",
+            "\n".join(items),
+        ]
+    return parts
 
 
 def _speedups(found: Table, methods: Sequence[str]) -> str:

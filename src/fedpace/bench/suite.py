@@ -120,7 +120,7 @@ class Suite(_Section):
         ]  # fmt: skip
         text = json.dumps(decides, sort_keys=True)
         # Where the data lies on this machine decides nothing.
-        text = re.sub(r'"(/[^"]*/)([^"/]+)"', r'"\2"', text)
+        text = re.sub(r'"(?:/[^"]*/|data:|model:)([^"/]+)"', r'"\1"', text)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
