@@ -57,6 +57,20 @@ def test_the_run_folder_holds_what_the_docs_promise(finished):
     assert load_experiment(finished.folder / "experiment.toml")
 
 
+def test_a_method_with_a_rule_of_its_own_is_followed_at_every_renewal(place):
+    text = (place / "my.toml").read_text()
+    path = place / "statistics.toml"
+    path.write_text(text.replace('["adaptive", "uniform"]', '["statistics", "weighted"]'))
+    experiment = load_experiment(path)
+    work = build_work(experiment)
+    plans = {name: [p for _, p in play(experiment, work, name)] for name in experiment.methods}
+    changes = [n for n in range(1, 6) if plans["statistics"][n] is not plans["statistics"][n - 1]]
+    assert changes == [3]  # replan_every = 3, long before our own planner would trust the noise
+    first, last = (plans["statistics"][n].sampling_probability for n in (0, -1))
+    assert not np.allclose(last / first, (last / first)[0], rtol=0.01)
+    assert np.array_equal(first, plans["weighted"][0].sampling_probability)
+
+
 def test_the_clock_is_the_sum_of_the_rounds_and_the_traffic_that_of_the_participants(finished):
     for method in ("adaptive", "uniform"):
         records = [r for r in finished.records if r.method == method]

@@ -22,8 +22,14 @@ from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.methods import make_plan, planner_options
 from fedpace.network import planning_clients
-from fedpace.planning.planner import plan
-from fedpace.planning.renewal import Renewal, RenewalState, expected_seconds, renew_every
+from fedpace.planning.planner import MINIMISING, plan
+from fedpace.planning.renewal import (
+    LEAST_GAIN,
+    Renewal,
+    RenewalState,
+    expected_seconds,
+    renew_every,
+)
 from fedpace.reporting.metrics import Plans, speedups, summarise
 from fedpace.run_folder import (
     Checkpoint,
@@ -323,6 +329,7 @@ def _make_renewal(experiment: Experiment, setup: Setup, method: str) -> Renewal:
         planning_clients(setup.network),
         setup.network.system,
         every=experiment.planner.replan_every or never,
+        threshold=LEAST_GAIN if options["planner"] in MINIMISING else None,
         objective=partial(expected_seconds, quantile=options["quantile"]),
     )
 

@@ -161,6 +161,25 @@ def test_nothing_changes_below_the_threshold_and_everything_above_it(world, clie
     assert plans[-1].sampling_probability is first.sampling_probability
 
 
+def test_sampling_by_statistics_follows_the_statistics_whatever_time_it_is_predicted_to_cost(
+    world, clients, system
+):
+    def statistics(clients, system, **options):
+        return plan(clients, system, "statistics", cohort=0.4, **options)
+
+    renewal = renew_every(statistics, clients, system, every=5, threshold=None)
+    first = statistics(clients, system)
+    plans = simulate(world, clients, system, renewal, first, 200)
+    assert plans[5] is not first and plans[5].verdict == "converged"
+    assert renewal.state.switched == renewal.state.planned == 40
+    # Chen et al.: q in proportion to a_n sqrt(Gamma_n), at the true Gamma_n.
+    direction = world.data_weight * np.sqrt(world.second_moment)
+    free = plans[-1].sampling_probability < 1
+    got = np.log(plans[-1].sampling_probability[free] / direction[free])
+    before = np.log(first.sampling_probability[free] / direction[free])
+    assert got.std() < 0.4 * before.std()
+
+
 @pytest.mark.parametrize("shannon", [False, True])
 def test_devices_and_links_slower_than_profiled_are_found_out(world, clients, system, shannon):
     columns = dict(clients.columns())

@@ -165,13 +165,11 @@ def _missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:
     ran = {(line["task"], line["network"], line["method"]) for line in lines}
     absent: dict[str, list[str]] = {}
     for setting in suite.settings:
-        wanted = [
-            n for n, m in suite.methods.items() if setting.task in (m.tasks or (setting.task,))
-        ]
+        wanted = suite.methods_in(setting)
         left = [n for n in wanted if (setting.task, setting.network, n) not in ran]
         if left:
             what = "everything" if len(left) == len(wanted) else ", ".join(left)
-            absent.setdefault(what, []).append(f"{setting.task}, {setting.network}")
+            absent.setdefault(what, []).append(str(setting))
     parts = []
     old = sorted(
         {

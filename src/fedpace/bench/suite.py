@@ -40,8 +40,8 @@ class Method(_Section):
     """Which grid of learning rates it is tuned over."""
     sizes: str | None = None
     """Which grid of cohort sizes, if any."""
-    tasks: list[str] | None = None
-    """Only on these."""
+    settings: list[str] | None = None
+    """Only in these, each "task, network"."""
     experiment: Table = Field(default_factory=dict)
     """Sections of an experiment file, over the rest."""
 
@@ -67,6 +67,9 @@ class Setting(_Section):
 
     task: str
     network: str
+
+    def __str__(self) -> str:
+        return f"{self.task}, {self.network}"
 
 
 class Suite(_Section):
@@ -96,26 +99,29 @@ class Suite(_Section):
         for setting in self.settings:
             _known("task", setting.task, self.tasks)
             _known("network", setting.network, self.networks)
+        settings = {str(setting): setting for setting in self.settings}
         for method in self.methods.values():
             _known("rates", method.rates, self.rates)
-            for task in method.tasks or ():
-                _known("task", task, self.tasks)
+            for where in method.settings or ():
+                _known("setting", where, settings)
             if method.sizes is not None:
                 _known("sizes", method.sizes, self.sizes)
         if self.tuning_seed in self.seeds:
             raise ValueError(f"tuning_seed {self.tuning_seed} is among the compared seeds")
         return self
 
-    def networks_of(self, task: str) -> list[str]:
-        """Return the networks on which a task is compared, in the order of the settings."""
-        return [s.network for s in self.settings if s.task == task]
+    def methods_in(self, setting: Setting) -> list[str]:
+        """Return the methods that are compared in a setting."""
+        where = str(setting)
+        return [name for name, m in self.methods.items() if where in (m.settings or (where,))]
 
     def digest(self, task: str, network: str, method: str) -> str:
         """Return a short name of all that decides a method's results in a setting, but the seed."""
         entry = self.methods[method]
         decides = [
             self.experiment, self.budget.model_dump(), self.tuning_seed,
-            self.tasks[task].model_dump(), self.networks[network], entry.model_dump(),
+            self.tasks[task].model_dump(), self.networks[network],
+            entry.model_dump(exclude={"settings"}),
             self.rates[entry.rates], self.sizes.get(entry.sizes or ""),
         ]  # fmt: skip
         text = json.dumps(decides, sort_keys=True)

@@ -74,21 +74,22 @@ class Part:
 def groups(suite: Suite, part: Part) -> list[_Group]:
     """Divide a part of the suite into what is tuned together."""
     found = []
-    for task in dict.fromkeys(s.task for s in suite.settings):
-        networks = [n for n in suite.networks_of(task) if n in (part.networks or (n,))]
-        if not networks or task not in (part.tasks or (task,)):
-            continue
-        for name, entry in suite.methods.items():
-            if task not in (entry.tasks or (task,)) or name not in (part.methods or (name,)):
-                continue
-            sections = (suite.experiment.get("planner", {}), entry.experiment.get("planner", {}))
-            renewed = any(section.get("replan_every") for section in sections)
-            held = any("cohort" in size for size in suite.sizes.get(entry.sizes or "", []))
-            alone = plans_by_data_alone(entry.method or name, cohort_held=held)
-            if alone and not renewed:
-                found.append(_Group(task, name, tuple(networks)))
-            else:
-                found += [_Group(task, name, (network,)) for network in networks]
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for s in suite.settings:
+        if s.task in (part.tasks or (s.task,)) and s.network in (part.networks or (s.network,)):
+            for name in suite.methods_in(s):
+                if name in (part.methods or (name,)):
+                    wanted.setdefault((s.task, name), []).append(s.network)
+    for (task, name), networks in wanted.items():
+        entry = suite.methods[name]
+        sections = (suite.experiment.get("planner", {}), entry.experiment.get("planner", {}))
+        renewed = any(section.get("replan_every") for section in sections)
+        held = any("cohort" in size for size in suite.sizes.get(entry.sizes or "", []))
+        alone = plans_by_data_alone(entry.method or name, cohort_held=held)
+        if alone and not renewed:
+            found.append(_Group(task, name, tuple(networks)))
+        else:
+            found += [_Group(task, name, (network,)) for network in networks]
     return found
 
 

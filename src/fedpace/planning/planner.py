@@ -24,7 +24,7 @@ from fedpace.planning.objective import (
 from fedpace.planning.paper import paper
 from fedpace.planning.time_bound import solo_seconds
 
-__all__ = ["PLANNERS", "SCALED", "plan"]
+__all__ = ["MINIMISING", "PLANNERS", "SCALED", "plan"]
 
 PLANNERS: dict[str, Callable[[Problem, Decision | None], Decision]] = {
     "exact": exact,
@@ -42,6 +42,9 @@ PLANNERS: dict[str, Callable[[Problem, Decision | None], Decision]] = {
 
 SCALED = ("uniform", "weighted", "statistics", "oort", "infocom22", "fslora")
 """Planners that leave one number open, the size of the cohort."""
+
+MINIMISING = ("exact", "paper", "icc24")
+"""Planners that look for the least predicted time; the others follow a rule of their own."""
 
 _AT = 1e-9
 """Relative distance at which a value counts as being at its limit."""

@@ -5,7 +5,9 @@ and, per client, how much slower it started and sent than its profile says. Ever
 plans again, starting from the plan in force, and changes over only if the new plan is predicted to
 be better by more than a threshold: estimates always move a little, and near its optimum the
 objective is flat, so that without a threshold plans would follow the noise. docs/constants.md has
-the measurements behind the default.
+the measurements behind the default. A planner that follows a rule of its own ("statistics", "oort")
+has no such test to pass: judged by the predicted time its new plan might never be taken, and what
+it needs, Gamma_n, is known from the first round.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,10 +35,20 @@ from fedpace.planning.objective import Decision, Problem, log_objective
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds
 
-__all__ = ["Renewal", "RenewalState", "Replan", "expected_seconds", "informed", "renew_every"]
+__all__ = [
+    "LEAST_GAIN",
+    "Renewal",
+    "RenewalState",
+    "Replan",
+    "expected_seconds",
+    "informed",
+    "renew_every",
+]
 
 PRIOR_INVITATIONS = 4.0
 """How many invitations what is known beforehand of an availability counts for."""
+LEAST_GAIN = 0.02
+"""Relative gain of the predicted time below which a plan is not worth a change."""
 MAX_RATIO = 1e3
 """A noise ratio beyond it plans as this one: the rounds are then proportional to V to 0.1 %."""
 
@@ -102,7 +114,8 @@ class Renewal:
     """Call it with the newest record and the plan in force; it returns the next round's plan.
 
     It returns the same object where nothing changes. Where too few rounds have been observed when
-    a renewal is due, it returns the plan in force with a verdict that says so.
+    a renewal is due, it returns the plan in force with a verdict that says so; without a threshold
+    every renewal that is due takes place.
     """
 
     replan: Replan
@@ -110,7 +123,7 @@ class Renewal:
     """As profiled before the run."""
     system: System
     every: int
-    threshold: float
+    threshold: float | None
     part: Part
     objective: Callable[[Plan, Clients, System], float]
     state: RenewalState = field(repr=False)
@@ -124,15 +137,17 @@ class Renewal:
         if (record.round + 1) % self.every:
             return plan
         noise = self.noise_scale()
-        if not noise.sufficient:
+        if self.threshold is not None and not noise.sufficient:
             settled = plan.verdict.split("; not renewed", 1)[0]
             return replace(plan, verdict=f"{settled}; not renewed: {noise.verdict}")
         clients, system = informed(self.state, self.clients, self.system, noise, plan)
         if self.learn_availability:
             clients = _answering(clients, self.availability())
         candidate = self.replan(clients, system, start=plan, predict=False)
-        now = self.objective(plan, clients, system)
-        better = bool(self.objective(candidate, clients, system) < (1 - self.threshold) * now)
+        better = True
+        if self.threshold is not None:
+            now = self.objective(plan, clients, system)
+            better = bool(self.objective(candidate, clients, system) < (1 - self.threshold) * now)
         self.state = replace(
             self.state,
             planned=self.state.planned + 1,
@@ -179,7 +194,7 @@ def renew_every(
     system: System,
     *,
     every: int,
-    threshold: float = 0.02,
+    threshold: float | None = LEAST_GAIN,
     part: Part = "all",
     forget: float = 0.95,
     objective: Callable[[Plan, Clients, System], float] | None = None,
@@ -192,7 +207,8 @@ def renew_every(
         clients: as profiled before the run.
         system: as configured before the run; its noise ratio is replaced by the measured one.
         every: rounds between renewals.
-        threshold: least relative gain of the predicted time for which the plan is changed.
+        threshold: least relative gain of the predicted time for which the plan is changed; None:
+            every new plan is taken.
         part: of the update that the noise scale is taken from; see `noise_scale`.
         forget: factor a round by which older observations count less.
         objective: predicted seconds to the target, up to a common factor, of a plan; by default
@@ -203,8 +219,8 @@ def renew_every(
     """
     if every < 1:
         raise InputError(f"every is {every!r}; renew every 1 or more rounds, or not at all")
-    if not 0 <= threshold < 1:
-        raise InputError(f"threshold is {threshold!r}; it must be in [0, 1)")
+    if threshold is not None and not 0 <= threshold < 1:
+        raise InputError(f"threshold is {threshold!r}; it must be in [0, 1), or None")
     nothing = no_observations(len(clients))
     none = np.zeros(len(clients), dtype=np.int64)
     state = RenewalState(initial_noise_state(len(clients), forget), nothing, nothing, none, none)
@@ -235,12 +251,12 @@ def informed(
 
     Returns:
         Clients with steps, downloads and links scaled by their factors and Gamma_n as estimated;
-        the system with the measured noise ratio.
+        the system with the measured noise ratio, or its own where nothing is measured yet.
     """
     timed = _timed(state, clients, system, float(plan.participation_probability().sum()))
     columns: dict[str, Any] = dict(timed.columns())
     columns["update_second_moment"] = noise.update_second_moment
-    ratio = min(noise.ratio, MAX_RATIO)
+    ratio = system.noise_ratio if np.isnan(noise.ratio) else min(noise.ratio, MAX_RATIO)
     return Clients.from_columns(**columns), replace(system, noise_ratio=ratio)
 
 
