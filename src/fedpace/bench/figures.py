@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedpace.bench.comparison import Setting, settings_of, speedup, time_of
+from fedpace.bench.comparison import Setting, settings_of
+from fedpace.bench.regimes import RIVALS, measured_gain, predicted_gain
 from fedpace.bench.results import Line
 from fedpace.reporting.style import MUTED, log_scale, method_styles, styled
 
@@ -69,20 +70,11 @@ def draw_gains(lines: Sequence[Line], ours: str) -> "Figure":
     made = Figure(figsize=(7.2, 0.34 * len(settings) + 1.3), layout="constrained")
     panels = made.subplots(1, 2, sharey=True)
     at = np.arange(len(settings))[::-1]
-    for axes, rival in zip(panels, ("uniform", "weighted"), strict=True):
+    for axes, rival in zip(panels, RIVALS, strict=True):
         measured, predicted = [], []
         for setting in settings:
-            ratio = speedup(
-                time_of(lines, setting, ours, "equal-finish"),
-                time_of(lines, setting, rival, "equal-finish"),
-            )
-            measured.append(np.nan if ratio is None else ratio.ratio)
-            promised = [
-                line["predicted_gain"].get(rival, np.nan)
-                for line in lines
-                if (line["task"], line["network"], line["method"]) == (*setting, ours)
-            ]
-            predicted.append(np.median(promised) if promised else np.nan)
+            measured.append(measured_gain(lines, setting, ours, rival))
+            predicted.append(predicted_gain(lines, setting, ours, rival))
         style = method_styles(["measured", "predicted"])
         axes.plot(measured, at, "o", color=style["measured"]["color"], label="measured")
         axes.plot(predicted, at, "|", color=style["predicted"]["color"], markersize=14,
