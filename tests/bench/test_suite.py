@@ -117,18 +117,42 @@ def test_a_part_of_a_suite_is_chosen_by_names(tmp_path):
         Part(methods=("oort",)).check(suite)
 
 
-@pytest.mark.torch
-@pytest.mark.slow
-def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
-    from fedpace.bench.time_to_target import Part, run_suite
-
+def tiny_suite(tmp_path, text=TINY):
     folder = tmp_path / "data" / "words"
     folder.mkdir(parents=True)
     tiny.write_model(tmp_path / "data" / "model")
     tiny.write_examples(folder / "train.jsonl")
     tiny.write_examples(folder / "test.jsonl", count=30, seed=1)
-    text = TINY.replace('name = "data:model"', f'name = "{tmp_path / "data" / "model"}"')
-    suite = load_suite(write(tmp_path, text), tmp_path / "data")
+    text = text.replace('name = "data:model"', f'name = "{tmp_path / "data" / "model"}"')
+    return load_suite(write(tmp_path, text), tmp_path / "data")
+
+
+@pytest.mark.torch
+def test_a_shared_training_is_charged_as_one_of_its_own_would_be(tmp_path):
+    from fedpace.bench.training import Spec, train
+
+    # Each network says something of which the other is silent.
+    text = TINY.replace("= 1e5", "= 1e5\nupload_compute_ratio = 0.1\noverhead_seconds = 9.0")
+    text = text.replace("= 5e4", "= 5e4\nsize_slowness_correlation = 0.9")
+    suite = tiny_suite(tmp_path, text)
+
+    def clocks(*networks):
+        size = (("cohort", 0.5),)
+        spec = Spec("words", "uniform", networks, (), size, seed=0, tuning=False)
+        return train(suite, spec, tmp_path / "keep", lambda now: False).clocks
+
+    both, again = clocks("slow", "slower"), clocks("slower", "slow")
+    alone = {**clocks("slow"), **clocks("slower")}
+    assert both == alone == again
+    assert both["slow"] != both["slower"]
+
+
+@pytest.mark.torch
+@pytest.mark.slow
+def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
+    from fedpace.bench.time_to_target import Part, run_suite
+
+    suite = tiny_suite(tmp_path)
     keep, results = tmp_path / "keep", tmp_path / "tiny.jsonl"
 
     def play():

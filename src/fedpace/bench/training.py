@@ -169,7 +169,8 @@ def _networks(suite: Suite, spec: Spec, experiment: Experiment, work: Work) -> d
     setup = set_up(experiment, work, experiment.methods[0])
     made, rules = {}, suite.methods[spec.method].rules
     for name in spec.networks:
-        section = experiment.network.model_copy(update=suite.networks[name])
+        # Put together anew: over the section of another network, its keys would stay.
+        section = replace(spec, networks=(name,)).experiment(suite).network
         described = experiment.model_copy(update={"network": section})
         network = network_of(described, work, setup)
         made |= {(name, rule): replace(network, allocation=rule) for rule in rules}
