@@ -4,13 +4,11 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 import tiny
-
-ROOT = Path(__file__).parent.parent
+import warm
 
 
 def fedpace(*words, cwd):
@@ -143,9 +141,10 @@ def place(tmp_path_factory):
         ("privacy.clip_norm=1.0", "[privacy] is reserved"),
     ],
 )
-def test_a_wrong_experiment_ends_in_one_line_and_writes_nothing(override, message, place):
+def test_a_wrong_experiment_ends_in_one_line_and_writes_nothing(override, message, place, tmp_path):
     before = sorted(path.name for path in place.iterdir())
-    done = fedpace("run", "my.toml", "--set", override, "--out", "no", cwd=place)
+    words = "run", "my.toml", "--set", override, "--out", "no"
+    done = warm.fedpace(*words, cwd=place, scratch=tmp_path)
     assert done.returncode == 2, done.stderr
     lines = done.stderr.strip().splitlines()
     assert message in lines[-1] and lines[-1].startswith("fedpace: ")
@@ -154,14 +153,17 @@ def test_a_wrong_experiment_ends_in_one_line_and_writes_nothing(override, messag
 
 
 @pytest.mark.torch
-def test_run_report_and_resume_from_the_command_line(place):
+def test_run_report_and_resume_from_the_command_line(place, tmp_path):
+    def again(*words):
+        return warm.fedpace(*words, cwd=place, scratch=tmp_path)
+
     done = fedpace("run", "my.toml", "--method", "uniform", "--out", "out", cwd=place)
     assert done.returncode == 0, done.stderr
     assert "uniform" in done.stdout and "report.html" in done.stdout
     page = (place / "out" / "report.html").read_text()
     (place / "out" / "report.html").unlink()
-    assert fedpace("report", "out", cwd=place).returncode == 0
+    assert again("report", "out").returncode == 0
     assert (place / "out" / "report.html").read_text() == page
-    assert fedpace("run", "--resume", "out", cwd=place).returncode == 0
-    refused = fedpace("run", "--resume", "out", "--set", "seed=3", cwd=place)
+    assert again("run", "--resume", "out").returncode == 0
+    refused = again("run", "--resume", "out", "--set", "seed=3")
     assert refused.returncode == 2 and "another experiment" in refused.stderr

@@ -147,17 +147,20 @@ def test_a_run_of_all_methods_resumes_reports_and_saves(place):
         pass
 
     def show(record, rounds):
-        if record.method == stop and record.round == 3:
+        if record.round == 2:
             raise Stop
 
     experiment = of_all(place, "network.downlink_bps=1e5", "output.checkpoint_every=2",
                         "training.optimizer=adamw", "training.server_memory=0.5")  # fmt: skip
     whole = run(experiment, out=place / "whole")
     for stop in experiment.methods:
+        alone = experiment.model_copy(update={"methods": [stop]})
         with pytest.raises(Stop):
-            run(experiment, out=place / stop, show=show)
+            run(alone, out=place / stop, show=show)
         done = resume(place / stop)
-        assert [r.to_json() for r in done.records] == [r.to_json() for r in whole.records]
+        assert [r.to_json() for r in done.records] == [
+            r.to_json() for r in whole.records if r.method == stop
+        ]
         one, two = (read_checkpoint(f, stop) for f in (whole.folder, place / stop))
         assert (len(one.memory) > 0) == (stop in ("adaptive", "flora"))
         for part in ("adapter", "memory"):

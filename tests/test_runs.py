@@ -1,8 +1,6 @@
 """Whole runs on a tiny but real model: what they write, that they learn, that they resume."""
 
 import json
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -18,6 +16,7 @@ from fedpace.build import build_work
 from fedpace.methods import planner_options
 from fedpace.run_folder import read_checkpoint, read_records
 from fedpace.runs import play
+from warm import Command
 
 pytestmark = pytest.mark.torch
 
@@ -150,15 +149,9 @@ def test_a_run_stopped_between_rounds_resumes_to_the_same_bits(finished, place, 
 
 @pytest.mark.slow
 def test_a_process_killed_at_any_moment_resumes_to_the_same_bits(finished, place):
-    code = (
-        "import sys; from fedpace import load_experiment, run\n"
-        "run(load_experiment(__import__('pathlib').Path(sys.argv[1])), out=sys.argv[2])"
-    )
     for moment in range(3):
         folder = place / f"killed{moment}"
-        process = subprocess.Popen(
-            [sys.executable, "-c", code, str(place / "my.toml"), str(folder)]
-        )
+        process = Command(["run", "my.toml", "--out", folder], place, place / "said")
         rounds = folder / "rounds.jsonl"
         deadline = time.monotonic() + 120
         while not (rounds.exists() and rounds.read_text().count("\n") > 3 * moment):

@@ -1,23 +1,24 @@
 """FedPace: federated LoRA over heterogeneous wireless networks, in the least wall-clock time.
 
-The names below are the public ones; everything else may change. Importing `fedpace` loads neither
-torch nor flwr nor matplotlib: `run` and `resume` load what they need when they are first used.
+The names below are the public ones; everything else may change. Importing `fedpace` loads nothing:
+each name is loaded when it is first used, and only `run` and `resume` load torch. Flower's own
+processes and the proxy, which need none of them, start the sooner.
 """
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from fedpace.config import Experiment, load_experiment
-from fedpace.core.errors import FedPaceError, InputError, MissingExtraError, RunError
-from fedpace.core.plan import Plan
-from fedpace.core.profile import ClientProfile, Clients, System
-from fedpace.planning.bound import Bound, BoundConstants, convergence_bound
-from fedpace.planning.planner import plan
-from fedpace.planning.round_time import RoundTime, round_time
-from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
-from fedpace.wireless.population import Scenario, draw_clients
-
 if TYPE_CHECKING:
+    from fedpace.config import Experiment, load_experiment
+    from fedpace.core.errors import FedPaceError, InputError, MissingExtraError, RunError
+    from fedpace.core.plan import Plan
+    from fedpace.core.profile import ClientProfile, Clients, System
+    from fedpace.planning.bound import Bound, BoundConstants, convergence_bound
+    from fedpace.planning.planner import plan
+    from fedpace.planning.round_time import RoundTime, round_time
     from fedpace.runs import RunRecord, resume, run
+    from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
+    from fedpace.wireless.population import Scenario, draw_clients
 
 __all__ = [
     "Allocation",
@@ -45,14 +46,24 @@ __all__ = [
     "run",
 ]
 
-_LOADED_ON_USE = ("RunRecord", "resume", "run")
+_HOMES = {
+    "config": ("Experiment", "load_experiment"),
+    "core.errors": ("FedPaceError", "InputError", "MissingExtraError", "RunError"),
+    "core.plan": ("Plan",),
+    "core.profile": ("ClientProfile", "Clients", "System"),
+    "planning.bound": ("Bound", "BoundConstants", "convergence_bound"),
+    "planning.planner": ("plan",),
+    "planning.round_time": ("RoundTime", "round_time"),
+    "runs": ("RunRecord", "resume", "run"),
+    "wireless.bandwidth": ("Allocation", "allocate_bandwidth"),
+    "wireless.population": ("Scenario", "draw_clients"),
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LOADED_ON_USE:
-        from fedpace import runs
-
-        return getattr(runs, name)
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(importlib.import_module(f"fedpace.{home}"), name)
     raise AttributeError(f"module 'fedpace' has no attribute {name!r}")
 
 

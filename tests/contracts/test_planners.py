@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from functools import cache
 
 import numpy as np
 import pytest
@@ -32,6 +33,12 @@ def population(count=12, seed=0, **changes):
     return Clients.from_columns(**{**columns, **changes})
 
 
+@cache
+def planned(planner, seed=0):
+    """The plan of one planner for `population(seed=seed)`, made once for all tests."""
+    return plan(population(seed=seed), SYSTEM, planner)
+
+
 @pytest.fixture(params=PLANNERS)
 def planner(request):
     return request.param
@@ -51,19 +58,17 @@ def test_probabilities_and_ranks_are_within_their_limits(planner):
 
 
 def test_the_same_problem_gives_the_same_plan(planner):
-    one, two = (plan(population(), SYSTEM, planner) for _ in range(2))
-    assert one.to_json() == two.to_json()
+    assert plan(population(), SYSTEM, planner).to_json() == planned(planner).to_json()
 
 
 def test_the_plan_is_written_as_json_and_read_back(planner):
-    made = plan(population(), SYSTEM, planner)
+    made = planned(planner)
     text = json.dumps(made.to_json(), allow_nan=False)
     assert Plan.from_json(json.loads(text)).to_json() == made.to_json()
 
 
 def test_the_objective_is_the_mean_round_times_the_relative_rounds(planner):
-    clients = population()
-    made = plan(clients, SYSTEM, planner)
+    clients, made = population(), planned(planner)
     assert made.round_seconds.mean == pytest.approx(round_time(made, clients, SYSTEM).mean)
     assert made.objective_seconds == pytest.approx(made.round_seconds.mean * made.relative_rounds)
     assert 0 <= made.round_seconds.p50 <= made.round_seconds.p95
@@ -95,9 +100,8 @@ def test_full_rank_and_participation_need_one_relative_round():
 
 def test_no_planner_beats_exact_on_its_own_objective(planner):
     for seed in range(3):
-        clients = population(seed=seed)
-        best = plan(clients, SYSTEM, "exact").objective_seconds
-        assert best <= plan(clients, SYSTEM, planner).objective_seconds * (1 + 1e-6)
+        best = planned("exact", seed).objective_seconds
+        assert best <= planned(planner, seed).objective_seconds * (1 + 1e-6)
 
 
 def test_one_client_alone_is_planned_for(planner):
@@ -108,7 +112,7 @@ def test_one_client_alone_is_planned_for(planner):
 def test_the_order_of_the_clients_does_not_matter(planner):
     clients = population()
     order = np.random.default_rng(1).permutation(len(clients))
-    one, two = plan(clients, SYSTEM, planner), plan(clients.take(order), SYSTEM, planner)
+    one, two = planned(planner), plan(clients.take(order), SYSTEM, planner)
     assert one.objective_seconds == pytest.approx(two.objective_seconds, rel=2e-3)
 
 
@@ -125,7 +129,7 @@ def test_a_longer_second_changes_the_times_alone(planner):
     system = dataclasses.replace(
         SYSTEM, bandwidth_hz=SYSTEM.bandwidth_hz / 60, overhead_seconds=18.0
     )
-    one, two = plan(clients, SYSTEM, planner), plan(slow, system, planner)
+    one, two = planned(planner), plan(slow, system, planner)
     assert two.objective_seconds == pytest.approx(60 * one.objective_seconds, rel=1e-3)
 
 
@@ -141,10 +145,10 @@ def test_a_cohort_is_the_mean_probability_or_is_refused(planner, cohort):
         assert made.sampling_probability.mean() == pytest.approx(cohort, rel=1e-9)
     else:
         assert made.draws == max(1, round(cohort * len(clients)))
-    free = plan(clients, SYSTEM, planner)
+    free = planned(planner)
     assert made.objective_seconds >= free.objective_seconds * (1 - 2e-3)
     # The gain compares with the best of the others, held or not.
-    theirs = plan(clients, SYSTEM, "uniform").objective_seconds
+    theirs = planned("uniform").objective_seconds
     assert made.gain["uniform"] == pytest.approx(theirs / made.objective_seconds, rel=5e-3)
 
 

@@ -1,15 +1,11 @@
 """A server and its clients as real processes, on an experiment that trains in milliseconds."""
 
-import os
 import signal
 import subprocess
-import sys
-from pathlib import Path
 
 from deploy.processes import free_port, wait_until
 from tiny import EXPERIMENT, write_experiment
-
-BIN = Path(sys.executable).parent
+from warm import Command
 
 
 class Fleet:
@@ -37,12 +33,7 @@ class Fleet:
                 process.wait()
 
     def run(self, name, *words):
-        with (self.folder / f"{name}.out").open("ab") as output:
-            process = subprocess.Popen(
-                [str(BIN / "fedpace"), *map(str, words)], cwd=self.folder, stdout=output,
-                stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
+        process = Command(words, self.folder, self.folder / f"{name}.out")
         self.running.append(process)
         return process
 

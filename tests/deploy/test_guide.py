@@ -4,6 +4,7 @@ import re
 import shlex
 import shutil
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ pytest.importorskip("torch")
 import subprocess
 
 import tiny
-from deploy.processes import answers, environment, free_port, process, wait_until
+import warm
+from deploy.processes import answers, free_port, process, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]
 
@@ -35,18 +37,33 @@ def here(line, port):
     words = shlex.split(line)
     if words[:2] == ["fedpace", "serve"]:
         words += ["--port", str(port), "--set", "training.rounds=2"]
-    return [sys.executable, "-m", *words] if words[0] == "fedpace" else words
+    return words
 
 
 def run(words, folder):
-    done = subprocess.run(words, cwd=folder, capture_output=True, text=True,
-                          env=environment(folder / "home"), timeout=120)  # fmt: skip
+    if words[0] == "fedpace":
+        scratch = folder / "scratch"
+        scratch.mkdir(exist_ok=True)
+        done = warm.fedpace(*words[1:], cwd=folder, scratch=scratch)
+    else:
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, f"{words}: {done.stderr}"
     return done.stdout
 
 
 def started(words, folder, name):
-    return process(words, folder / f"{name}.log", folder / "home", folder)
+    """As a person starts it: a new interpreter."""
+    command = [sys.executable, "-m", *words]
+    return process(command, folder / f"{name}.log", folder / "home", folder)
+
+
+@contextmanager
+def forked(words, folder, name):
+    running = warm.Command(words[1:], folder, folder / f"{name}.log")
+    try:
+        yield running
+    finally:
+        running.kill()
 
 
 @pytest.fixture
@@ -94,11 +111,11 @@ def test_on_several_machines(place):
         (place / f"data-{i}").rename(clients[name] / "data")
         shutil.copy(place / "certs" / "ca.crt", clients[name])
         shutil.copy(place / "keys" / name, clients[name])
-    with started(here(serve, port), place, "serve") as server:
+    with forked(here(serve, port), place, "serve") as server:
         wait_until(lambda: answers(port), "the server's port", 60)
         with (
-            started(here(join, port), clients["phone-7"], "join") as phone,
-            started(
+            forked(here(join, port), clients["phone-7"], "join") as phone,
+            forked(
                 here(join.replace("phone-7", "laptop"), port), clients["laptop"], "join"
             ) as laptop,
         ):

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import subprocess
 import sys
@@ -106,17 +107,14 @@ def test_another_process_starts_from_the_same_adapter(folder):
         "model, _ = tiny_models.adapted(sys.argv[1])\n"
         "print(hashlib.sha256(b''.join(v.tobytes() for v in model.initial.values())).hexdigest())"
     )
-    found = {
-        subprocess.run(
-            [sys.executable, "-W", "ignore", "-c", script, folder("bert")],
-            env={"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path), "HF_HUB_OFFLINE": "1"},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for seed in ("1", "2")
-    }
-    assert len(found) == 1
+    other = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script, folder("bert")],
+        env={"PYTHONHASHSEED": "1", "PYTHONPATH": ":".join(sys.path), "HF_HUB_OFFLINE": "1"},
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    here, _ = tiny_models.adapted(folder("bert"))
+    found = hashlib.sha256(b"".join(v.tobytes() for v in here.initial.values())).hexdigest()
+    assert other.stdout.strip() == found
 
 
 @pytest.mark.parametrize(

@@ -26,6 +26,7 @@ def check(case, draws):
         assert quantile < 0.05, f"{case.name}: 95 % quantile of {method} off by {quantile:.4f}"
     if len(case.clients) <= 12:
         assert found["round_time"] == pytest.approx((0, 0), abs=1e-9)
+    return found
 
 
 @pytest.mark.parametrize("case", [*benchmark.cases(30, seed=1)], ids=lambda case: case.name)
@@ -35,8 +36,10 @@ def test_mean_and_quantile_are_right(case):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [*benchmark.cases(120, seed=0)], ids=lambda case: case.name)
-def test_mean_and_quantile_are_right_against_twenty_thousand_rounds(case):
-    check(case, draws=20_000)
+def test_mean_and_quantile_are_right_against_many_thousand_rounds(case):
+    found = check(case, draws=4_000)
+    if found["(Monte Carlo)"][0] > 0.002:  # rounds of few participants scatter, and are drawn fast
+        check(case, draws=20_000)
 
 
 @pytest.mark.parametrize("case", [*benchmark.cases(30, seed=2)], ids=lambda case: case.name)
