@@ -145,6 +145,9 @@ def serve_command(
     patience: Annotated[
         float, typer.Option(help="Longest round before the fleet's speed is known, seconds.")
     ] = 600.0,
+    closed: Annotated[
+        bool, typer.Option("--closed", help="Turn away new clients once the run began.")
+    ] = False,
     method: Annotated[
         list[str] | None, typer.Option(help="Run these methods, one after another.")
     ] = None,
@@ -171,8 +174,8 @@ def serve_command(
     """
     from fedpace.deploy.entry import serve
 
-    serve(experiment, method or [], set_ or [], host, port, clients, wait, patience, out, resume,
-          log, certificates, keys, _out, _err)  # fmt: skip
+    serve(experiment, method or [], set_ or [], host, port, clients, wait, patience, closed, out,
+          resume, log, certificates, keys, _out, _err)  # fmt: skip
 
 
 @app.command("join")

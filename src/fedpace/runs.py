@@ -1,6 +1,5 @@
 """Run an experiment: every method on the same work, one run folder."""
 
-import importlib.metadata
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -16,29 +15,26 @@ from fedpace.core.record import RoundRecord, records_of
 from fedpace.core.target import Target
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.events import Write, event_writer, require_tensorboard
-from fedpace.federation.checks import Checks, Watch
+from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
-from fedpace.federation.rounds import Federation, ServerState, run_round
+from fedpace.federation.rounds import Federation, run_round
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.methods import make_plan, planner_options
+from fedpace.midway import Progress, begin, grow, read_progress, with_plan, write_progress
 from fedpace.network import planning_clients
 from fedpace.planning.planner import MINIMISING, plan
 from fedpace.planning.renewal import (
     LEAST_GAIN,
     Renewal,
-    RenewalState,
     expected_seconds,
     renew_every,
 )
 from fedpace.reporting.metrics import Plans, speedups, summarise
 from fedpace.run_folder import (
-    Checkpoint,
     append_record,
     environment,
     free_folder,
-    read_checkpoint,
     read_records,
-    write_checkpoint,
     write_json,
     write_plans,
     write_records,
@@ -54,16 +50,24 @@ MakeEngine = Callable[[Setup, float, Renewal], Engine]
 """A method, the seconds on the clock so far, and what is known of the clients -> its engine."""
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+def _nobody_new(work: Work) -> Work:
+    return work
+
+
+@dataclass(slots=True, eq=False)
 class Site:
     """Where a run's clients are."""
 
     work: Work
+    """For the population as it is now."""
     make_engine: MakeEngine
     checks: Checks | None = None
     """What arrives is checked; None where the clients are our own."""
     learn_availability: bool = False
     """Weigh by how often each client answered so far, not by its profile."""
+    newcomers: Callable[[Work], Work] = _nobody_new
+    """Asked before every round: the work so far -> the same, or that of a population in which new
+    clients stand behind the known ones."""
 
 
 MakeSite = Callable[[Experiment], Site]
@@ -171,7 +175,7 @@ def play(
     setup = set_up(experiment, work, method, server_optimizer=server_optimizer)
     first = make_plan(experiment, setup.network, method)
     renewal = _make_renewal(experiment, setup, method)
-    progress = _begin(work, setup, first, {}, renewal.state)
+    progress = begin(work, setup, first, {}, renewal.state)
     target = _target(experiment)
     site = Site(work, _simulated(experiment))
     for record, after in _rounds(experiment, site, setup, method, progress, renewal, target):
@@ -191,20 +195,6 @@ def _simulated(experiment: Experiment) -> MakeEngine:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class _Progress:
-    """A method in the middle of its run: all of it goes into the checkpoint."""
-
-    state: ServerState
-    clock_seconds: float
-    plans: Plans
-    """Every plan so far with the round from which it was in force."""
-    initial: dict[str, float]
-    """The evaluation before the first round."""
-    renewal: RenewalState
-    finished: bool = False
-
-
 def _run_methods(
     experiment: Experiment,
     site: Site,
@@ -214,23 +204,32 @@ def _run_methods(
     folder: Path,
     show: Show,
 ) -> RunRecord:
-    work = site.work
     records = read_records(folder)
     in_force: dict[str, Plans] = {method: [(0, first)] for method, first in plans.items()}
     initial: dict[str, float] | None = None
-    done: dict[str, _Progress] = {}
+    done: dict[str, Progress] = {}
     for method, setup in setups.items():
+        work, first = site.work, plans[method]
+        if len(first) < len(work.network.clients):  # newcomers, under an earlier method
+            setup = set_up(experiment, work, method)
+            first = make_plan(experiment, setup.network, method)
         renewal = _make_renewal(experiment, setup, method)
-        progress = _from_checkpoint(folder, method, work)
+        progress = read_progress(folder, method, work)
         if progress is None:
             initial = initial or work.evaluate(work.initial_adapter)
-            progress = _begin(work, setup, plans[method], initial, renewal.state)
+            progress = begin(work, setup, first, initial, renewal.state)
         initial, renewal.state = progress.initial, progress.renewal
         renewal.learn_availability = site.learn_availability
         # What was recorded after the last checkpoint will be recorded again, to the same bits.
         records = [r for r in records if r.method != method or r.round < progress.state.round_index]
         write_records(folder, records)
-        rounds = _rounds(experiment, site, setup, method, progress, renewal, target)
+
+        def before_growth(progress: Progress, method: str = method) -> None:
+            # In this order: who is in clients.csv but not in the checkpoint enters at its round.
+            write_progress(folder, method, progress, site.work)
+            write_clients(site.work.network.clients, folder / "clients.csv")
+
+        rounds = _rounds(experiment, site, setup, method, progress, renewal, target, before_growth)
         with _events(experiment, folder, method, progress) as write_event:
             for record, progress in rounds:
                 records.append(record)
@@ -238,7 +237,7 @@ def _run_methods(
                 write_event(record)
                 every = experiment.output.checkpoint_every
                 if progress.finished or progress.state.round_index % every == 0:
-                    _write_progress(folder, method, progress, work)
+                    write_progress(folder, method, progress, site.work)
                     if site.learn_availability:
                         write_clients(
                             renewal.estimates(progress.state.plan), folder / "estimates.csv"
@@ -246,10 +245,10 @@ def _run_methods(
                 show(record, experiment.training.rounds)
         done[method] = progress
         in_force[method] = progress.plans
-        write_plans(folder, work.network, in_force)
+        write_plans(folder, site.work.network, in_force)
         # PEFT's own layout of several adapters: the first at the top, the others beside it.
         name = "" if method == experiment.methods[0] else method
-        work.save(progress.state.adapter, folder / "adapter" / name)
+        site.work.save(progress.state.adapter, folder / "adapter" / name)
     summary = _summary(records, done, target)
     write_json(folder / "summary.json", summary)
     return RunRecord(folder, summary, records)
@@ -260,16 +259,62 @@ def _rounds(
     site: Site,
     setup: Setup,
     method: str,
-    progress: _Progress,
+    progress: Progress,
     renewal: Renewal,
     target: Target | None,
-) -> Iterator[tuple[RoundRecord, _Progress]]:
-    """The loop: a round, its evaluation, the plan for the next."""
-    training, work, clients = experiment.training, site.work, site.work.network.clients
+    before_growth: Callable[[Progress], None] = lambda progress: None,
+) -> Iterator[tuple[RoundRecord, Progress]]:
+    """The loop: who is there, a round, its evaluation, the plan for the next."""
+    training = experiment.training
     engine = site.make_engine(setup, progress.clock_seconds, renewal)
-    federation = Federation(
+    federation = _federation(experiment, site, setup, method)
+    while not progress.finished:
+        site.work = site.newcomers(site.work)
+        known, count = len(progress.state.plan), len(site.work.network.clients)
+        if known < count:
+            before_growth(progress)
+            setup = set_up(experiment, site.work, method)
+            anew = partial(_plan_anew, experiment, setup, method, renewal)
+            progress = grow(progress, setup, renewal, anew)
+            engine = site.make_engine(setup, engine.now(), renewal)
+            federation = _federation(experiment, site, setup, method)
+        if site.learn_availability:
+            federation = replace(federation, availability=renewal.availability())
+        record, state = run_round(engine, federation, progress.state)
+        last = state.round_index == training.rounds
+        reached = False
+        if last or state.round_index % training.eval_every == 0:
+            evaluation = site.work.evaluate(state.adapter)
+            record = replace(record, evaluation=evaluation)
+            reached = target is not None and target.reached(evaluation)
+        renewed = state.plan
+        if setup.aggregation.unbiased:
+            renewed = renewal(record, state.plan)
+            record = replace(record, noise_scale=renewal.noise_record())
+        progress = Progress(
+            state=replace(state, plan=renewed),
+            clock_seconds=engine.now(),
+            plans=with_plan(progress.plans, state.round_index, renewed),
+            initial=progress.initial,
+            renewal=renewal.state,
+            finished=last or reached,
+        )
+        yield replace(record, entered=tuple(range(known, count))), progress
+
+
+def _plan_anew(
+    experiment: Experiment, setup: Setup, method: str, renewal: Renewal, plan: Plan
+) -> Plan:
+    """Plan for a population that grew: as at a renewal, or before enough is known as at first."""
+    made = renewal.anew(plan) if experiment.planner.replan_every else None
+    return make_plan(experiment, setup.network, method) if made is None else made
+
+
+def _federation(experiment: Experiment, site: Site, setup: Setup, method: str) -> Federation:
+    clients = site.work.network.clients
+    return Federation(
         method=method,
-        layout=work.layout,
+        layout=site.work.layout,
         data_weight=clients.data_weight,
         availability=clients.availability,
         aggregation=setup.aggregation,
@@ -277,47 +322,14 @@ def _rounds(
         seed=experiment.seed,
         checks=site.checks,
     )
-    while not progress.finished:
-        if site.learn_availability:
-            federation = replace(federation, availability=renewal.availability())
-        record, state = run_round(engine, federation, progress.state)
-        last = state.round_index == training.rounds
-        reached = False
-        if last or state.round_index % training.eval_every == 0:
-            evaluation = work.evaluate(state.adapter)
-            record = replace(record, evaluation=evaluation)
-            reached = target is not None and target.reached(evaluation)
-        renewed = state.plan
-        if setup.aggregation.unbiased:
-            renewed = renewal(record, state.plan)
-            record = replace(record, noise_scale=renewal.noise_record())
-        progress = _Progress(
-            state=replace(state, plan=renewed),
-            clock_seconds=engine.now(),
-            plans=_with(progress.plans, state.round_index, renewed),
-            initial=progress.initial,
-            renewal=renewal.state,
-            finished=last or reached,
-        )
-        yield record, progress
 
 
 def _events(
-    experiment: Experiment, folder: Path, method: str, progress: _Progress
+    experiment: Experiment, folder: Path, method: str, progress: Progress
 ) -> AbstractContextManager[Write]:
     if not experiment.output.tensorboard:
         return nullcontext(lambda record: None)
     return event_writer(folder / "tensorboard" / method, progress.state.round_index)
-
-
-def _with(plans: Plans, round_index: int, newest: Plan) -> Plans:
-    """Add a plan that is in force from `round_index` on; a mere change of verdict is none."""
-    _, old = plans[-1]
-    if newest is old:
-        return plans
-    if newest.sampling_probability is old.sampling_probability:
-        return [*plans[:-1], (plans[-1][0], newest)]
-    return [*plans, (round_index, newest)]
 
 
 def _make_renewal(experiment: Experiment, setup: Setup, method: str) -> Renewal:
@@ -334,62 +346,9 @@ def _make_renewal(experiment: Experiment, setup: Setup, method: str) -> Renewal:
     )
 
 
-def _begin(
-    work: Work,
-    setup: Setup,
-    first: Plan,
-    initial: dict[str, float],
-    renewal: RenewalState,
-) -> _Progress:
-    adapter, memory = setup.aggregation.begin(work.initial_adapter)
-    state = ServerState(0, adapter, setup.server_optimizer.init(adapter), first, memory)
-    return _Progress(state, 0.0, [(0, first)], initial, renewal)
-
-
-def _write_progress(folder: Path, method: str, progress: _Progress, work: Work) -> None:
-    at = progress.state
-    state = {
-        "version": importlib.metadata.version("fedpace"),
-        "fingerprint": work.fingerprint,
-        "round": at.round_index,
-        "clock_seconds": progress.clock_seconds,
-        "plans": [[first, made.to_json()] for first, made in progress.plans],
-        "initial": progress.initial,
-        "renewal": progress.renewal.to_json(),
-        "watch": progress.state.watch.to_json(),
-        "finished": progress.finished,
-    }
-    write_checkpoint(folder, method, Checkpoint(at.adapter, at.optimizer, at.memory, state))
-
-
-def _from_checkpoint(folder: Path, method: str, work: Work) -> _Progress | None:
-    found = read_checkpoint(folder, method)
-    if found is None:
-        return None
-    state = found.state
-    if state["fingerprint"] != work.fingerprint:
-        raise InputError(
-            f"{folder} was made with other examples or another adapter than are found now (data "
-            "files, Python or model changed); resume where it was started, or start a new run"
-        )
-    plans = [(int(first), Plan.from_json(made)) for first, made in state["plans"]]
-    # Checkpoints of earlier versions have none.
-    watch = Watch.from_json(state["watch"]) if "watch" in state else Watch()
-    return _Progress(
-        state=ServerState(
-            state["round"], found.adapter, found.optimizer, plans[-1][1], found.memory, watch
-        ),
-        clock_seconds=state["clock_seconds"],
-        plans=plans,
-        initial=state["initial"],
-        renewal=RenewalState.from_json(state["renewal"]),
-        finished=state["finished"],
-    )
-
-
 def _summary(
     records: Sequence[RoundRecord],
-    done: dict[str, _Progress],
+    done: dict[str, Progress],
     target: Target | None,
 ) -> dict[str, Any]:
     methods = {

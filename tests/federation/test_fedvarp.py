@@ -104,3 +104,29 @@ def test_a_scaled_update_is_remembered_without_its_factor():
 def test_too_many_clients_are_refused_with_the_size():
     with pytest.raises(InputError, match=r"100000000 clients, .* GiB, above 8; set it to 0"):
         fedvarp(LAYOUT, "residual", np.broadcast_to(1e-8, 100_000_000), 0.5)
+
+
+@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+def test_a_memory_that_grew_with_the_population_adds_no_bias_for_the_new_data_weights(sketch):
+    """By enumeration of who joins; the known clients' memory stays, the newcomer has none."""
+    share, chance = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.8, 0.6])
+    method, old = fedvarp(LAYOUT, sketch, share, 0.6), some_memory()
+    memory = method.grow(old)
+    for name, value in memory.items():
+        assert value.shape[0] == 3
+        np.testing.assert_array_equal(value[:2], old[name])
+        assert not value[2].any()
+    full = [random_adapter(50 + n) for n in range(3)]
+    mean = {name: np.zeros_like(value) for name, value in blank().items()}
+    for joined in product([False, True], repeat=3):
+        probability = np.prod(np.where(joined, chance, 1 - chance))
+        updates = [sketched_update(n, full[n], range(4)) for n in range(3) if joined[n]]
+        own = [float(share[u.client]) for u in updates]
+        weights = [float(share[u.client] / chance[u.client]) for u in updates]
+        result, after = method.aggregate(blank(), memory, Returned(updates, blank(), own, weights))
+        assert all(value.shape[0] == 3 for value in after.values())
+        for name in mean:
+            mean[name] += probability * result.update[name]
+    for name in mean:
+        expected = sum(share[n] * full[n][name] for n in range(3))
+        np.testing.assert_allclose(mean[name], expected, atol=1e-5)

@@ -13,6 +13,7 @@ from fedpace.planning.constants import (
     NoiseState,
     estimate_noise_scale,
     fieller_interval,
+    grown_noise_state,
     initial_noise_state,
     noise_record,
     noise_scale,
@@ -392,3 +393,30 @@ def test_fiellers_interval_is_where_the_difference_is_not_significant():
         assert (2 - 4 * g) ** 2 == pytest.approx(0.3 - 2 * g * 0.1 + g**2 * 0.5)
     assert low < 0.5 < high
     assert fieller_interval(1.0, 0.1, 0.1, 0.1) == (-np.inf, np.inf)
+
+
+def test_what_was_seen_of_fewer_clients_is_carried_over_to_a_population_that_grew():
+    """Where all updates are the same vector, every estimate is known for any data weights."""
+    few, all_ = np.array([0.5, 0.3, 0.2]), np.array([0.25, 0.15, 0.1, 0.5])
+
+    def seen(weight):
+        state = initial_noise_state(len(weight))
+        for index in range(12):
+            same = np.ones((len(weight), 5))
+            record = make_record(index, range(len(weight)), weight, same, head=2)
+            state = observe(state, record, weight, 4)
+        return state
+
+    grown = grown_noise_state(seen(few), all_)
+    for part in ("lora", "head", "all"):
+        ours, theirs = noise_scale(grown, all_, part), noise_scale(seen(all_), all_, part)
+        for name in ("v_full", "cross_product", "squared_update_norm", "ratio", "noise_fraction"):
+            assert getattr(ours, name) == pytest.approx(getattr(theirs, name)), (part, name)
+        assert ours.ratio == pytest.approx((all_**2).sum() / (1 - (all_**2).sum()))
+        assert ours.sufficient
+    before = seen(few).relative[0]
+    assert grown.relative[0].observations.tolist() == [*before.observations.tolist(), 0]
+    assert grown.relative[0].mean[:3].tolist() == before.mean.tolist()
+    # Nothing seen yet is carried over to nothing seen yet.
+    none = grown_noise_state(initial_noise_state(3), all_)
+    assert none.to_json() == initial_noise_state(4).to_json()

@@ -54,6 +54,8 @@ class RoundRecord:
     """(client, reason) of what was sent and not used; see federation.checks."""
     missing: tuple[int, ...] = ()
     """Clients that were asked and did not answer in time."""
+    entered: tuple[int, ...] = ()
+    """Clients that take part in the run from this round on."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -73,7 +75,8 @@ class RoundRecord:
             for row in table["participants"]
         )
         restored["refusals"] = tuple((c, reason) for c, reason in table.get("refusals", ()))
-        restored["missing"] = tuple(table.get("missing", ()))
+        for name in ("missing", "entered"):
+            restored[name] = tuple(table.get(name, ()))
         return cls(**{**table, **restored})
 
 

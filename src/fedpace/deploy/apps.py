@@ -10,6 +10,7 @@
     out = "/path/to/run"                       # folder to make there
     clients = 10                               # begin when so many are there
     wait = 600.0                               # or after so many seconds
+    closed = false                             # let no client enter later
 
 A node says by its ``--node-config`` what it trains on: ``data="/path/to/examples"``, or
 ``partition-id=0 num-partitions=10`` for a share of the experiment's own data, as Flower's
@@ -44,7 +45,8 @@ def main(grid: Grid, context: Context) -> None:
     config = context.run_config
     experiment = load_experiment(Path(str(config["experiment"])))
     count = int(config.get("clients", experiment.data.clients))
-    waiting = Waiting(count, float(config.get("wait", 600.0)), float(config.get("patience", 600.0)))
+    wait, patience = (float(config.get(name, 600.0)) for name in ("wait", "patience"))
+    waiting = Waiting(count, wait, patience, bool(config.get("closed", False)))
     with ServerView(Console(stderr=True)) as view:
         conduct(grid, experiment, waiting, view, out=Path(str(config["out"])))
 

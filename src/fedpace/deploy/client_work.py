@@ -66,8 +66,8 @@ class Client:
                 raise InputError(objection)
             if self.own.name not in offer.get("population", [self.own.name]):
                 raise InputError(
-                    f"the run began without {self.own.name!r}; join before it begins, or under the "
-                    "name of a client that it has (--name)"
+                    f"the run began without {self.own.name!r} and takes no more clients; join "
+                    "before it begins, or under the name of a client that it has (--name)"
                 )
             key = (str(offer["experiment"]), str(offer["base"]))
             if key != self._offer:

@@ -24,6 +24,7 @@ def serve(
     clients: int | None,
     wait: float,
     patience: float,
+    closed: bool,
     out: Path | None,
     resume: Path | None,
     log: Path | None,
@@ -47,7 +48,7 @@ def serve(
     from fedpace.reporting.report import write_report
     from fedpace.reporting.tables import summary_table
 
-    waiting = Waiting(clients or experiment.data.clients, wait, patience)
+    waiting = Waiting(clients or experiment.data.clients, wait, patience, closed)
     log = log or Path("fedpace-serve.log")
     with (
         ServerView(errors) as view,

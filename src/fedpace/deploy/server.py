@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from flwr.serverapp import Grid
 
 from fedpace.build import (
@@ -21,28 +20,32 @@ from fedpace.build import (
     check,
     evaluator,
     examples_of,
-    first_network,
     work_fingerprint,
 )
 from fedpace.config import Experiment
 from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
-from fedpace.core.profile import Clients
 from fedpace.deploy.deadline import Deadline
 from fedpace.deploy.door import Protection, open_door
 from fedpace.deploy.flower_process import start, stop
 from fedpace.deploy.offer import make_offer
+from fedpace.deploy.population import (
+    first_population,
+    grown_population,
+    names_in,
+    room_for,
+    same_population,
+)
 from fedpace.deploy.runtime import Endpoint, server_grid, start_run
 from fedpace.deploy.view import ServerView
 from fedpace.engines.flower import FlowerEngine
 from fedpace.engines.flower_messages import Wire
 from fedpace.engines.flower_roster import Roster
-from fedpace.federation.checks import Checks, believed_examples
+from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
 from fedpace.planning.renewal import Renewal
 from fedpace.runs import RunRecord, Site, resume, run
-from fedpace.wireless.clients_file import read_clients
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Waiting:
     """Or, after so many seconds, with those that have, at least one."""
     patience_seconds: float
     """What a round waits at most before the fleet's speed is known."""
+    closed: bool = False
+    """Whether the run keeps to those with whom it began."""
 
 
 def conduct(
@@ -80,9 +85,8 @@ def conduct(
         InputError: something in the experiment or the folder is wrong.
         RunError: nobody came.
     """
-    before = _names(resumed) if resumed is not None else None
     rosters: list[Roster] = []
-    site = partial(_site, grid, waiting, view, before, rosters)
+    site = partial(_site, grid, waiting, view, resumed, rosters)
     if resumed is not None:
         record = resume(resumed, experiment=experiment, show=view.show_record, site=site)
     else:
@@ -142,25 +146,35 @@ def _site(
     grid: Grid,
     waiting: Waiting,
     view: ServerView,
-    before: Sequence[str] | None,
+    resumed: Path | None,
     rosters: list[Roster],
     experiment: Experiment,
 ) -> Site:
     """Load the server's part, wait for the clients, and make the engine's maker."""
     check(experiment)
+    before = None if resumed is None else names_in(resumed)
     view.say("loading model and data")
     train, held_out = examples_of(experiment)
     adapted = build_model(experiment, train.label_names)
     run_name = secrets.token_hex(8)
     roster = Roster(grid, make_offer(experiment, adapted, train.label_names, run_name))
     rosters.append(roster)
+    roster.most = room_for(experiment, adapted.layout)
     _gather(roster, waiting, view, before)
-
     view.names = roster.names
-    examples = [roster.members[name].facts["examples"] for name in roster.names]
-    network = first_network(experiment, adapted.layout, believed_examples(examples).tolist())
-    columns = {**network.clients.columns(), "client_id": np.array(roster.names)}
-    network = replace(network, clients=Clients.from_columns(**columns))
+    network = (
+        first_population(experiment, adapted.layout, roster)
+        if resumed is None
+        else same_population(experiment, adapted.layout, roster, resumed)
+    )
+
+    def newcomers(work: Work) -> Work:
+        new = roster.admit()
+        view.show_refused(roster.refused)
+        if not new:
+            return work
+        view.show_newcomers(roster.names, new)
+        return replace(work, network=grown_population(work.network, roster))
 
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
         aggregation = setup.aggregation
@@ -188,11 +202,9 @@ def _site(
         evaluate=evaluator(experiment, adapted, held_out),
         save=partial(save_adapter, adapted),
         network=network,
-        fingerprint=work_fingerprint(
-            adapted.layout, [held_out], [np.array(examples), *map(_letters, roster.names)]
-        ),
+        fingerprint=work_fingerprint(adapted.layout, [held_out], []),
     )
-    return Site(work, make_engine, checks=Checks(), learn_availability=True)
+    return Site(work, make_engine, Checks(), learn_availability=True, newcomers=newcomers)
 
 
 def _gather(
@@ -219,18 +231,9 @@ def _gather(
             f"of the {len(before)} clients of this run, {', '.join(missing[:5])} did not come "
             f"back in {waiting.seconds:.0f} s; start them, or wait longer with --wait"
         )
+    if waiting.closed:
+        roster.most = 1  # full with whoever is there
     roster.begin(before)
-
-
-def _names(folder: Path) -> list[str]:
-    path = folder / "clients.csv"
-    if not path.exists():
-        raise InputError(f"{folder} has no clients.csv; it is not a run folder to resume")
-    return [str(name) for name in read_clients(path).client_id]
-
-
-def _letters(text: str) -> np.ndarray:
-    return np.frombuffer(text.encode(), dtype=np.uint8)
 
 
 def _not_here(tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:

@@ -49,11 +49,20 @@ class ServerView:
         self, there: Sequence[str], wanted: int, refused: Sequence[tuple[str, str]]
     ) -> None:
         """Show who has come before the run begins."""
+        self.show_refused(refused)
+        last = f", the last {there[-1]}" if there else ""
+        self.say(f"{len(there)} of {wanted} clients are there{last}")
+
+    def show_refused(self, refused: Sequence[tuple[str, str]]) -> None:
+        """Show who could not take part, each once."""
         for name, reason in refused[self._refused :]:
             self._print(f"refused {name}: {reason}")
         self._refused = len(refused)
-        last = f", the last {there[-1]}" if there else ""
-        self.say(f"{len(there)} of {wanted} clients are there{last}")
+
+    def show_newcomers(self, names: Sequence[str], new: int) -> None:
+        """Show the names by position once the last `new` of them have entered the run."""
+        self.names = names
+        self._print(f"{', '.join(names[-new:])} entered the run; {len(names)} clients from now on")
 
     def show_status(self, status: RoundStatus) -> None:
         """Show a round on its way."""

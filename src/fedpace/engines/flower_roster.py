@@ -2,7 +2,8 @@
 
 A node's id changes with every start (it stays where a key is registered), a client's name does
 not. The server asks each new node once, with its offer of the run; the answer names the client and
-counts its examples. Positions 0..N-1 in the population are given by name when the run begins.
+counts its examples. Positions 0..N-1 in the population are given by name when the run begins; who
+comes later is admitted behind them, unless the run is full.
 """
 
 import json
@@ -50,6 +51,8 @@ class Roster:
     """By name, everyone who ever introduced itself."""
     names: tuple[str, ...] = ()
     """Of the population, by position; empty until the run begins."""
+    most: int | None = None
+    """The run is full with so many; None: it never is."""
     refused: list[tuple[str, str]] = field(default_factory=list)
     """(name or node, reason) of whoever cannot take part."""
     online: frozenset[int] = frozenset()
@@ -88,8 +91,24 @@ class Roster:
 
     def begin(self, names: Sequence[str] | None = None) -> None:
         """Fix the population: these names, or all that are there, in order."""
-        self.names = tuple(sorted(self.members) if names is None else names)
-        self.offer = {**self.offer, "population": list(self.names)}
+        self._settle(tuple(sorted(self.members) if names is None else names))
+
+    def admit(self) -> int:
+        """Take in who introduced itself since the run began and is there; returns how many."""
+        new = [m.name for m in self.present() if m.name not in self.names]
+        room = len(new) if self.most is None else max(0, self.most - len(self.names))
+        self._settle((*self.names, *new[:room]))
+        for name in new[room:]:  # asked again, with the names, it will say so and end
+            self._known.pop(self.members.pop(name).node, None)
+        return min(room, len(new))
+
+    def _settle(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        if self._full():
+            self.offer = {**self.offer, "population": list(names)}
+
+    def _full(self) -> bool:
+        return self.most is not None and 0 < len(self.names) >= self.most
 
     def dismiss(self, seconds: float = 3.0) -> None:
         """Tell everyone that the run is over, so that clients end instead of waiting."""
@@ -128,6 +147,9 @@ class Roster:
         facts["name"] = name = self._key_names.get(node, facts["name"])
         if "refusal" in facts:
             self.refused.append((name, told(facts["refusal"])))
+            return
+        if self._full() and name not in self.names:
+            self.refused.append((name, "the run takes no more clients"))
             return
         other = self.members.get(name)
         if other is not None and other.node != node and other.node in self.online:

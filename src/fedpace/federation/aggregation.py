@@ -66,6 +66,10 @@ def _global_adapter(adapter: Adapter, round_index: int, seed: int) -> Adapter:
     return adapter
 
 
+def _nothing_of_clients(memory: Memory) -> Memory:
+    return memory
+
+
 def _by_sketch(memory: Memory) -> int | None:
     return None
 
@@ -87,6 +91,8 @@ class Aggregation:
     """Initial adapter -> global adapter and memory before the first round."""
     start: Callable[[Adapter, int, int], Adapter] = _global_adapter
     """(global adapter, round, seed of the run) -> what the clients start from."""
+    grow: Callable[[Memory], Memory] = _nothing_of_clients
+    """The memory of fewer clients -> that of all, the new ones behind the others."""
     received_rank: Callable[[Memory], int | None] = _by_sketch
     """Rank components each client receives before a round; None for what its sketch needs."""
 

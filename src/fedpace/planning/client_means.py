@@ -8,7 +8,7 @@ over seconds predicted. Derived in docs/constants.md.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedpace.core.profile import Floats
 
-__all__ = ["ClientMeans", "fold", "no_observations", "shrunk"]
+__all__ = ["ClientMeans", "fold", "no_observations", "shrunk", "with_unseen"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,6 +56,20 @@ class ClientMeans:
 def no_observations(num_clients: int) -> ClientMeans:
     """Return the state before anything was seen of `num_clients` clients."""
     return ClientMeans(np.zeros(num_clients, dtype=np.int64), np.zeros(num_clients), 0.0, 0)
+
+
+def with_unseen(means: ClientMeans, num_clients: int) -> ClientMeans:
+    """Return the means once the population has grown to `num_clients`.
+
+    The known clients keep their positions and all that was seen of them.
+    """
+    return replace(
+        means,
+        observations=np.append(
+            means.observations, np.zeros(num_clients - len(means.mean), np.int64)
+        ),
+        mean=np.append(means.mean, np.zeros(num_clients - len(means.mean))),
+    )
 
 
 def fold(

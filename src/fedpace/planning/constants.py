@@ -20,7 +20,13 @@ from scipy.special import stdtrit
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Floats
 from fedpace.core.record import RoundRecord
-from fedpace.planning.client_means import ClientMeans, fold, no_observations, shrunk
+from fedpace.planning.client_means import (
+    ClientMeans,
+    fold,
+    no_observations,
+    shrunk,
+    with_unseen,
+)
 
 __all__ = [
     "CONFIDENCE",
@@ -30,6 +36,7 @@ __all__ = [
     "Part",
     "estimate_noise_scale",
     "fieller_interval",
+    "grown_noise_state",
     "initial_noise_state",
     "noise_record",
     "noise_scale",
@@ -164,6 +171,34 @@ def initial_noise_state(num_clients: int, forget: float = 0.95) -> NoiseState:
         first=np.zeros(_COUNT), second=np.zeros((_COUNT, _COUNT)),
         relative=(no_observations(num_clients), no_observations(num_clients)),
     )  # fmt: skip
+
+
+def grown_noise_state(state: NoiseState, data_weight: Floats) -> NoiseState:
+    r"""Return what is known once new clients stand behind those of `state`.
+
+    Every V is a sum of :math:`a_n^2 \Gamma_n` times what the plan makes of it, so what was seen of
+    the smaller population is carried over by the ratio of :math:`\sum_n a_n^2 \Gamma_n` after and
+    before; a newcomer's Gamma is the population's until it was seen. The cross product stands over
+    its control quantity, the weights of pairs, and needs no change.
+
+    Args:
+        state: of the first clients.
+        data_weight: a_n of all, shape (N,); those of the first, rescaled to sum to 1, are taken for
+            what they were.
+    """
+    count = len(state.relative[0].mean)
+    relative = tuple(with_unseen(means, len(data_weight)) for means in state.relative)
+    known = data_weight[:count] / data_weight[:count].sum()
+    factor = np.ones(_COUNT)
+    for means, part in zip(relative, _ROWS, strict=True):
+        shape = shrunk(means, state.forget)
+        factor[list(_ROWS[part][1:])] = (data_weight**2 @ shape) / (known**2 @ shape[:count])
+    return replace(
+        state,
+        first=state.first * factor,
+        second=state.second * np.outer(factor, factor),
+        relative=(relative[0], relative[1]),
+    )
 
 
 def observe(

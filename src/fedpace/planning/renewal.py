@@ -21,11 +21,18 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.record import RoundRecord
-from fedpace.planning.client_means import ClientMeans, fold, no_observations, shrunk
+from fedpace.planning.client_means import (
+    ClientMeans,
+    fold,
+    no_observations,
+    shrunk,
+    with_unseen,
+)
 from fedpace.planning.constants import (
     NoiseScale,
     NoiseState,
     Part,
+    grown_noise_state,
     initial_noise_state,
     noise_record,
     noise_scale,
@@ -41,6 +48,7 @@ __all__ = [
     "RenewalState",
     "Replan",
     "expected_seconds",
+    "grown",
     "informed",
     "renew_every",
 ]
@@ -56,10 +64,13 @@ MAX_RATIO = 1e3
 class Replan(Protocol):
     """A planner with everything but the population, the system and the start settled."""
 
-    def __call__(self, clients: Clients, system: System, *, start: Plan, predict: bool) -> Plan:
+    def __call__(
+        self, clients: Clients, system: System, *, start: Plan | None, predict: bool
+    ) -> Plan:
         """Return a plan, found from `start`; without its predictions where they are not asked for.
 
-        First it is given the plan in force, then, if the result is taken, that one.
+        First it is given the plan in force, then, if the result is taken, that one; None where the
+        plan in force is for fewer clients.
         """
 
 
@@ -140,9 +151,7 @@ class Renewal:
         if self.threshold is not None and not noise.sufficient:
             settled = plan.verdict.split("; not renewed", 1)[0]
             return replace(plan, verdict=f"{settled}; not renewed: {noise.verdict}")
-        clients, system = informed(self.state, self.clients, self.system, noise, plan)
-        if self.learn_availability:
-            clients = _answering(clients, self.availability())
+        clients, system = self._informed(noise, plan)
         candidate = self.replan(clients, system, start=plan, predict=False)
         better = True
         if self.threshold is not None:
@@ -154,6 +163,27 @@ class Renewal:
             switched=self.state.switched + better,
         )
         return self.replan(clients, system, start=candidate, predict=True) if better else plan
+
+    def grow(self, clients: Clients) -> None:
+        """Take in clients who stand behind the known ones; `clients` are all, as profiled."""
+        self.clients, self.state = clients, grown(self.state, clients.data_weight)
+
+    def anew(self, plan: Plan) -> Plan | None:
+        """Return a plan from what the rounds have shown; None where that is too little.
+
+        Args:
+            plan: in force, perhaps for fewer clients.
+        """
+        noise = self.noise_scale()
+        if not noise.rounds_observed or (self.threshold is not None and not noise.sufficient):
+            return None
+        return self.replan(*self._informed(noise, plan), start=None, predict=True)
+
+    def _informed(self, noise: NoiseScale, plan: Plan) -> tuple[Clients, System]:
+        clients, system = informed(self.state, self.clients, self.system, noise, plan)
+        if self.learn_availability:
+            clients = _answering(clients, self.availability())
+        return clients, system
 
     def noise_scale(self) -> NoiseScale:
         """Return what is known of the noise scale so far."""
@@ -258,6 +288,25 @@ def informed(
     columns["update_second_moment"] = noise.update_second_moment
     ratio = system.noise_ratio if np.isnan(noise.ratio) else min(noise.ratio, MAX_RATIO)
     return Clients.from_columns(**columns), replace(system, noise_ratio=ratio)
+
+
+def grown(state: RenewalState, data_weight: Floats) -> RenewalState:
+    """Return the state once new clients stand behind the known ones, of whom it keeps all.
+
+    Args:
+        state: of the first clients.
+        data_weight: a_n of all, shape (N,).
+    """
+    count = len(data_weight)
+    none = np.zeros(count - len(state.invited), dtype=np.int64)
+    return replace(
+        state,
+        noise=grown_noise_state(state.noise, data_weight),
+        start=with_unseen(state.start, count),
+        demand=with_unseen(state.demand, count),
+        invited=np.append(state.invited, none),
+        answered=np.append(state.answered, none),
+    )
 
 
 def _timed(state: RenewalState, clients: Clients, system: System, participants: float) -> Clients:

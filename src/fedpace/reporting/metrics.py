@@ -135,7 +135,7 @@ def expected_participation(plans: Plans, rounds: int, availability: Floats) -> F
     """
     chance = np.zeros(len(availability))
     for (_, plan), length in zip(plans, rounds_in_force(plans, rounds), strict=True):
-        chance += length * plan.participation_probability()
+        chance[: len(plan)] += length * plan.participation_probability()  # newcomers: from later on
     return chance * availability
 
 

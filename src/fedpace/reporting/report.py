@@ -166,7 +166,10 @@ def _plan_figure(run: Run, name: str, identifier: str) -> Iterator[_Figure]:
     renewed = f" The plan shown is the last of {len(run.plans[name])}, in force from round {first}."
     yield _Figure(
         inline_svg(
-            plots.plan_map(run.start_seconds, run.upload_seconds, plan), identifier, title
+            plots.plan_map(
+                run.start_seconds[: len(plan)], run.upload_seconds[: len(plan)], plan
+            ),
+            identifier, title,
         ),
         title,
         "One dot a client: the slower its device the further right, the slower its link the "
@@ -200,6 +203,9 @@ def _client_rows(run: Run) -> tuple[list[str], list[list[str]]]:
         ]  # fmt: skip
         for name, plans in run.plans.items():
             plan = plans[-1][1]
+            if n >= len(plan):  # it entered under a later method
+                row += ["–", "–", "0"]
+                continue
             q = plan.participation_probability()[n]
             row += [f"{q:.3g}", str(plan.sketch_rank[n]), str(counts[name][n])]
         rows.append(row)

@@ -62,9 +62,19 @@ def read_run(folder: Path) -> Run:
     summary = read_summary(folder)
     names = list(summary["methods"])
     table = _json(folder / "plan.json")
-    plans = _plans(table, names, len(clients), folder / "plan.json")
     records, notes = _records(folder / "rounds.jsonl", names, len(clients))
+    # A plan from before newcomers entered is for the first clients alone.
+    entered = {n for made in records.values() for record in made for n in record.entered}
+    sizes = range(len(clients) - len(entered), len(clients) + 1)
+    plans = _plans(table, names, sizes, folder / "plan.json")
     for name in names:
+        came = [record for record in records[name] if record.entered]
+        if came:
+            who = "; ".join(
+                f"{', '.join(clients.client_id[list(record.entered)])} in round {record.round + 1}"
+                for record in came
+            )
+            notes.append(f"Clients entered while {name} ran: {who}.")
         counted, found = summary["methods"][name]["rounds"], len(records[name])
         if counted != found:
             notes.append(
@@ -130,7 +140,7 @@ def _clients(path: Path) -> Clients:
 
 
 def _plans(
-    table: Mapping[str, Any], names: Sequence[str], clients: int, path: Path
+    table: Mapping[str, Any], names: Sequence[str], sizes: range, path: Path
 ) -> dict[str, Plans]:
     plans: dict[str, Plans] = {}
     for name in names:
@@ -142,8 +152,8 @@ def _plans(
             plans[name] = [(int(first), Plan.from_json(plan)) for first, plan in rows]
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: the plan of {name!r} cannot be read: {error!r}") from None
-        if any(len(plan) != clients for _, plan in plans[name]):
-            raise InputError(f"{path}: the plan of {name!r} is not for the {clients} clients")
+        if any(len(plan) not in sizes for _, plan in plans[name]):
+            raise InputError(f"{path}: the plan of {name!r} is not for the {sizes[-1]} clients")
     return plans
 
 

@@ -70,7 +70,7 @@ def write_clients(clients: Clients, path: str | PathLike[str]) -> None:
 
     Args:
         clients: N clients.
-        path: of the CSV file; replaced if it exists.
+        path: of the CSV file; replaced, as a whole, if it exists.
 
     Raises:
         InputError: the file cannot be written.
@@ -80,11 +80,13 @@ def write_clients(clients: Clients, path: str | PathLike[str]) -> None:
         for name, column in clients.columns().items()
         if name == "client_id" or not np.all(column == _COLUMNS[name])
     }
+    part = Path(f"{path}.part")
     try:
-        with Path(path).open("w", encoding="utf-8", newline="") as stream:
+        with part.open("w", encoding="utf-8", newline="") as stream:
             writer = csv.writer(stream, lineterminator="\n")
             writer.writerow(columns)
             writer.writerows(zip(*columns.values(), strict=True))
+        part.replace(path)
     except OSError as error:
         raise InputError(
             f"{path}: cannot be written ({error.strerror}); give a path in an existing folder"

@@ -20,7 +20,14 @@ from fedpace.core.rng import rng_for
 from fedpace.wireless.channel import rate_bps, received_snr_hz, uplink
 from fedpace.wireless.latency import upload_bits
 
-__all__ = ["SCENARIOS", "Scenario", "draw_clients", "scenario_named", "upload_compute_ratio"]
+__all__ = [
+    "SCENARIOS",
+    "Scenario",
+    "draw_clients",
+    "scenario_named",
+    "upload_compute_ratio",
+    "with_newcomers",
+]
 
 _MIN_DISTANCE_KM = 0.035  # 3GPP TR 36.814, between user and macro base station
 _EFFICIENCY_RANGE = (0.1523, 5.5547)  # bit/s/Hz, CQI 1 to 15 of 3GPP TS 36.213 table 7.2.3-1
@@ -201,6 +208,29 @@ def draw_clients(
         step_seconds=_frozen(clients.step_seconds * factor),
         step_seconds_per_rank=_frozen(clients.step_seconds_per_rank * factor),
     )
+
+
+def with_newcomers(clients: Clients, client_id: Sequence[str], data_weight: ArrayLike) -> Clients:
+    """Add clients of whom nothing is known: each has the median of every column.
+
+    Args:
+        clients: known, N of them; they keep their positions and all but their data weight.
+        client_id: names of the M new ones.
+        data_weight: relative amount of data of all, shape (N + M,).
+
+    Example:
+        >>> clients = Clients.from_columns(
+        ...     data_weight=[1, 1, 1], step_seconds=[1, 2, 9], spectral_efficiency=[1, 1, 4])
+        >>> with_newcomers(clients, ["new"], [1, 1, 1, 2]).step_seconds.tolist()
+        [1.0, 2.0, 9.0, 2.0]
+    """
+    columns = {
+        name: np.append(column, np.full(len(client_id), np.median(column)))
+        for name, column in clients.columns().items()
+        if name not in ("client_id", "data_weight")
+    }
+    names = [*clients.client_id.tolist(), *client_id]
+    return Clients.from_columns(client_id=names, data_weight=data_weight, **columns)
 
 
 def upload_compute_ratio(clients: Clients, system: System) -> float:

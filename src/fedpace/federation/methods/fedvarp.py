@@ -49,8 +49,8 @@ def fedvarp(
     Raises:
         InputError: an adapter for each client would be too much.
     """
-    size = 4 * len(data_weight) * sum(int(np.prod(t.shape)) for t in layout.tensors)
-    if size > MAX_BYTES:
+    if len(data_weight) > most_clients(layout):
+        size = len(data_weight) * _bytes(layout)
         raise InputError(
             f"[training] server_memory = {fraction:g} keeps an adapter for each of "
             f"{len(data_weight)} clients, {size / 2**30:.1f} GiB, above {MAX_BYTES >> 30}; set it "
@@ -61,6 +61,13 @@ def fedvarp(
     def begin(initial: Adapter) -> tuple[Adapter, Memory]:
         blank = {t.name: np.zeros((len(share), *t.shape), np.float32) for t in layout.tensors}
         return initial, blank
+
+    def grow(memory: Memory) -> Memory:
+        new = len(share) - len(next(iter(memory.values())))
+        return {
+            name: np.append(y, np.zeros((new, *y.shape[1:]), np.float32), axis=0)
+            for name, y in memory.items()
+        }
 
     def correct(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
         corrected = []
@@ -78,7 +85,16 @@ def fedvarp(
         result = replace(result, update=moved, squared_norms=squared_norms(moved, layout))
         return result, _remembered(memory, back, layout, sketch)
 
-    return Aggregation(sketch, correct, unbiased=True, begin=begin)
+    return Aggregation(sketch, correct, unbiased=True, begin=begin, grow=grow)
+
+
+def most_clients(layout: AdapterLayout) -> int:
+    """Return how many clients can be remembered."""
+    return MAX_BYTES // _bytes(layout)
+
+
+def _bytes(layout: AdapterLayout) -> int:
+    return 4 * sum(int(np.prod(t.shape)) for t in layout.tensors)
 
 
 def _of(memory: Memory, client: int, layout: AdapterLayout, components: Components) -> Adapter:

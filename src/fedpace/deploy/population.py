@@ -1,0 +1,87 @@
+"""The clients that introduced themselves, as the population that a plan is made for.
+
+A client says how many examples it has, and nothing else of itself: devices and links are first
+taken from [network], then seen (docs/flower.md).
+"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fedpace.build import first_network
+from fedpace.config import Experiment
+from fedpace.core.adapter import AdapterLayout
+from fedpace.core.errors import InputError
+from fedpace.core.profile import Clients, Floats
+from fedpace.engines.flower_roster import Roster
+from fedpace.engines.simulated import Network
+from fedpace.federation.checks import believed_examples
+from fedpace.federation.methods.fedvarp import most_clients
+from fedpace.wireless.clients_file import read_clients
+from fedpace.wireless.population import with_newcomers
+
+FILE = "clients.csv"
+
+
+def first_population(experiment: Experiment, layout: AdapterLayout, roster: Roster) -> Network:
+    """Draw the network that [network] describes for those with whom the run begins."""
+    network = first_network(experiment, layout, _examples(roster).tolist())
+    columns = {**network.clients.columns(), "client_id": np.array(roster.names)}
+    return replace(network, clients=Clients.from_columns(**columns))
+
+
+def same_population(
+    experiment: Experiment, layout: AdapterLayout, roster: Roster, folder: Path
+) -> Network:
+    """Return the network of a run that is resumed, whose clients have come back.
+
+    Raises:
+        InputError: one of them has another share of the examples than it had.
+    """
+    # What was drawn, also for clients that came later, is in the folder.
+    drawn = dict.fromkeys(
+        ("upload_compute_ratio", "step_spread", "shadowing_db", "size_slowness_correlation")
+    )
+    section = experiment.network.model_copy(update={**drawn, "clients": str(folder / FILE)})
+    found = experiment.model_copy(update={"network": section})
+    network = first_network(found, layout, _examples(roster).tolist())
+    before, now = read_clients(folder / FILE).data_weight, network.clients.data_weight
+    if not np.allclose(before, now, rtol=1e-9, atol=0):
+        n = int(np.argmax(np.abs(now - before)))
+        raise InputError(
+            f"{folder} was made with other data: client {roster.names[n]!r} had a share of "
+            f"{before[n]:.4g} of all examples, now {now[n]:.4g}; start it with the data that it had"
+        )
+    return network
+
+
+def grown_population(network: Network, roster: Roster) -> Network:
+    """Return the network with those whom the roster has admitted since.
+
+    All data weights are those of the new population. Of a newcomer's device and link nothing is
+    known: it is taken for a typical client, whatever [network] says.
+    """
+    new = roster.names[len(network.clients) :]
+    return replace(network, clients=with_newcomers(network.clients, new, _examples(roster)))
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of a run's clients, by position.
+
+    Raises:
+        InputError: not a run folder.
+    """
+    path = folder / FILE
+    if not path.exists():
+        raise InputError(f"{folder} has no {FILE}; it is not a run folder to resume")
+    return [str(name) for name in read_clients(path).client_id]
+
+
+def room_for(experiment: Experiment, layout: AdapterLayout) -> int | None:
+    """Return how many clients a run can have at most; None where nothing limits them."""
+    return most_clients(layout) if experiment.training.server_memory else None
+
+
+def _examples(roster: Roster) -> Floats:
+    return believed_examples([roster.members[name].facts["examples"] for name in roster.names])
