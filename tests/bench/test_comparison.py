@@ -68,6 +68,15 @@ def test_the_page_names_what_was_lost(tmp_path):
     assert "50 (40–…), 2/3" in text
 
 
+def test_the_page_says_where_ours_never_arrived_and_not_where_others_are_missing(tmp_path):
+    lost = [line("ours", seed, None, kind="ours", network="far") for seed in range(3)]
+    alone = [line("ours", seed, 5.0, kind="ours", network="near") for seed in range(3)]
+    write_page([*LINES, *lost, *alone], tmp_path / "r.md", command="cmd")
+    text = (tmp_path / "r.md").read_text()
+    assert "t, far: ours did not reach the target" in text
+    assert "t, near: ours" not in text and "t, balanced: ours" not in text
+
+
 def test_a_page_needs_one_method_of_ours(tmp_path):
     with pytest.raises(InputError, match="0 methods of kind 'ours'"):
         write_page([line("uniform", 0, 1.0)], tmp_path / "r.md", command="cmd")

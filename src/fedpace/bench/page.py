@@ -106,7 +106,11 @@ def write_page(
         ]
     parts += [
         "## Where it does not help",
-        _losses(finish, share),
+        _losses(
+            {s: time_of(lines, s, ours[0], "equal-finish") for s in settings_of(lines)},
+            finish,
+            share,
+        ),
         "## Predicted against measured time",
         _predictions(lines),
     ]
@@ -243,7 +247,7 @@ def _speedups(found: Table, methods: Sequence[str]) -> str:
     return _markdown(["setting", *methods], [*rows, ["**median**", *medians]])
 
 
-def _losses(finish: Table, share: Table) -> str:
+def _losses(own: dict[Setting, Time | None], finish: Table, share: Table) -> str:
     worse = [
         f"- {task}, {network}: {method} needs {ratio.ratio:.2f} of our time ({rule})."
         for rule, found in (("equal finish", finish), ("equal share", share))
@@ -253,8 +257,8 @@ def _losses(finish: Table, share: Table) -> str:
     ]
     missed = [
         f"- {task}, {network}: ours did not reach the target."
-        for (task, network), row in finish.items()
-        if all(value is None for value in row.values())
+        for (task, network), time in own.items()
+        if time is not None and not time.reached
     ]
     return "\n".join([*missed, *worse]) or "In no setting that was run was another method faster."
 
