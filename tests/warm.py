@@ -21,11 +21,12 @@ _forks.set_forkserver_preload(
 class Command:
     """A running `fedpace WORDS`, with the methods of `subprocess.Popen` that tests use."""
 
-    def __init__(self, words, folder, output, errors=None):
-        """What it says is added to the file `output`, and to `errors` where that is another."""
+    def __init__(self, words, folder, output, errors=None, first=None):
+        """What it says is added to the file `output`, and to `errors` where that is another.
+        `first` is called in the process, before the command."""
         self.words = [str(word) for word in words]
         files = str(Path(output).resolve()), str(Path(errors or output).resolve())
-        arguments = self.words, str(folder), files, dict(os.environ)
+        arguments = self.words, str(folder), files, dict(os.environ), first
         self._process = _forks.Process(target=_run, args=arguments, daemon=True)
         self._process.start()
         self.pid = self._process.pid
@@ -56,7 +57,7 @@ def fedpace(*words, cwd, scratch):
     return subprocess.CompletedProcess(words, status, output.read_text(), errors.read_text())
 
 
-def _run(words, folder, files, environment):
+def _run(words, folder, files, environment, first):
     os.chdir(folder)
     os.environ.update(environment)
     write = os.O_WRONLY | os.O_CREAT | os.O_APPEND
@@ -64,5 +65,7 @@ def _run(words, folder, files, environment):
         opened = os.open(path, write if descriptor else os.O_RDONLY, 0o644)
         os.dup2(opened, descriptor)
         os.close(opened)
+    if first is not None:
+        first()
     sys.argv = ["fedpace", *words]
     importlib.import_module("fedpace.cli").main()

@@ -32,8 +32,8 @@ class Fleet:
                 process.kill()
                 process.wait()
 
-    def run(self, name, *words):
-        process = Command(words, self.folder, self.folder / f"{name}.out")
+    def run(self, name, *words, first=None):
+        process = Command(words, self.folder, self.folder / f"{name}.out", first=first)
         self.running.append(process)
         return process
 
@@ -41,10 +41,10 @@ class Fleet:
         return self.run(name, "serve", *words, "--port", self.port, "--log", "superlink.log",
                         "--wait", 120)  # fmt: skip
 
-    def join(self, n, *words):
+    def join(self, n, *words, first=None):
         return self.run(f"client-{n}", "join", f"127.0.0.1:{self.port}", "--partition",
                         f"{n}/{self.clients}", "--wait", 90, "--log", f"node-{n}.log",
-                        *words)  # fmt: skip
+                        *words, first=first)  # fmt: skip
 
     def said(self, name):
         path = self.folder / f"{name}.out"

@@ -1,0 +1,47 @@
+"""Clients that get into trouble at an exact moment of a round."""
+
+import os
+from pathlib import Path
+
+
+def trouble(moment, number, file):
+    """Have this process send itself a signal, once: in the first round that FILE names or a later
+    one, at a moment. "training": in the first local step; "trained": before the answer is made;
+    "handing over": when the node has the answer, but was not told that this was all.
+    """
+    import torch
+
+    from fedpace.deploy import runtime
+    from fedpace.engines import flower_client
+
+    read_task, now = flower_client.read_task, []
+
+    def read(content, layout):
+        task, wire = read_task(content, layout)
+        now[:] = [task.round_index]
+        return task, wire
+
+    def first(true):
+        def instead(*arguments, **named):
+            if now and Path(file).exists() and now[0] >= int(Path(file).read_text()):
+                Path(file).unlink()
+                os.kill(os.getpid(), number)
+            return true(*arguments, **named)
+
+        return instead
+
+    flower_client.read_task = read
+    where, name = {
+        "training": (torch.Tensor, "backward"),
+        "trained": (flower_client, "update_content"),
+        "handing over": (runtime, "push_task_output"),
+    }[moment]
+    setattr(where, name, first(getattr(where, name)))
+
+
+def other_version(package):
+    """Have this process claim another version of a package than it has."""
+    import importlib.metadata
+
+    true = importlib.metadata.version
+    importlib.metadata.version = lambda name: "0.0.1" if name == package else true(name)
