@@ -111,6 +111,7 @@ def test_clients_come_late_and_die_at_any_moment_and_the_run_goes_on(tmp_path):
     assert names == ["client-0", "client-1", "client-2", "client-3", "new"]
     found = records(fleet)
     assert [r.round for r in found] == list(range(len(found)))
+    assert found[half.round + 1].missing == (2, 3)  # the dead, until one is back
     for record in found:  # nobody twice, nobody both here and away
         people = [p.client for p in record.participants]
         assert not set(people) & set(record.missing) and len(people) == len(set(people))
