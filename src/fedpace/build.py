@@ -193,7 +193,12 @@ def first_network(
 
 
 def trainers(
-    experiment: Experiment, adapted: AdaptedModel, clients: ClientExamples, *, stacked: bool = True
+    experiment: Experiment,
+    adapted: AdaptedModel,
+    clients: ClientExamples,
+    *,
+    stacked: bool = True,
+    stepped: Callable[[int], None] = lambda steps: None,
 ) -> Callable[[Sketch, tuple[Role, ...]], Train]:
     """Return what makes a trainer of these clients: how k of r are trained, and what is."""
     training = experiment.training
@@ -209,7 +214,7 @@ def trainers(
             sketch=sketch,
             trained=trained,
         )
-        return make_trainer(adapted, clients, settings, stacked=stacked)
+        return make_trainer(adapted, clients, settings, stacked=stacked, stepped=stepped)
 
     return make_train
 

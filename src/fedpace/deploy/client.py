@@ -11,6 +11,7 @@ import httpx
 from flwr.clientapp import ClientApp
 
 from fedpace.core.errors import InputError
+from fedpace.deploy.client_view import Show
 from fedpace.deploy.client_work import Client, Own, Say
 from fedpace.deploy.flower_process import start, stop
 from fedpace.deploy.refusals import refusal_in
@@ -36,6 +37,7 @@ def join(
     own: Own,
     say: Say,
     *,
+    show: Show = lambda status: None,
     log: Path | None = None,
     wait_seconds: float = 0.0,
     retry_seconds: float = 600.0,
@@ -48,7 +50,8 @@ def join(
     Args:
         server: "HOST:PORT".
         own: name and data.
-        say: called with what the client is doing.
+        say: called with what happens.
+        show: called with what the client is doing in a round.
         log: file for what Flower says.
         wait_seconds: how long a server that is not there yet is waited for.
         retry_seconds: how long one that was there is.
@@ -59,8 +62,10 @@ def join(
         RunError: the server did not come back.
     """
     _wait_for(server, wait_seconds)
-    client = Client(own, say)
-    app = make_client_app(client.introduce, client.work)
+    client = Client(own, say, show)
+    app = make_client_app(
+        client.introduce, client.work, pace=client.sending, assigned=client.assigned
+    )
     with tempfile.TemporaryDirectory(prefix="fedpace-") as name:
         folder = Path(name)
         log = log or folder / "node.log"

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from fedpace.core.examples import Examples
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.profile import Sketch
 from fedpace.data.load import load_training
+from fedpace.deploy.client_view import ClientStatus, Show
 from fedpace.deploy.offer import model_objection, version_objection
 from fedpace.engines.flower_client import ClientWork
 from fedpace.federation.engine import Train
@@ -48,6 +49,7 @@ class Client:
 
     own: Own
     say: Say
+    show: Show = lambda status: None
     refusal: str | None = None
     """Why it cannot take part."""
     over: bool = False
@@ -55,6 +57,7 @@ class Client:
     _offer: tuple[str, str] | None = None
     _facts: dict[str, Any] = field(default_factory=dict)
     _work: ClientWork | None = None
+    _status: ClientStatus = field(default_factory=ClientStatus)
 
     def introduce(self, offer: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
         """Answer a server's offer; loads model and data, once for an experiment."""
@@ -93,6 +96,18 @@ class Client:
             raise RunError("a task came before the offer of a run")
         return self._work
 
+    def assigned(self, rate_bps: float, accepted: int) -> None:
+        """Take notice of what came with a task."""
+        self._status = replace(self._status, rate_bps=rate_bps, accepted=accepted)
+
+    def sending(self, rate_bps: float, upload_bytes: int) -> None:
+        """Take notice that an answer leaves."""
+        self._now(state="sending", upload_bytes=upload_bytes)
+
+    def _now(self, **changes: Any) -> None:
+        self._status = replace(self._status, **changes)
+        self.show(self._status)
+
     def _load(self, offer: Mapping[str, Any]) -> None:
         self.say("loading model and data")
         labels = offer["labels"]
@@ -111,12 +126,20 @@ class Client:
                 key = (position, sketch, trained)
                 if key not in made:
                     clients = {position: tokens}
-                    factory = trainers(experiment, adapted, clients, stacked=False)
+                    factory = trainers(
+                        experiment, adapted, clients, stacked=False,
+                        stepped=lambda steps: self._now(step=steps),
+                    )  # fmt: skip
                     made[key] = factory(sketch, trained)
-                self.say(f"round {tasks[0].round_index + 1}: training {tasks[0].sketch_rank} of "
-                         f"{adapted.layout.rank} components")  # fmt: skip
+                index, rank = tasks[0].round_index, tasks[0].sketch_rank
+                self.say(f"round {index + 1}: training {rank} of {adapted.layout.rank} components")
+                self._now(
+                    state="training", round_index=index, sketch_rank=rank,
+                    rank=adapted.layout.rank, step=0, steps=experiment.training.local_steps,
+                )  # fmt: skip
                 updates = made[key](tasks)
-                self.say(f"round {tasks[0].round_index + 1}: loss {updates[0].train_loss:.4f}")
+                self.say(f"round {index + 1}: loss {updates[0].train_loss:.4f}")
+                self._now(loss=updates[0].train_loss)
                 return updates
 
             return train

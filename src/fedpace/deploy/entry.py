@@ -2,7 +2,6 @@
 
 import platform
 import re
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -99,17 +98,13 @@ def join_server(
             f"--name {name!r} cannot name a client; use letters, digits, '.', '_' and '-'"
         )
     from fedpace.deploy.client import Admission, join
+    from fedpace.deploy.client_view import ClientView
     from fedpace.deploy.client_work import Own
 
-    def say(text: str) -> None:
-        console.print(
-            f"{time.strftime('%H:%M:%S')} {escape(name or '')}: {escape(text)}",
-            highlight=False, soft_wrap=True,
-        )  # fmt: skip
-
     admission = None if ca is None or key is None else Admission(ca, key)
-    join(server, Own(name, data, share, model), say, log=log, wait_seconds=wait,
-         admission=admission)  # fmt: skip
+    with ClientView(console, name, server) as view:
+        join(server, Own(name, data, share, model), view.say, show=view.show, log=log,
+             wait_seconds=wait, admission=admission)  # fmt: skip
 
 
 def _protection(host: str, certificates: Path | None, keys: Path | None) -> Protection | None:

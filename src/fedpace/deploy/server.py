@@ -25,6 +25,7 @@ from fedpace.build import (
 from fedpace.config import Experiment
 from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.record import RoundRecord
 from fedpace.deploy.deadline import Deadline
 from fedpace.deploy.door import Protection, open_door
 from fedpace.deploy.flower_process import start, stop
@@ -45,6 +46,7 @@ from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
 from fedpace.planning.renewal import Renewal
+from fedpace.run_folder import read_records
 from fedpace.runs import RunRecord, Site, resume, run
 
 
@@ -85,12 +87,22 @@ def conduct(
         InputError: something in the experiment or the folder is wrong.
         RunError: nobody came.
     """
+    records = [] if resumed is None else read_records(resumed)
+    used = {(r.method, r.round): [p.client for p in r.participants] for r in records}
+
+    def show(record: RoundRecord, rounds: int) -> None:
+        used[record.method, record.round] = [p.client for p in record.participants]
+        view.show_record(record, rounds)
+
+    def accepted(client: int) -> int:
+        return sum(client in people for people in used.values())
+
     rosters: list[Roster] = []
-    site = partial(_site, grid, waiting, view, resumed, rosters)
+    site = partial(_site, grid, waiting, view, resumed, rosters, accepted)
     if resumed is not None:
-        record = resume(resumed, experiment=experiment, show=view.show_record, site=site)
+        record = resume(resumed, experiment=experiment, show=show, site=site)
     else:
-        record = run(experiment, out=out, show=view.show_record, site=site)
+        record = run(experiment, out=out, show=show, site=site)
     for roster in rosters:
         roster.dismiss()
     return record
@@ -148,6 +160,7 @@ def _site(
     view: ServerView,
     resumed: Path | None,
     rosters: list[Roster],
+    accepted: Callable[[int], int],
     experiment: Experiment,
 ) -> Site:
     """Load the server's part, wait for the clients, and make the engine's maker."""
@@ -192,6 +205,7 @@ def _site(
             experiment.seed,
             Deadline(renewal, setup.network, experiment.seed, waiting.patience_seconds),
             began=now,
+            accepted=accepted,
             show=view.show_status,
         )
 

@@ -65,6 +65,8 @@ class FlowerEngine:
     began: float = 0.0
     """What the clock showed when this engine was made, s; a resumed run goes on from there."""
     poll_seconds: float = 0.05
+    accepted: Callable[[int], int] = lambda client: 0
+    """How many updates of a client were used so far; the client is told."""
     show: Callable[[RoundStatus], None] = lambda status: None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
@@ -132,7 +134,8 @@ class FlowerEngine:
         messages, sent = [], []
         for i, (task, node) in enumerate(reached):
             seconds = float(share.finish_seconds[i] - start[i])
-            content = task_content(task, self.wire, float(bits[i]) / seconds)
+            rate_bps = float(bits[i]) / seconds
+            content = task_content(task, self.wire, rate_bps, self.accepted(task.client))
             messages.append(
                 Message(
                     content, dst_node_id=node, message_type=MessageType.TRAIN,

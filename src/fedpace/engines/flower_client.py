@@ -15,6 +15,7 @@ from flwr.clientapp import ClientApp
 from fedpace.core.adapter import AdapterLayout, Role
 from fedpace.core.profile import Sketch
 from fedpace.engines.flower_messages import (
+    accepted_updates,
     assigned_bps,
     body_bytes,
     read_task,
@@ -37,6 +38,7 @@ def make_client_app(
     work: Callable[[Context], ClientWork],
     *,
     pace: Callable[[float, int], None] = lambda rate_bps, upload_bytes: None,
+    assigned: Callable[[float, int], None] = lambda rate_bps, accepted: None,
 ) -> ClientApp:
     """Make the app of one client.
 
@@ -46,6 +48,8 @@ def make_client_app(
         work: Flower's context -> model and data; called with every task, so it should keep them.
         pace: called before an answer is handed over, with the rate that the server assigned,
             bit/s, and the bytes of the answer; a paced sender waits here.
+        assigned: called with each task: the rate, and how many of this client's updates the server
+            has used so far.
 
     Returns:
         A `flwr.clientapp.ClientApp`.
@@ -58,6 +62,7 @@ def make_client_app(
     def train(message: Message, context: Context) -> Message:
         client = work(context)
         task, wire = read_task(message.content, client.layout)
+        assigned(assigned_bps(message.content), accepted_updates(message.content))
         began = time.monotonic()
         [update] = client.make_train(wire.sketch, wire.trained)([task])
         seconds = time.monotonic() - began

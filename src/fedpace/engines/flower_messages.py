@@ -49,13 +49,14 @@ class Wire:
         )
 
 
-def task_content(task: ClientTask, wire: Wire, rate_bps: float) -> RecordDict:
+def task_content(task: ClientTask, wire: Wire, rate_bps: float, accepted: int = 0) -> RecordDict:
     """Write a task; only the components that the client needs go down.
 
     Args:
         task: what is asked.
         wire: of the run.
         rate_bps: uplink rate assigned to the client, bit/s, for whoever enforces it.
+        accepted: how many of the client's updates were used so far, for its own information.
     """
     partial = wire.sketch != "residual" and task.received_rank is None
     adapter = task.adapter
@@ -65,7 +66,7 @@ def task_content(task: ClientTask, wire: Wire, rate_bps: float) -> RecordDict:
         "run": wire.run, "client": task.client, "round": task.round_index,
         "sketch_rank": task.sketch_rank, "seed": task.seed, "sketch": wire.sketch,
         "trained": " ".join(wire.trained), "partial": partial, "rate_bps": rate_bps,
-        "upload_type": wire.upload_type,
+        "upload_type": wire.upload_type, "accepted": accepted,
     }  # fmt: skip
     return _content(head, encode(adapter, wire.layout))
 
@@ -143,6 +144,11 @@ def read_update(content: RecordDict, task: ClientTask, wire: Wire) -> tuple[Clie
 def assigned_bps(content: RecordDict) -> float:
     """Return the uplink rate that a task assigns to its client, bit/s."""
     return float(str(_parts(content)[0].get("rate_bps", "inf")))
+
+
+def accepted_updates(content: RecordDict) -> int:
+    """Return how many updates of the task's client the server has used so far."""
+    return int(str(_parts(content)[0].get("accepted", 0)))
 
 
 def told(reason: object) -> str:

@@ -3,7 +3,7 @@
 `stacked` computes the same for all participants of a round at once.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.func import functional_call
@@ -15,15 +15,20 @@ from fedpace.lora.merged import merged_into_base
 from fedpace.lora.sketch import component_scale, components_of, lora_scaling
 from fedpace.lora.tasks import TokenisedExamples, collate, row_scores
 
+Stepped = Callable[[int], None]
+"""Called with the number of local steps that are done, by whoever shows progress."""
+
 
 def train_loop(
     adapted: AdaptedModel,
     clients: ClientExamples,
     training: LocalTraining,
     tasks: Sequence[ClientTask],
+    *,
+    stepped: Stepped = lambda steps: None,
 ) -> list[ClientUpdate]:
     """Train the participants of a round one after another."""
-    return [train_client(adapted, examples_of(clients, t), training, t) for t in tasks]
+    return [train_client(adapted, examples_of(clients, t), training, t, stepped) for t in tasks]
 
 
 def train_client(
@@ -31,6 +36,7 @@ def train_client(
     examples: TokenisedExamples,
     training: LocalTraining,
     task: ClientTask,
+    stepped: Stepped = lambda steps: None,
 ) -> ClientUpdate:
     """Train one client for a round: H steps on its k rows of A, columns of B, and the head.
 
@@ -41,6 +47,7 @@ def train_client(
         examples: this client's.
         training: steps, batch, optimiser, sketch.
         task: which client and round, and the global adapter.
+        stepped: called after each step.
 
     Returns:
         Local minus global of what it trained, and the mean of its H losses before each step.
@@ -84,5 +91,6 @@ def train_client(
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
+            stepped(len(losses))
     delta = {name: to_array(value - start[name]) for name, value in trained.items()}
     return ClientUpdate(task.client, task.round_index, components, delta, sum(losses) / len(losses))

@@ -16,7 +16,7 @@ from fedpace.federation.engine import Train
 from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel
 from fedpace.lora.grouping import default_max_tokens
 from fedpace.lora.local_training import ClientExamples, LocalTraining
-from fedpace.lora.loop import train_loop
+from fedpace.lora.loop import Stepped, train_loop
 from fedpace.lora.stacked import train_stacked
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ def make_trainer(
     *,
     stacked: bool = True,
     max_tokens: int | None = None,
+    stepped: Stepped = lambda steps: None,
 ) -> Train:
     """Make the callable that trains the participants of a round.
 
@@ -41,6 +42,7 @@ def make_trainer(
         max_tokens: most tokens, padding included, that go through the model at once when
             stacked; with the width and depth of the model it bounds the memory. By default 1024
             on a processor, 16384 on an accelerator.
+        stepped: called after each step of a client that is trained alone.
 
     Returns:
         tasks -> updates, in the order of the tasks.
@@ -58,7 +60,7 @@ def make_trainer(
             adapted.base.name,
             objection,
         )
-    return partial(train_loop, adapted, clients, training)
+    return partial(train_loop, adapted, clients, training, stepped=stepped)
 
 
 def objection_to_stacking(adapted: AdaptedModel, clients: ClientExamples) -> str | None:

@@ -1,6 +1,9 @@
 """Numbers for people: 12 min 30 s, 14.2 MB, 1.9×."""
 
+import math
+
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
+_RATES = ("bit/s", "kbit/s", "Mbit/s", "Gbit/s", "Tbit/s")
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -37,6 +40,21 @@ def bits_text(bits: float | None) -> str:
     while float(f"{amount:.3g}") >= 1000 and unit < len(_BYTES) - 1:
         amount, unit = amount / 1000, unit + 1
     return f"{amount:.0f} B" if unit == 0 else f"{amount:#.3g}".rstrip(".") + f" {_BYTES[unit]}"
+
+
+def rate_text(bits_per_second: float | None) -> str:
+    """Write the rate of a link, three digits.
+
+    Example:
+        >>> [rate_text(r) for r in (850.0, 1.234e6, 5e9)]
+        ['850 bit/s', '1.23 Mbit/s', '5.00 Gbit/s']
+    """
+    if bits_per_second is None or not math.isfinite(bits_per_second):
+        return "–"
+    amount, unit = bits_per_second, 0
+    while float(f"{amount:.3g}") >= 1000 and unit < len(_RATES) - 1:
+        amount, unit = amount / 1000, unit + 1
+    return f"{amount:#.3g}".rstrip(".") + f" {_RATES[unit]}"
 
 
 def share_text(value: float | None) -> str:

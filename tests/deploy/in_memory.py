@@ -1,0 +1,39 @@
+"""`fedpace serve` with its clients in one process, over a grid in memory."""
+
+from io import StringIO
+
+from rich.console import Console
+
+from engines.fake_grid import FakeGrid
+from fedpace.config import load_experiment
+from fedpace.deploy.client_work import Client, Own
+from fedpace.deploy.server import Waiting, conduct
+from fedpace.deploy.view import ServerView
+from fedpace.engines.flower_client import make_client_app
+from tiny import EXPERIMENT, write_experiment
+
+
+def run_in_memory(folder, *overrides, clients=2, rounds=2, console=None):
+    """Run `full` participation to the end.
+
+    Returns:
+        What each client said, by name; what it showed, by name; the record of the run.
+    """
+    text = EXPERIMENT.replace("clients = 6", f"clients = {clients}")
+    text = text.replace("rounds = 6", f"rounds = {rounds}").replace("replan_every = 3", "")
+    text = text.replace('"adaptive", "uniform"', '"full"').replace('"dirichlet"', '"iid"')
+    text = text.replace("alpha = 1.0", "size_sigma = 0.0")
+    experiment = load_experiment(write_experiment(folder, text), overrides)
+    said, shown, apps = {}, {}, {}
+    for n in range(clients):
+        name = f"client-{n}"
+        said[name], shown[name] = [], []
+        own = Own(name, None, (n, clients))
+        client = Client(own, said[name].append, shown[name].append)
+        apps[n + 1] = make_client_app(
+            client.introduce, client.work, pace=client.sending, assigned=client.assigned
+        )
+    with ServerView(console or Console(file=StringIO())) as view:
+        waiting = Waiting(clients, 60.0, 60.0)
+        record = conduct(FakeGrid(apps), experiment, waiting, view, out=folder / "run")
+    return said, shown, record
