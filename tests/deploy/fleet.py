@@ -37,9 +37,9 @@ class Fleet:
         self.running.append(process)
         return process
 
-    def serve(self, *words, name="server"):
+    def serve(self, *words, name="server", wait=120):
         return self.run(name, "serve", *words, "--port", self.port, "--log", "superlink.log",
-                        "--wait", 120)  # fmt: skip
+                        "--wait", wait)  # fmt: skip
 
     def join(self, n, *words, first=None):
         return self.run(f"client-{n}", "join", f"127.0.0.1:{self.port}", "--partition",

@@ -68,8 +68,8 @@ class Place:
     def grid(self, *names):
         return FakeGrid({10 + NAMES.index(name): self.client(name)[0] for name in names})
 
-    def conduct(self, grid, view=None, overrides=(), closed=False, **where):
-        waiting = Waiting(3 if where.get("resumed") is None else 0, 5.0, 5.0, closed)
+    def conduct(self, grid, view=None, overrides=(), closed=False, seconds=5.0, **where):
+        waiting = Waiting(3, seconds, 5.0, closed)
         return conduct(grid, self.experiment(*overrides), waiting, view or Watched(), **where)
 
 
@@ -235,3 +235,32 @@ def test_a_run_that_has_no_room_for_another_ones_memory_goes_on_without_it(place
     assert first.refusal is None
     assert "takes no more clients" in second.refusal
     assert read_records(record.folder)[-1].round == 5
+
+
+def test_a_run_goes_on_without_those_who_do_not_come_back_and_still_counts_their_data(
+    place, tmp_path
+):
+    """Two of four come back after the server was killed; a fifth enters, then a third returns."""
+
+    def die():
+        raise KeyboardInterrupt
+
+    grid, view, _ = entering(place)
+    view.after[3] = die
+    more = ["training.rounds=12", 'methods=["full"]']
+    with pytest.raises(KeyboardInterrupt):
+        place.conduct(grid, view, more, out=tmp_path / "run")
+
+    grid, view = place.grid("a", "c"), Watched()
+    new, known = place.client("a", name="new", examples=27)[0], place.client("d")[0]
+    view.after[4] = lambda: grid.apps.update({20: new})
+    view.after[8] = lambda: grid.apps.update({21: known})
+    done = place.conduct(grid, view, more, seconds=0.2, resumed=tmp_path / "run")
+    assert "going on without b, d; they may still come back" in view.output.getvalue()
+    assert [r.entered for r in done.records if r.entered] == [(3,), (4,)]
+    for record in done.records[4:]:
+        assert {1, 3} & set(record.missing) == ({1, 3} if record.round < 9 else {1})
+    clients = read_clients(tmp_path / "run" / "clients.csv")
+    assert clients.client_id.tolist() == [*NAMES, "new"]
+    examples = np.array([12, 20, 31, 40, 27])
+    np.testing.assert_allclose(clients.data_weight, examples / examples.sum())

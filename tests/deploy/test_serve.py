@@ -80,7 +80,7 @@ def test_clients_come_late_and_die_at_any_moment_and_the_run_goes_on(tmp_path):
 
     with Fleet(tmp_path, clients=4, rounds=10_000) as fleet:
         (tmp_path / "trouble-1").write_text("0")
-        fleet.serve(fleet.experiment, "--out", "run", "--patience", 4)
+        server = fleet.serve(fleet.experiment, "--out", "run", "--patience", 4)
         joins(0, "handing over", signal.SIGKILL)
         slow = joins(1, "trained", signal.SIGSTOP)
         joins(2, "training", signal.SIGKILL)
@@ -106,7 +106,15 @@ def test_clients_come_late_and_die_at_any_moment_and_the_run_goes_on(tmp_path):
 
         soon(0)
         gone = after("one lost while handing over", lambda r: 0 in r.missing)
-        after("the others after it", lambda r: r.round > gone.round and took_part(r) == {1, 2, 4})
+        after("the others", lambda r: r.round > gone.round and took_part(r) == {1, 2, 4})
+
+        server.kill()
+        server.wait()
+        fleet.serve("--resume", "run", name="again", wait=3)
+        known = len(records(fleet))
+        after("a server that resumes", lambda r: r.round > known and took_part(r) == {1, 2, 4})
+        [line] = [x for x in fleet.said("again").splitlines() if "going on without" in x]
+        assert "client-0" in line and "client-3" in line
     names = read_clients(tmp_path / "run" / "clients.csv").client_id.tolist()
     assert names == ["client-0", "client-1", "client-2", "client-3", "new"]
     found = records(fleet)

@@ -14,7 +14,7 @@ from fedpace.config import Experiment
 from fedpace.core.adapter import AdapterLayout
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats
-from fedpace.engines.flower_roster import Roster
+from fedpace.engines.flower_roster import AWAY, Member, Roster
 from fedpace.engines.simulated import Network
 from fedpace.federation.checks import believed_examples
 from fedpace.federation.methods.fedvarp import most_clients
@@ -34,7 +34,7 @@ def first_population(experiment: Experiment, layout: AdapterLayout, roster: Rost
 def same_population(
     experiment: Experiment, layout: AdapterLayout, roster: Roster, folder: Path
 ) -> Network:
-    """Return the network of a run that is resumed, whose clients have come back.
+    """Return the network of a run that is resumed; who is not back keeps its place and weight.
 
     Raises:
         InputError: one of them has another share of the examples than it had.
@@ -45,8 +45,10 @@ def same_population(
     )
     section = experiment.network.model_copy(update={**drawn, "clients": str(folder / FILE)})
     found = experiment.model_copy(update={"network": section})
+    before = read_clients(folder / FILE).data_weight
+    _expect_the_others(roster, before)
     network = first_network(found, layout, _examples(roster).tolist())
-    before, now = read_clients(folder / FILE).data_weight, network.clients.data_weight
+    now = network.clients.data_weight
     if not np.allclose(before, now, rtol=1e-9, atol=0):
         n = int(np.argmax(np.abs(now - before)))
         raise InputError(
@@ -81,6 +83,16 @@ def names_in(folder: Path) -> list[str]:
 def room_for(experiment: Experiment, layout: AdapterLayout) -> int | None:
     """Return how many clients a run can have at most; None where nothing limits them."""
     return most_clients(layout) if experiment.training.server_memory else None
+
+
+def _expect_the_others(roster: Roster, weight: Floats) -> None:
+    """Have the roster hold for away, with its examples by its weight, who has not come back."""
+    back = [n for n, name in enumerate(roster.names) if name in roster.members]
+    claimed = [roster.members[roster.names[n]].facts["examples"] / weight[n] for n in back]
+    # Whose claim was limited stands above the others; half of them at least tell the scale.
+    scale = sorted(claimed)[(len(claimed) - 1) // 2]
+    for name, own in zip(roster.names, weight, strict=True):
+        roster.members.setdefault(name, Member(name, AWAY, {"examples": round(own * scale)}))
 
 
 def _examples(roster: Roster) -> Floats:

@@ -27,6 +27,8 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a client may be called."""
 MOST_EXAMPLES = 10**12
 """More than this is no count."""
+AWAY = -1
+"""No node has this id."""
 
 
 @dataclass(frozen=True, slots=True)
