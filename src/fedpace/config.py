@@ -155,6 +155,28 @@ class PlannerSection(_Section):
     """V / ||u||^2 at full participation and rank; a guess before a run, measured in it."""
 
 
+class ChecksSection(_Section):
+    """[checks]: what `fedpace serve` checks of an update before it uses it.
+
+    In `fedpace run` the clients are in its own process and nothing is checked: the same file may
+    be used for both, and the result of `fedpace run` does not depend on this section.
+    """
+
+    norm_factor: Annotated[float, Field(ge=1)] = 10.0
+    """`fedpace serve` alone: an update whose norm is above so many times the median of the last
+    ones is refused; inf lets every norm through. 1 would refuse half of all honest updates."""
+    norm_cap: Annotated[float, Field(gt=0)] | None = None
+    """`fedpace serve` alone: an update whose norm is above this is refused whatever the median,
+    also in the first round."""
+    window: Count = 100
+    """`fedpace serve` alone: the median is that of so many norms, the last ones."""
+    strikes: Count = 3
+    """`fedpace serve` alone: a client is excluded after so many refusals."""
+    examples_factor: Annotated[float, Field(ge=1)] = 10.0
+    """`fedpace serve` alone: a client is believed to have at most so many times the median number
+    of examples; inf believes everyone."""
+
+
 class PrivacySection(_Section):
     """[privacy]: reserved; any value is refused in this version."""
 
@@ -199,6 +221,7 @@ class Experiment(_Section):
     training: TrainingSection = TrainingSection()
     network: NetworkSection = NetworkSection()
     planner: PlannerSection = PlannerSection()
+    checks: ChecksSection = ChecksSection()
     privacy: PrivacySection = PrivacySection()
     output: OutputSection = OutputSection()
 

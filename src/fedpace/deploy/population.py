@@ -26,7 +26,7 @@ FILE = "clients.csv"
 
 def first_population(experiment: Experiment, layout: AdapterLayout, roster: Roster) -> Network:
     """Draw the network that [network] describes for those with whom the run begins."""
-    network = first_network(experiment, layout, _examples(roster).tolist())
+    network = first_network(experiment, layout, _examples(experiment, roster).tolist())
     columns = {**network.clients.columns(), "client_id": np.array(roster.names)}
     return replace(network, clients=Clients.from_columns(**columns))
 
@@ -47,7 +47,7 @@ def same_population(
     found = experiment.model_copy(update={"network": section})
     before = read_clients(folder / FILE).data_weight
     _expect_the_others(roster, before)
-    network = first_network(found, layout, _examples(roster).tolist())
+    network = first_network(found, layout, _examples(experiment, roster).tolist())
     now = network.clients.data_weight
     if not np.allclose(before, now, rtol=1e-9, atol=0):
         n = int(np.argmax(np.abs(now - before)))
@@ -58,14 +58,15 @@ def same_population(
     return network
 
 
-def grown_population(network: Network, roster: Roster) -> Network:
+def grown_population(experiment: Experiment, network: Network, roster: Roster) -> Network:
     """Return the network with those whom the roster has admitted since.
 
     All data weights are those of the new population. Of a newcomer's device and link nothing is
     known: it is taken for a typical client, whatever [network] says.
     """
     new = roster.names[len(network.clients) :]
-    return replace(network, clients=with_newcomers(network.clients, new, _examples(roster)))
+    examples = _examples(experiment, roster)
+    return replace(network, clients=with_newcomers(network.clients, new, examples))
 
 
 def names_in(folder: Path) -> list[str]:
@@ -95,5 +96,6 @@ def _expect_the_others(roster: Roster, weight: Floats) -> None:
         roster.members.setdefault(name, Member(name, AWAY, {"examples": round(own * scale)}))
 
 
-def _examples(roster: Roster) -> Floats:
-    return believed_examples([roster.members[name].facts["examples"] for name in roster.names])
+def _examples(experiment: Experiment, roster: Roster) -> Floats:
+    said = [roster.members[name].facts["examples"] for name in roster.names]
+    return believed_examples(said, experiment.checks.examples_factor)

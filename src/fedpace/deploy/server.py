@@ -1,6 +1,7 @@
 """`fedpace serve`: an experiment with clients on other machines."""
 
 import importlib.metadata
+import math
 import secrets
 import socket
 import tempfile
@@ -187,7 +188,7 @@ def _site(
         if not new:
             return work
         view.show_newcomers(roster.names, new)
-        return replace(work, network=grown_population(work.network, roster))
+        return replace(work, network=grown_population(experiment, work.network, roster))
 
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
         aggregation = setup.aggregation
@@ -218,7 +219,15 @@ def _site(
         network=network,
         fingerprint=work_fingerprint(adapted.layout, [held_out], []),
     )
-    return Site(work, make_engine, Checks(), learn_availability=True, newcomers=newcomers)
+    return Site(
+        work, make_engine, _checks(experiment), learn_availability=True, newcomers=newcomers
+    )
+
+
+def _checks(experiment: Experiment) -> Checks:
+    given = experiment.checks
+    cap = math.inf if given.norm_cap is None else given.norm_cap
+    return Checks(given.norm_factor, cap, given.window, given.strikes)
 
 
 def _gather(
