@@ -13,7 +13,7 @@ from fedpace.wireless.channel import mean_faded
 from fedpace.wireless.clients_file import read_clients
 from fedpace.wireless.population import draw_clients, scenario_named
 
-_OWN = ("upload_compute_ratio", "step_spread", "shadowing_db", "size_slowness_correlation")
+DRAWN = ("upload_compute_ratio", "step_spread", "shadowing_db", "size_slowness_correlation")
 """What [network] may say in place of its scenario."""
 
 
@@ -38,7 +38,7 @@ def build_network(
             [data] deals to.
     """
     section = experiment.network
-    own = {key: value for key in _OWN if (value := getattr(section, key)) is not None}
+    own = {key: value for key in DRAWN if (value := getattr(section, key)) is not None}
     scenario = replace(scenario_named(section.scenario), **own)
     if own and section.clients is not None:
         raise InputError(

@@ -28,7 +28,7 @@ from fedpace.federation.checks import Checks
 from fedpace.runs import Site, run
 from toy_work import toy_experiment, toy_network, toy_work
 
-pytestmark = [pytest.mark.flower, pytest.mark.torch]
+pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]
 ANSWERS = np.array([0.9, 0.5, 0.3, 0.6])
 EXAMPLES = np.array([10, 20, 30, 40])
 SHARE = EXAMPLES / EXAMPLES.sum()

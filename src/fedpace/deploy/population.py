@@ -18,6 +18,7 @@ from fedpace.engines.flower_roster import AWAY, Member, Roster
 from fedpace.engines.simulated import Network
 from fedpace.federation.checks import believed_examples
 from fedpace.federation.methods.fedvarp import most_clients
+from fedpace.network import DRAWN
 from fedpace.wireless.clients_file import read_clients
 from fedpace.wireless.population import with_newcomers
 
@@ -39,11 +40,9 @@ def same_population(
     Raises:
         InputError: one of them has another share of the examples than it had.
     """
-    # What was drawn, also for clients that came later, is in the folder.
-    drawn = dict.fromkeys(
-        ("upload_compute_ratio", "step_spread", "shadowing_db", "size_slowness_correlation")
-    )
-    section = experiment.network.model_copy(update={**drawn, "clients": str(folder / FILE)})
+    # What was drawn, and who came later, is in the folder.
+    told = {**dict.fromkeys(DRAWN), "clients": str(folder / FILE)}
+    section = experiment.network.model_copy(update=told)
     found = experiment.model_copy(update={"network": section})
     before = read_clients(folder / FILE).data_weight
     _expect_the_others(roster, before)
