@@ -65,6 +65,8 @@ class Site:
     """What arrives is checked; None where the clients are our own."""
     learn_availability: bool = False
     """Weigh by how often each client answered so far, not by its profile."""
+    show_plan: Callable[[Plan], None] = lambda plan: None
+    """Called before every round with the plan in force."""
     newcomers: Callable[[Work], Work] = _nobody_new
     """Asked before every round: the work so far -> the same, or that of a population in which new
     clients stand behind the known ones."""
@@ -278,6 +280,7 @@ def _rounds(
             progress = grow(progress, setup, renewal, anew)
             engine = site.make_engine(setup, engine.now(), renewal)
             federation = _federation(experiment, site, setup, method)
+        site.show_plan(progress.state.plan)
         if site.learn_availability:
             federation = replace(federation, availability=renewal.availability())
         record, state = run_round(engine, federation, progress.state)

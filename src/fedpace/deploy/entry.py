@@ -51,9 +51,9 @@ def serve(
     log = log or Path("fedpace-serve.log")
     with (
         ServerView(errors) as view,
-        own_server(host, port, log, protection, view.say) as grid,
+        own_server(host, port, log, protection, view.note) as grid,
     ):
-        view.say(f"listening on {host}:{port}")
+        view.note(f"listening on {host}:{port}")
         record = conduct(grid, experiment, waiting, view, out=out, resumed=resume)
     console.print(summary_table(record.summary))
     console.print(f"report:  {escape(str(write_report(record.folder)))}", highlight=False)

@@ -220,7 +220,12 @@ def _site(
         fingerprint=work_fingerprint(adapted.layout, [held_out], []),
     )
     return Site(
-        work, make_engine, _checks(experiment), learn_availability=True, newcomers=newcomers
+        work,
+        make_engine,
+        _checks(experiment),
+        learn_availability=True,
+        show_plan=view.show_plan,
+        newcomers=newcomers,
     )
 
 
@@ -250,7 +255,7 @@ def _gather(
         time.sleep(0.2)
     if before is not None and len(there) < len(before):
         missing = sorted(set(before) - set(there))
-        view.say(f"going on without {', '.join(missing)}; they may still come back")
+        view.note(f"going on without {', '.join(missing)}; they may still come back")
     if waiting.closed:
         roster.most = 1  # full with whoever is there
     roster.begin(before)

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord
 from fedpace.engines.flower import RoundStatus
 from fedpace.reporting.units import bits_text, seconds_text
@@ -23,7 +24,7 @@ class ServerView:
         self._console, self._lines = console, not console.is_terminal
         self._live = Live(console=console, refresh_per_second=4, transient=False)
         self._records: list[RoundRecord] = []
-        self._accuracy, self._state, self._said = "", Text(""), ""
+        self._rounds, self._plan, self._state, self._said = 0, "", Text(""), ""
         self._refused = 0
         self.names: Sequence[str] = ()
         """Of the clients, by position; set when the run begins."""
@@ -45,6 +46,18 @@ class ServerView:
         self._state = Text(text)
         self._draw()
 
+    def note(self, text: str) -> None:
+        """Say what is to stay on the screen."""
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+    def show_plan(self, plan: Plan) -> None:
+        """Show the plan of the next round."""
+        text = _plan_text(plan)
+        if self._lines and text != self._plan:
+            self.note(text)
+        self._plan = text
+        self._draw()
+
     def show_arrivals(
         self, there: Sequence[str], wanted: int, refused: Sequence[tuple[str, str]]
     ) -> None:
@@ -56,13 +69,13 @@ class ServerView:
     def show_refused(self, refused: Sequence[tuple[str, str]]) -> None:
         """Show who could not take part, each once."""
         for name, reason in refused[self._refused :]:
-            self._print(f"refused {name}: {reason}")
+            self.note(f"refused {name}: {reason}")
         self._refused = len(refused)
 
     def show_newcomers(self, names: Sequence[str], new: int) -> None:
         """Show the names by position once the last `new` of them have entered the run."""
         self.names = names
-        self._print(f"{', '.join(names[-new:])} entered the run; {len(names)} clients from now on")
+        self.note(f"{', '.join(names[-new:])} entered the run; {len(names)} clients from now on")
 
     def show_status(self, status: RoundStatus) -> None:
         """Show a round on its way."""
@@ -77,37 +90,47 @@ class ServerView:
 
     def show_record(self, record: RoundRecord, rounds: int) -> None:
         """Show a finished round."""
+        if self._records and self._records[-1].method != record.method:
+            self._records = []
         self._records.append(record)
-        if record.evaluation is not None:
-            self._accuracy = "  ".join(f"{name} {v:.4f}" for name, v in record.evaluation.items())
+        self._rounds, self._state = rounds, Text("")
         for client, reason in record.refusals:
-            self._print(f"round {record.round + 1}: {self._name(client)} refused: {reason}")
+            self.note(f"round {record.round + 1}: {self._name(client)} refused: {reason}")
+        if record.missing:
+            names = ", ".join(map(self._name, record.missing))
+            self.note(f"round {record.round + 1}: no answer from {names}")
         if self._lines:
             row = self._row(record)
-            evaluation = f"  {self._accuracy}" if record.evaluation is not None else ""
-            self._console.print(
-                f"{escape(record.method)} round {record.round + 1}/{rounds}  "
+            evaluation = "".join(f"  {n} {v:.4f}" for n, v in (record.evaluation or {}).items())
+            self.note(
+                f"{record.method} round {record.round + 1}/{rounds}  "
                 f"clock {row[1]}  took {row[2]}  answered {row[3]}  slowest {row[4]}  up {row[5]}"
-                f"{evaluation}",
-                highlight=False, soft_wrap=True,
-            )  # fmt: skip
+                f"{evaluation}"
+            )
         self._draw()
-
-    def _print(self, text: str) -> None:
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
 
     def _draw(self) -> None:
         if self._lines:
             return
+        parts: list[Table | Text] = []
+        if self._records:
+            last = self._records[-1]
+            parts += [
+                Text.assemble((last.method, "bold"), f", round {last.round + 1} of {self._rounds}"),
+                self._table(),
+            ]
+        self._live.update(Group(*parts, Text(self._plan), self._state))
+
+    def _table(self) -> Table:
+        measured = list(dict.fromkeys(n for r in self._records for n in r.evaluation or ()))
         table = Table(box=None, pad_edge=False)
-        for name in ("round", "clock", "took", "answered", "slowest", "uplink"):
+        for name in ("round", "clock", "took", "answered", "slowest", "uplink", *measured):
             table.add_column(name, justify="right")
         for record in self._records[-ROWS:]:
-            table.add_row(*self._row(record))
-        parts: list[Table | Text] = [table] if self._records else []
-        if self._accuracy:
-            parts.append(Text(self._accuracy))
-        self._live.update(Group(*parts, self._state))
+            found = record.evaluation or {}
+            values = (f"{found[name]:.4f}" if name in found else "" for name in measured)
+            table.add_row(*self._row(record), *values)
+        return table
 
     def _row(self, record: RoundRecord) -> list[str]:
         people = record.participants
@@ -124,3 +147,16 @@ class ServerView:
 
     def _name(self, client: int) -> str:
         return self.names[client] if client < len(self.names) else str(client)
+
+
+def _plan_text(plan: Plan) -> str:
+    chance = plan.sampling_probability
+    if plan.draws is not None:
+        chance = 1 - (1 - chance) ** plan.draws
+    low, high = int(plan.sketch_rank.min()), int(plan.sketch_rank.max())
+    ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    text = f"plan: {chance.sum():.1f} of {len(plan)} clients a round, {ranks}"
+    if plan.round_seconds is not None:
+        seconds = plan.round_seconds
+        text += f", {seconds_text(seconds.mean)} a round, 95 % within {seconds_text(seconds.p95)}"
+    return text
