@@ -1,6 +1,7 @@
 """`fedpace serve` and `fedpace join` as real processes: the same algorithm, and what fails."""
 
 import os
+import re
 import signal
 import time
 from functools import partial
@@ -18,12 +19,15 @@ from deploy.fleet import Fleet, end
 from deploy.processes import wait_until
 from deploy.trouble import other_version, trouble
 from fedpace.config import load_experiment
+from fedpace.reporting.report import write_report
 from fedpace.run_folder import read_records
 from fedpace.wireless.clients_file import read_clients
 from tiny import write_examples, write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]
 SGD = ("--set", "training.server_optimizer=sgd", "--set", "training.server_learning_rate=0.5")
+
+EVENTS = ("--set", "output.tensorboard=true")
 
 
 def adapter(folder):
@@ -41,9 +45,26 @@ def records(fleet, name="run"):
     return read_records(fleet.folder / name)
 
 
+def reported_as_a_local_run(run, local, found):
+    """TensorBoard has every round at the seconds of the real clock; the page has all sections."""
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    read = events.EventAccumulator(str(run / "tensorboard" / "uniform"))
+    read.Reload()
+    seconds = read.Scalars("round/seconds")
+    assert [e.step for e in seconds] == [r.round + 1 for r in found]
+    np.testing.assert_allclose([e.wall_time for e in seconds], [r.clock_seconds for r in found])
+    np.testing.assert_allclose(
+        [e.value for e in seconds], [r.round_seconds for r in found], rtol=1e-6
+    )
+    assert len(read.Scalars("held_out/loss")) == sum(r.evaluation is not None for r in found)
+    pages = (run / "report.html").read_text(), write_report(local).read_text()
+    served, expected = (re.findall(r"<h2[^>]*>(.*?)</h2>", page) for page in pages)
+    assert len(expected) > 3 and set(expected) <= set(served)
+
+
 def test_the_adapter_is_that_of_the_virtual_clock(tmp_path):
     with Fleet(tmp_path, method="uniform") as fleet:
-        server = fleet.serve(fleet.experiment, *SGD, "--out", "run")
+        server = fleet.serve(fleet.experiment, *SGD, *EVENTS, "--out", "run")
         clients = [fleet.join(n) for n in range(3)]
         end(server)
         for client in clients:
@@ -56,7 +77,7 @@ def test_the_adapter_is_that_of_the_virtual_clock(tmp_path):
     ]
     assert [r.upload_bits for r in ours] == [r.upload_bits for r in theirs]
     assert [r.download_bits for r in ours] == [r.download_bits for r in theirs]
-    assert (tmp_path / "run" / "report.html").exists()
+    reported_as_a_local_run(tmp_path / "run", local.folder, ours)
 
 
 def test_clients_come_late_and_die_at_any_moment_and_the_run_goes_on(tmp_path):
