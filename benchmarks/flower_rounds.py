@@ -4,20 +4,21 @@
 
 A server and as many `fedpace join` processes, all on this machine, with MiniLM; between them a
 relay that counts what passes. Every client takes part in every round. The first round is left out
-(it waits for caches and connections). Bytes are those of the TCP payload in each direction, polls
-and heartbeats included, from the end of a round to the end of the next. Takes about three minutes.
+(it waits for caches and connections). Bytes are those of the TCP payload in each direction, from
+the end of a round to the end of the next. `request_bytes` is what Flower's requests about a message
+take beside the message's block, up and down: `fedpace.engines.flower_traffic` has it as constants.
+With --local 0 the in-process engine is not run. Takes about three minutes.
 """
 
 import argparse
-import asyncio
 import json
 import os
 import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -40,47 +41,56 @@ clients = "{profiles}"
 """
 
 
-class Relay:
-    """Passes bytes between clients and server, and counts them."""
+IDLE_ANSWER_BYTES = 300
+"""The answer to a poll that brings nothing is shorter."""
 
-    def __init__(self, upstream: int) -> None:
-        self.up = self.down = self.polls = 0
-        self.port = 0
-        self._upstream, self._ready = upstream, threading.Event()
-        threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True).start()
-        self._ready.wait()
 
-    async def _serve(self) -> None:
-        async def pump(source, sink, name):
-            try:
-                while data := await source.read(65536):
-                    setattr(self, name, getattr(self, name) + len(data))
-                    if data.startswith(b"POST /v1/fleet/pull-messages"):
-                        self.polls += len(data)
-                    sink.write(data)
-                    await sink.drain()
-            except ConnectionError:
-                pass
-            finally:
-                sink.close()
+@dataclass
+class Call:
+    """One request and its answer, in bytes of TCP's payload."""
 
-        async def accept(reader, writer):
-            try:
-                inner, outer = await asyncio.open_connection("127.0.0.1", self._upstream)
-            except ConnectionError:
-                writer.close()
-                return
-            await asyncio.gather(pump(reader, outer, "up"), pump(inner, writer, "down"))
+    name: str
+    at: float
+    """When it began, s."""
+    sent: float = 0.0
+    """When the last of it had gone up, s."""
+    up: int = 0
+    down: int = 0
 
-        server = await asyncio.start_server(accept, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._ready.set()
-        await server.serve_forever()
+    @property
+    def idle(self) -> bool:
+        """Whether it asked for work, and there was none."""
+        return self.name == "pull-messages" and self.down < IDLE_ANSWER_BYTES
+
+
+class Counter:
+    """Flower's calls as a relay sees them pass.
+
+    A connection carries one after another: what comes down on it answers what went up last.
+    """
+
+    def __init__(self) -> None:
+        self.calls: list[Call] = []
+        self._last: dict[int, Call] = {}
+
+    def __call__(self, connection: int, way: str, data: bytes) -> None:
+        if way == "up" and data.startswith(b"POST "):
+            path = data.split(b" ", 2)[1].decode()
+            self._last[connection] = Call(path.rsplit("/", 1)[-1], time.monotonic())
+            self.calls.append(self._last[connection])
+        call = self._last[connection]
+        setattr(call, way, getattr(call, way) + len(data))
+        if way == "up":
+            call.sent = time.monotonic()
 
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as found:
         return found.getsockname()[1]
+
+
+def bytes_of(calls: list[Call]) -> np.ndarray:
+    return np.array([sum(c.up for c in calls), sum(c.down for c in calls)])
 
 
 def main() -> None:
@@ -91,12 +101,15 @@ def main() -> None:
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--sketch-rank", type=int, default=16)
     parser.add_argument("--sketch", default="residual")
+    parser.add_argument("--local", type=int, default=1)
     options = parser.parse_args()
 
     import fedpace as fp
     from fedpace.config import load_experiment
+    from fedpace.deploy.relay import open_relay
     from fedpace.deploy.server import Waiting, conduct, own_server
     from fedpace.deploy.view import ServerView
+    from fedpace.engines.flower_traffic import Traffic
 
     folder = Path(tempfile.mkdtemp(prefix="fedpace-bench-"))
     profiles = folder / "profiles.csv"
@@ -115,9 +128,11 @@ def main() -> None:
         )
     )
     experiment, port = load_experiment(path), free_port()
-    view = ServerView(Console(stderr=True))
-    with own_server("127.0.0.1", port, folder / "superlink.log") as grid:
-        relay = Relay(port)
+    view, counter = ServerView(Console(stderr=True)), Counter()
+    with (
+        own_server("127.0.0.1", port, folder / "superlink.log") as grid,
+        open_relay("127.0.0.1", port, watch=counter) as relay,
+    ):
         clients = [
             subprocess.Popen(
                 [sys.executable, "-m", "fedpace", "join", f"127.0.0.1:{relay.port}", "--partition",
@@ -130,42 +145,57 @@ def main() -> None:
 
         def show_record(done, rounds):
             record(done, rounds)
-            after.append((relay.up, relay.down, relay.polls))
+            after.append((time.monotonic(), len(counter.calls)))
 
         view.show_record = show_record
         waiting = Waiting(options.clients, 600, 600)
         flower = conduct(grid, experiment, waiting, view, out=folder / "run")
     for client in clients:
         client.wait(30)
-    ends: list[float] = []
-    local = fp.run(
-        experiment, out=folder / "local", show=lambda r, n: ends.append(time.monotonic())
-    )
-    ours, theirs = flower.records[1:], np.diff(ends)
-    wire = np.diff(np.array(after), axis=0)
-    charged = np.array(
-        [[r.upload_bits / 8, r.download_bits / 8] for r in flower.records]
-    )[1:]  # fmt: skip
-    print(
-        json.dumps(
-            {
-                "clients": options.clients,
-                "k": options.sketch_rank,
-                "r": options.rank,
-                "seconds_per_round": round(float(np.mean([r.round_seconds for r in ours])), 2),
-                "in_process_seconds": round(float(np.mean(theirs[:-1])), 2),
-                "charged_up": float(charged[:, 0].mean()),
-                "wire_up_over_charged": round(float(wire[:, 0].sum() / charged[:, 0].sum()), 4),
-                "without_polls": round(
-                    float((wire[:, 0] - wire[:, 2]).sum() / charged[:, 0].sum()), 4
-                ),
-                "charged_down": float(charged[:, 1].mean()),
-                "wire_down_over_charged": round(float(wire[:, 1].sum() / charged[:, 1].sum()), 4),
-                "same_participants": [len(r.participants) for r in ours]
-                == [len(r.participants) for r in local.records[1:]],
-            }
+    ours = flower.records[1:]
+    (began, first), (ended, last) = after[0], after[-1]
+    calls = counter.calls[first:last]
+    idle = [call for call in calls if call.idle]
+    about = [c for c in calls if not c.idle and c.name != "send-node-heartbeat"]
+    messages = sum(len(r.participants) for r in ours)
+    sent = np.array(
+        [sum(getattr(p, way) for r in ours for p in r.participants) for way in
+         ("upload_bytes", "download_bytes")]
+    )  # fmt: skip
+    own = Traffic()
+    blocks = sent - messages * np.array([own.message_up, own.message_down])
+    charged = np.array([sum(getattr(r, f"{way}_bits") for r in ours) / 8 for way in
+                        ("upload", "download")])  # fmt: skip
+    found = {
+        "clients": options.clients,
+        "k": options.sketch_rank,
+        "r": options.rank,
+        "seconds_per_round": round(float(np.mean([r.round_seconds for r in ours])), 2),
+        "overhead_seconds": round(float(np.mean([r.overhead_seconds for r in ours])), 2),
+        "slowest_seconds": round(
+            float(
+                np.mean(
+                    [max(p.start_seconds + p.upload_seconds for p in r.participants) for r in ours]
+                )
+            ),
+            2,
+        ),
+        "block_bytes": (blocks / messages).round().tolist(),
+        "request_bytes": ((bytes_of(about) - blocks) / messages).round().tolist(),
+        "idle_poll_bytes": (bytes_of(idle) / len(idle)).round().tolist(),
+        "idle_polls_a_second": round(len(idle) / (ended - began) / options.clients, 2),
+        "wire_over_charged": (bytes_of(calls) / charged).round(4).tolist(),
+    }
+    if options.local:
+        ends: list[float] = []
+        local = fp.run(
+            experiment, out=folder / "local", show=lambda r, n: ends.append(time.monotonic())
         )
-    )
+        found["in_process_seconds"] = round(float(np.mean(np.diff(ends)[:-1])), 2)
+        found["same_participants"] = [len(r.participants) for r in ours] == [
+            len(r.participants) for r in local.records[1:]
+        ]
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ class Work:
     fingerprint: str
     """Of the examples, how they lie with the clients, and the adapter's layout; a resumed run
     must find the same."""
+    request_bits: tuple[float, float] = (0.0, 0.0)
+    """Bits about each message beside the message itself, up and down."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +68,7 @@ class Setup:
     sent: AdapterLayout
     """Of what travels: the adapter, or the part of it that the method trains."""
     network: Network
-    """With the method's message sizes."""
+    """With the method's message sizes, and what goes with them."""
     server_optimizer: ServerOptimizer
 
 
@@ -101,6 +103,12 @@ def set_up(
         bits = _bits(sent, experiment.lora.upload_dtype)
         system = replace(work.network.system, sketch=aggregation.sketch, **bits)
         network = replace(work.network, system=system)
+    up, down = work.request_bits
+    if up or down:
+        system = network.system
+        received = system.download_ratio * system.fixed_bits + down
+        system = replace(system, fixed_bits=system.fixed_bits + up, download_fixed_bits=received)
+        network = replace(network, system=system)
     return Setup(
         aggregation=aggregation,
         train=work.make_train(aggregation.sketch, aggregation.trained),

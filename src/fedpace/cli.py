@@ -200,6 +200,9 @@ def join_command(
     log: Annotated[Path | None, typer.Option(help="File for what Flower says.")] = None,
     ca: Annotated[Path | None, typer.Option("--ca", help="The server's ca.crt.")] = None,
     key: Annotated[Path | None, typer.Option(help="This client's private key.")] = None,
+    pace: Annotated[
+        bool, typer.Option("--pace", help="Send no faster than the server's plan assigns.")
+    ] = False,
 ) -> None:
     """Take part in a run over the network: a client. Needs the extra `flower`.
 
@@ -209,10 +212,12 @@ def join_command(
         fedpace join server.lan:8080 --data mine.jsonl
 
         fedpace join 127.0.0.1:8080 --partition 0/4
+
+        fedpace join server.lan:8080 --data mine.jsonl --ca ca.crt --key phone-7 --pace
     """
     from fedpace.deploy.entry import join_server
 
-    join_server(server, data, name, model, partition, wait, log, ca, key, _out)
+    join_server(server, data, name, model, partition, wait, log, ca, key, pace, _out)
 
 
 @app.command("certificates")

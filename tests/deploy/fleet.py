@@ -41,8 +41,8 @@ class Fleet:
         return self.run(name, "serve", *words, "--port", self.port, "--log", "superlink.log",
                         "--wait", wait)  # fmt: skip
 
-    def join(self, n, *words, first=None):
-        return self.run(f"client-{n}", "join", f"127.0.0.1:{self.port}", "--partition",
+    def join(self, n, *words, first=None, port=None):
+        return self.run(f"client-{n}", "join", f"127.0.0.1:{port or self.port}", "--partition",
                         f"{n}/{self.clients}", "--wait", 90, "--log", f"node-{n}.log",
                         *words, first=first)  # fmt: skip
 

@@ -58,12 +58,12 @@ def answers(port):
 
 
 @contextmanager
-def process(command, log, home, folder=None):
+def process(command, log, home, folder=None, more=None):
     """Run a command with its output in a file; end it, with its children, at the end."""
     with log.open("wb") as output:
         running = subprocess.Popen(
             [str(word) for word in command], stdout=output, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, env=environment(home), cwd=folder,
+            stdin=subprocess.DEVNULL, env=environment(home) | (more or {}), cwd=folder,
         )  # fmt: skip
         try:
             yield running
@@ -94,12 +94,12 @@ def superlink(folder, port, certificates=None):
         yield running
 
 
-def supernode(folder, name, port, ca, key=None):
+def supernode(folder, name, port, ca, key=None, more=None):
     command = ["flower-supernode", "--root-certificates", ca, "--superlink", f"localhost:{port}",
                "--port", free_port(), "--max-retries", 2]  # fmt: skip
     if key is not None:
         command += ["--auth-supernode-private-key", key]
-    return process(command, folder / f"{name}.log", folder / "home")
+    return process(command, folder / f"{name}.log", folder / "home", more=more)
 
 
 def write_application(folder):

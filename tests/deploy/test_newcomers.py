@@ -20,6 +20,7 @@ from fedpace.deploy.server import Waiting, conduct
 from fedpace.deploy.view import ServerView
 from fedpace.engines.flower_client import make_client_app
 from fedpace.engines.flower_roster import Roster
+from fedpace.engines.flower_traffic import Traffic
 from fedpace.reporting.report import write_report
 from fedpace.run_folder import read_checkpoint, read_records
 from fedpace.wireless.clients_file import read_clients
@@ -70,7 +71,12 @@ class Place:
 
     def conduct(self, grid, view=None, overrides=(), closed=False, seconds=5.0, **where):
         waiting = Waiting(3, seconds, 5.0, closed)
-        return conduct(grid, self.experiment(*overrides), waiting, view or Watched(), **where)
+        # Flower's requests would outweigh the small messages of these tests, in the plan too.
+        blocks_alone = Traffic(0, 0)
+        return conduct(
+            grid, self.experiment(*overrides), waiting, view or Watched(), traffic=blocks_alone,
+            **where,
+        )  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,10 @@
 import json
 import ssl
 import subprocess
+import time
 
 import httpx
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
@@ -31,6 +33,8 @@ from fedpace.deploy.keys import (
     read_public_key,
     revoke_key,
 )
+from fedpace.deploy.link import paced
+from fedpace.deploy.relay import open_relay
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]
 
@@ -54,6 +58,34 @@ def test_a_client_joins_and_works_through_the_proxy_with_twenty_megabytes_each_w
         wait_until(out.exists, "the run's end", 90)
     assert json.loads(out.read_text()) == {"answers": 1, "same": True, "said": []}
     shut_out(server, "worker")
+
+
+def test_a_paced_client_sends_at_its_rate_through_tls(server):
+    """Bytes are counted between the paced sender and the server."""
+    key, out, seen = admit(server, "paced"), server.folder / "paced.json", []
+    rate, size = 4e6, 1_000_000
+    with (
+        open_relay(
+            "127.0.0.1", server.outer,
+            watch=lambda n, way, data: way == "up" and seen.append((time.monotonic(), len(data))),
+        ) as counting,
+        paced(f"localhost:{counting.port}", True) as link,
+        supernode(
+            server.folder, "paced", counting.port, server.ca, key, more=dict(link.environment)
+        ),
+    ):  # fmt: skip
+        wait_until(lambda: status(server, "paced") == "online", "the client's joining")
+        link.pace(rate, size)
+        assert submit(server, "inner", out, size=size).returncode == 0
+        wait_until(out.exists, "the run's end", 60)
+    assert json.loads(out.read_text())["same"]
+    times, sizes = np.array(seen).T
+    sent = np.cumsum(sizes)
+    assert size < sent[-1] < 1.1 * size
+    first, last = np.searchsorted(sent, [0.2 * size, 0.9 * size])
+    bps = 8 * (sent[last] - sent[first]) / (times[last] - times[first])
+    assert bps == pytest.approx(rate, rel=0.1)
+    shut_out(server, "paced")
 
 
 def test_a_clients_machine_cannot_submit_a_run_nor_list_them(server):

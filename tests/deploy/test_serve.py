@@ -1,11 +1,16 @@
 """`fedpace serve` and `fedpace join` as real processes: the same algorithm, and what fails."""
 
+import importlib.util
 import os
 import re
 import signal
+import sys
 import time
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +24,24 @@ from deploy.fleet import Fleet, end
 from deploy.processes import wait_until
 from deploy.trouble import other_version, trouble
 from fedpace.config import load_experiment
+from fedpace.deploy.relay import PACKET_BYTES, open_relay
+from fedpace.engines.flower import ECHOES
+from fedpace.engines.flower_traffic import Traffic
 from fedpace.reporting.report import write_report
 from fedpace.run_folder import read_records
+from fedpace.runs import in_process
+from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.clients_file import read_clients
 from tiny import write_examples, write_model
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]
+_SPEC = importlib.util.spec_from_file_location(
+    "flower_rounds", Path(__file__).parents[2] / "benchmarks" / "flower_rounds.py"
+)
+BENCHMARK = importlib.util.module_from_spec(_SPEC)
+sys.modules["flower_rounds"] = BENCHMARK
+_SPEC.loader.exec_module(BENCHMARK)
+PACED = 0
 SGD = ("--set", "training.server_optimizer=sgd", "--set", "training.server_learning_rate=0.5")
 
 EVENTS = ("--set", "output.tensorboard=true")
@@ -62,22 +79,91 @@ def reported_as_a_local_run(run, local, found):
     assert len(expected) > 3 and set(expected) <= set(served)
 
 
-def test_the_adapter_is_that_of_the_virtual_clock(tmp_path):
-    with Fleet(tmp_path, method="uniform") as fleet:
+@pytest.fixture(scope="module")
+def watched(tmp_path_factory):
+    """A fleet's folder after a run, and Flower's calls of each client as they passed a relay."""
+    folder = tmp_path_factory.mktemp("watched")
+    calls = [BENCHMARK.Counter() for _ in range(3)]
+    with Fleet(folder, method="uniform", rounds=8) as fleet, ExitStack() as stack:
         server = fleet.serve(fleet.experiment, *SGD, *EVENTS, "--out", "run")
-        clients = [fleet.join(n) for n in range(3)]
+        fleet.wait_for("server", "listening")
+        relays = [
+            stack.enter_context(open_relay("127.0.0.1", fleet.port, watch=each)) for each in calls
+        ]
+        clients = [
+            fleet.join(n, *["--pace"] * (n == PACED), port=relay.port)
+            for n, relay in enumerate(relays)
+        ]
         end(server)
         for client in clients:
             end(client, 30)
-    local = fp.run(load_experiment(fleet.experiment, SGD[1::2]), out=tmp_path / "local")
-    same(tmp_path / "run", local.folder, 1e-6)
+    return fleet, [each.calls for each in calls]
+
+
+def test_the_bytes_at_the_socket_are_those_of_the_record(watched):
+    """From the first message after the offer until clients are told the run's end: tasks, small
+    ones here, so that nearly all is Flower's own, empty messages, and looks for work."""
+    fleet, clients = watched
+    rounds, news = records(fleet), []
+    for n, calls in enumerate(clients):
+        asked = [c.at for c in calls if c.name == "pull-messages" and not c.idle]
+        tasks = sum(p.client == n for r in rounds for p in r.participants)
+        assert 2 + ECHOES + tasks <= len(asked) <= 2 + ECHOES + len(rounds)
+        news.append(asked)  # the first is the offer, the last the end
+    first = min(asked[1] for asked in news)
+    last = min(asked[-1] for asked in news)
+    between = [c for calls in clients for c in calls if first <= c.at < last]
+    found = BENCHMARK.bytes_of(between)
+    assert all(p.upload_bytes < 20_000 for r in rounds for p in r.participants)
+    charged = np.sum([(r.upload_bits / 8, r.download_bits / 8) for r in rounds], axis=0)
+    np.testing.assert_allclose(found, charged, rtol=0.05)
+
+
+def test_a_paced_client_sends_no_faster_than_its_share_and_another_does_not_wait(watched):
+    fleet, clients = watched
+    rounds, profiles = records(fleet), read_clients(fleet.folder / "run" / "clients.csv")
+    shares = {True: [], False: []}
+    for n, calls in enumerate(clients):
+        bands = [p.bandwidth_hz for r in rounds for p in r.participants if p.client == n]
+        pushes = [c for c in calls if c.name.startswith("push")]
+        begins = [i for i, c in enumerate(pushes) if c.name == "push-messages"]
+        answers = [pushes[i:j] for i, j in zip(begins, begins[1:], strict=False)]
+        updates = [each for each in answers if max(c.up for c in each) > 2000]
+        for band, answer in zip(bands, updates, strict=True):
+            seconds = max(c.sent for c in answer) - answer[0].at
+            assigned = rate_bps(np.array([band]), **uplink(profiles, np.array([n])))[0]
+            least = 8 * (sum(c.up for c in answer) - PACKET_BYTES) / assigned
+            shares[n == PACED].append(seconds / least)
+    # Small as these messages are, much of the time is not the link's; test_relay has large ones.
+    assert all(0.95 < share < 3.0 for share in shares[True])
+    assert min(shares[False]) < 0.5
+
+
+def with_requests(experiment):
+    """The virtual clock, planned for with what Flower's requests take: the same plan."""
+    site, about = in_process(experiment), Traffic()
+    bits = 8.0 * about.message_up, 8.0 * about.message_down
+    return replace(site, work=replace(site.work, request_bits=bits))
+
+
+def test_the_adapter_is_that_of_the_virtual_clock(watched, tmp_path):
+    fleet, _ = watched
+    local = fp.run(
+        load_experiment(fleet.experiment, SGD[1::2]), out=tmp_path / "local", site=with_requests
+    )
+    same(fleet.folder / "run", local.folder, 1e-6)
     ours, theirs = records(fleet), local.records
     assert [[p.client for p in r.participants] for r in ours] == [
         [p.client for p in r.participants] for r in theirs
     ]
-    assert [r.upload_bits for r in ours] == [r.upload_bits for r in theirs]
-    assert [r.download_bits for r in ours] == [r.download_bits for r in theirs]
-    reported_as_a_local_run(tmp_path / "run", local.folder, ours)
+    about = Traffic()
+    assert [p.upload_bytes - about.message_up for r in ours for p in r.participants] == [
+        p.upload_bytes for r in theirs for p in r.participants
+    ]
+    assert [p.download_bytes - about.message_down for r in ours for p in r.participants] == [
+        p.download_bytes for r in theirs for p in r.participants
+    ]
+    reported_as_a_local_run(fleet.folder / "run", local.folder, ours)
 
 
 def test_clients_come_late_and_die_at_any_moment_and_the_run_goes_on(tmp_path):

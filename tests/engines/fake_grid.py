@@ -70,6 +70,9 @@ class FakeGrid(Grid):
         return replies
 
     def _answer(self, message):
+        return self._at_once(message)
+
+    def _at_once(self, message):
         node = message.metadata.dst_node_id
         if node not in self.apps:
             return None
@@ -81,3 +84,34 @@ class FakeGrid(Grid):
         if message.metadata.message_type == "train" and node in self.faults:
             return self.faults[node](reply)
         return reply
+
+
+class TimedGrid(FakeGrid):
+    """Messages take time on a clock that is told: per node `pause` (s, whatever the message),
+    `rate` (byte/s, both ways, Flower's requests included) and `work` (s of training, which the
+    client states truly)."""
+
+    def __init__(self, apps, clock, traffic, pause, rate, work):
+        super().__init__(apps)
+        self.clock, self.traffic = clock, traffic
+        self.pause, self.rate, self.work = pause, rate, work
+        self.due, self.ready = {}, {}
+
+    def push_messages(self, messages):
+        names = super().push_messages(messages)
+        for name in names:
+            message = self.waiting[name]
+            node, reply = message.metadata.dst_node_id, self._at_once(message)
+            seconds = self.pause[node]()
+            moved = self.traffic.message_up + self.traffic.message_down
+            if message.metadata.message_type == "train":
+                seconds += self.work[node]
+                reply.content["head"]["train_seconds"] = self.work[node]
+                moved += sum(len(m.content["body"]["bytes"]) for m in (message, reply))
+            self.ready[name] = reply
+            self.due[name] = self.clock() + seconds + moved / self.rate[node]
+        return names
+
+    def _answer(self, message):
+        name = message.metadata.message_id
+        return self.ready[name] if self.clock() >= self.due[name] else None

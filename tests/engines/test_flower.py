@@ -14,10 +14,18 @@ from federation.toy import LAYOUT, random_adapter, towards
 from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Clients, System
-from fedpace.engines.flower import FlowerEngine
+from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.flower import ECHOES, FlowerEngine
 from fedpace.engines.flower_client import ClientWork, make_client_app
-from fedpace.engines.flower_messages import Wire, read_task, read_update, task_content
+from fedpace.engines.flower_messages import (
+    Wire,
+    assigned_bps,
+    read_task,
+    read_update,
+    task_content,
+)
 from fedpace.engines.flower_roster import ASK_AGAIN_SECONDS, Roster
+from fedpace.engines.flower_traffic import Traffic
 from fedpace.engines.simulated import Network
 
 pytestmark = pytest.mark.flower
@@ -97,6 +105,35 @@ def test_an_answer_of_another_size_is_refused(world):
     world.grid.faults[11] = cut
     outcome = world.engine.run_round(0, tasks())
     assert [client for client, _ in outcome.unreadable] == [1]
+
+
+def test_what_cannot_be_read_was_sent_and_is_charged(world):
+    world.engine.traffic = Traffic(poll_up=0, poll_down=0, empty_up=0, empty_down=0)
+    world.grid.faults[11] = lambda reply: changed(reply, run="another")
+    outcome = world.engine.run_round(0, tasks())
+    [one, two] = outcome.deliveries
+    assert outcome.other_upload_bytes == one.upload_bytes == two.upload_bytes
+    assert outcome.other_download_bytes == one.download_bytes == two.download_bytes
+    assert one.upload_bytes == encoded_bytes(LAYOUT, 2) + Traffic().message_up
+
+
+def test_who_waits_asks_for_work_and_that_is_charged(world):
+    """A task is answered at once, so all are idle all the time, but b is late and busy."""
+    world.engine.traffic = Traffic(poll_seconds=0.5)
+    world.grid.faults[11] = lambda reply: None
+    world.clock.now += 10.0
+    outcome = world.engine.run_round(0, tasks())
+    idle = 3 * world.clock.now - outcome.round_seconds
+    polls, empty, about = 2 + idle / 0.5, 3 * ECHOES, Traffic()
+    assert outcome.other_upload_bytes == round(polls * about.poll_up) + empty * about.empty_up
+    assert outcome.other_download_bytes == round(polls * about.poll_down) + empty * about.empty_down
+
+
+def test_a_client_is_told_the_rate_of_its_share_of_the_band(world):
+    outcome = world.engine.run_round(0, tasks())
+    for message, delivery in zip(world.grid.sent[-3:], outcome.deliveries, strict=True):
+        # At an efficiency of 1 bit/s/Hz the rate is the bandwidth.
+        assert assigned_bps(message.content) == pytest.approx(delivery.bandwidth_hz)
 
 
 def test_a_client_that_fails_is_one_that_did_not_answer(world):

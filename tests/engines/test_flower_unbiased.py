@@ -86,7 +86,11 @@ def played(folder):
 
     def newcomers(work):
         new = roster.admit()
-        return replace(work, network=grown_population(work.network, roster)) if new else work
+        return (
+            replace(work, network=grown_population(experiment, work.network, roster))
+            if new
+            else work
+        )
 
     def show(record, rounds):
         if record.round == COMES:

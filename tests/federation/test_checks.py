@@ -323,6 +323,19 @@ def test_what_the_engine_could_not_read_is_a_refusal_like_any_other():
     assert after.watch.refused == {0: 1}
 
 
+def test_what_was_refused_was_sent_and_counts_as_traffic():
+    class Talking(InstantEngine):
+        def run_round(self, round_index, tasks):
+            outcome = super().run_round(round_index, tasks)
+            return replace(outcome, other_upload_bytes=7, other_download_bytes=3)
+
+    bad = attack(spoiled("head", np.nan))
+    [record], _, _ = play(bad, Checks(), rounds=1, engine=Talking)
+    assert len(record.participants) == CLIENTS - 1
+    assert record.upload_bits == 8 * (20 * CLIENTS + 7)
+    assert record.download_bits == 8 * (10 * CLIENTS + 3)
+
+
 def test_refusals_are_written_to_the_record_and_old_records_still_load():
     [record, *_], _, _ = play(attack(spoiled("head", np.nan)), Checks(), rounds=1)
     table = json.loads(json.dumps(record.to_json()))

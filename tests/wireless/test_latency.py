@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
+from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, System
 from fedpace.wireless.latency import (
     download_bits,
@@ -32,6 +35,16 @@ def test_a_client_sends_the_head_and_its_own_components():
 def test_scaled_clients_receive_their_components_and_residual_ones_the_whole_adapter():
     np.testing.assert_array_equal(download_bits(system("scaled"), [1, 8]), [750, 2500])
     np.testing.assert_array_equal(download_bits(system("residual"), [1, 8]), [2500, 2500])
+
+
+def test_what_every_download_brings_may_differ_from_what_every_upload_takes():
+    at = replace(system("scaled"), download_fixed_bits=100.0, download_ratio=2.0)
+    np.testing.assert_array_equal(upload_bits(at, [1, 8]), [750, 2500])
+    np.testing.assert_array_equal(download_bits(at, [1, 8]), [600, 4100])
+    expected = start_seconds(CLIENTS, replace(at, downlink_bps=np.inf), [1, 8]) + [0.6, 4.1]
+    np.testing.assert_allclose(start_seconds(CLIENTS, at, [1, 8]), expected)
+    with pytest.raises(InputError, match="download_fixed_bits is -1"):
+        replace(at, download_fixed_bits=-1.0)
 
 
 def test_start_is_fixed_delay_then_download_then_local_steps():

@@ -223,6 +223,8 @@ class System:
     exactly is measured: docs/constants.md). Too low a guess costs more than too high a one."""
     download_ratio: float = 1.0
     """Bits received for each value over bits sent for it: above 1 where uploads are rounded."""
+    download_fixed_bits: float | None = None
+    """Bits a client receives whatever its rank; None for `download_ratio` times `fixed_bits`."""
     downlink_bps: float = np.inf
     """Downlink rate of every client, bit/s; infinite where downloads cost no time."""
     overhead_seconds: float = 0.0
@@ -238,5 +240,8 @@ class System:
                 raise InputError(f"{name} is {value!r}; it must be {rule}")
             if not np.isfinite(value) and name != "downlink_bps":
                 raise InputError(f"{name} is {value!r}; it must be finite")
+        down = self.download_fixed_bits
+        if down is not None and not 0 <= down < np.inf:
+            raise InputError(f"download_fixed_bits is {down!r}; it must be 0 or more, and finite")
         if self.sketch not in get_args(Sketch):
             raise InputError(f"sketch is {self.sketch!r}; choose one of {get_args(Sketch)}")

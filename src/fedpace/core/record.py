@@ -39,8 +39,10 @@ class RoundRecord:
     round_seconds: float
     participants: tuple[ParticipantRecord, ...]
     upload_bits: int
-    """Of all participants together."""
+    """Of all participants together, refused answers included; over a network also of the others'
+    questions whether there is work."""
     download_bits: int
+    """Likewise."""
     train_loss: float | None
     """Mean over the participants; None in an empty round."""
     lora_squared_norm: float
@@ -54,6 +56,8 @@ class RoundRecord:
     """(client, reason) of what was sent and not used; see federation.checks."""
     missing: tuple[int, ...] = ()
     """Clients that were asked and did not answer in time."""
+    overhead_seconds: float | None = None
+    """Neither training nor transfer, since the round before, s; None on the virtual clock."""
     entered: tuple[int, ...] = ()
     """Clients that take part in the run from this round on."""
 

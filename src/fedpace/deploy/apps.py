@@ -31,6 +31,7 @@ from fedpace.config import load_experiment
 from fedpace.core.errors import InputError
 from fedpace.deploy.client_work import Client, Own
 from fedpace.engines.flower_client import ClientWork, make_client_app
+from fedpace.engines.flower_traffic import Traffic
 
 server_app = ServerApp()
 _clients: dict[int, Client] = {}
@@ -48,7 +49,8 @@ def main(grid: Grid, context: Context) -> None:
     wait, patience = (float(config.get(name, 600.0)) for name in ("wait", "patience"))
     waiting = Waiting(count, wait, patience, bool(config.get("closed", False)))
     with ServerView(Console(stderr=True)) as view:
-        conduct(grid, experiment, waiting, view, out=Path(str(config["out"])))
+        # Such nodes have Flower's own pauses.
+        conduct(grid, experiment, waiting, view, out=Path(str(config["out"])), traffic=Traffic())
 
 
 def introduce(offer: Mapping[str, Any], context: Context) -> Mapping[str, Any]:

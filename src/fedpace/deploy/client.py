@@ -14,6 +14,7 @@ from fedpace.core.errors import InputError
 from fedpace.deploy.client_view import Show
 from fedpace.deploy.client_work import Client, Own, Say
 from fedpace.deploy.flower_process import start, stop
+from fedpace.deploy.link import Controller, Link, unpaced
 from fedpace.deploy.refusals import refusal_in
 from fedpace.deploy.runtime import Endpoint, serve_tasks
 from fedpace.engines.flower_client import make_client_app
@@ -42,6 +43,7 @@ def join(
     wait_seconds: float = 0.0,
     retry_seconds: float = 600.0,
     admission: Admission | None = None,
+    controller: Controller = unpaced,
 ) -> None:
     """Take part until the server says that the run is over.
 
@@ -56,6 +58,7 @@ def join(
         wait_seconds: how long a server that is not there yet is waited for.
         retry_seconds: how long one that was there is.
         admission: authority and key, where the server asks for them.
+        controller: what holds this client to the uplink rate that the server assigns.
 
     Raises:
         InputError: the server cannot be reached, or does not take this client; with the remedy.
@@ -63,16 +66,23 @@ def join(
     """
     _wait_for(server, wait_seconds)
     client = Client(own, say, show)
-    app = make_client_app(
-        client.introduce, client.work, pace=client.sending, assigned=client.assigned
-    )
-    with tempfile.TemporaryDirectory(prefix="fedpace-") as name:
+    with (
+        tempfile.TemporaryDirectory(prefix="fedpace-") as name,
+        controller(server, admission is not None) as link,
+    ):
+
+        def pace(rate_bps: float, upload_bytes: int) -> None:
+            link.pace(rate_bps, upload_bytes)
+            client.sending(rate_bps, upload_bytes)
+
+        app = make_client_app(client.introduce, client.work, pace=pace, assigned=client.assigned)
         folder = Path(name)
         log = log or folder / "node.log"
         kept_out_since = None
         while not client.over:
             before = log.stat().st_size if log.exists() else 0
-            _connected(server, app, client, folder / "home", log, admission)
+            say(f"connecting to {server}")
+            _connected(link, app, client, folder / "home", log, admission)
             refusal = refusal_in(_since(log, before))
             kept_out_since = (kept_out_since or time.monotonic()) if refusal else None
             if refusal is not None and kept_out_since is not None:
@@ -89,7 +99,7 @@ def join(
 
 
 def _connected(
-    server: str,
+    link: Link,
     app: ClientApp,
     client: Client,
     home: Path,
@@ -100,16 +110,15 @@ def _connected(
     with ExitStack() as stack:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
-        options = ["--superlink", server, "--isolation", "process",
+        options = ["--superlink", link.server, "--isolation", "process",
                    "--host", "127.0.0.1", "--port", port, "--max-wait-time", 10]  # fmt: skip
         if admission is None:
             options += ["--insecure"]
         else:
             options += ["--root-certificates", admission.ca,
                         "--auth-supernode-private-key", admission.key]  # fmt: skip
-        node = start("supernode", options, home, log)
+        node = start("supernode", options, home, log, link.environment)
         stack.callback(stop, node)
-        client.say(f"connecting to {server}")
         while node.poll() is None and not _open(port):
             time.sleep(0.05)
         with suppress(httpx.HTTPError):  # its node ended: so does this connection

@@ -10,7 +10,7 @@ from scipy.stats import norm
 from fedpace.core.messages import ClientTask
 from fedpace.engines.simulated import Network, charge
 from fedpace.planning.client_means import ClientMeans
-from fedpace.planning.renewal import Renewal
+from fedpace.planning.renewal import Renewal, overhead_seconds
 from fedpace.wireless.latency import upload_bits
 
 QUANTILE = 0.99
@@ -50,7 +50,9 @@ class Deadline:
         )  # fmt: skip
         latest = float(norm.ppf(QUANTILE ** (1 / len(tasks))))
         factor = math.exp(latest * math.sqrt(max(_variance(start), _variance(demand))))
-        return max(LEAST_SECONDS, SLACK * factor * float(share.finish_seconds.max()))
+        finish = factor * float(share.finish_seconds.max())
+        overhead = overhead_seconds(self.renewal.state, network.system)
+        return max(LEAST_SECONDS, SLACK * (finish + overhead))
 
 
 def _variance(means: ClientMeans) -> float:

@@ -70,6 +70,7 @@ def join_server(
     log: Path | None,
     ca: Path | None,
     key: Path | None,
+    pace: bool,
     console: Console,
 ) -> None:
     """`fedpace join`: say what this client brings, and take part."""
@@ -100,11 +101,13 @@ def join_server(
     from fedpace.deploy.client import Admission, join
     from fedpace.deploy.client_view import ClientView
     from fedpace.deploy.client_work import Own
+    from fedpace.deploy.link import paced, unpaced
 
     admission = None if ca is None or key is None else Admission(ca, key)
     with ClientView(console, name, server) as view:
         join(server, Own(name, data, share, model), view.say, show=view.show, log=log,
-             wait_seconds=wait, admission=admission)  # fmt: skip
+             wait_seconds=wait, admission=admission,
+             controller=paced if pace else unpaced)  # fmt: skip
 
 
 def _protection(host: str, certificates: Path | None, keys: Path | None) -> Protection | None:

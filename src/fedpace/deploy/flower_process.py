@@ -13,10 +13,10 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedpace.deploy.pauses import shorten_node
+from fedpace.deploy.pauses import set_timeout, shorten_node
 
 PROGRAMS = {
     "superlink": ("flwr.superlink.cli.flower_superlink", "flower_superlink"),
@@ -30,7 +30,11 @@ _QUIET = {
 
 
 def start(
-    program: str, options: Sequence[object], home: Path, log: Path
+    program: str,
+    options: Sequence[object],
+    home: Path,
+    log: Path,
+    environment: Mapping[str, str] | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start one of Flower's programs.
 
@@ -39,6 +43,7 @@ def start(
         options: its own.
         home: folder for what it writes.
         log: file that its output is added to.
+        environment: what is added to this process's own.
     """
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "fedpace.deploy.flower_process", program]
@@ -46,7 +51,7 @@ def start(
         return subprocess.Popen(
             [*command, *map(str, options)],
             stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, **_QUIET, "FLWR_HOME": str(home)},
+            env={**os.environ, **_QUIET, "FLWR_HOME": str(home), **(environment or {})},
             start_new_session=True,  # an interrupt from the terminal is the parent's to handle
         )  # fmt: skip
 
@@ -69,6 +74,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if program == "supernode":
         shorten_node()
+        set_timeout()
     module, function = PROGRAMS[program]
     status = 1
     try:

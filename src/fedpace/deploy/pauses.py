@@ -7,6 +7,7 @@ has no effect, and rounds take longer.
 """
 
 import importlib
+import os
 import time
 from functools import partial
 from typing import Any
@@ -18,6 +19,18 @@ BACKOFF_SECONDS = 0.05
 """Between looks for what is on its way already, on this machine."""
 REMOTE_BACKOFF_SECONDS = 0.25
 """The same at the other end of a link: each look is a request of about 900 bytes."""
+
+
+TIMEOUT_VARIABLE = "FEDPACE_NODE_TIMEOUT"
+"""Environment variable: seconds that a node gives the server for an answer, in place of 30."""
+
+
+def set_timeout() -> None:
+    """Give answers as long as the environment says, in the process that runs a node."""
+    seconds = os.environ.get(TIMEOUT_VARIABLE)
+    if seconds is not None:
+        client: Any = importlib.import_module("flwr.supercore.protobuf.client").ProtobufClient
+        client.__init__.__kwdefaults__["timeout"] = float(seconds)
 
 
 def shorten_node() -> None:

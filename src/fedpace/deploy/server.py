@@ -31,6 +31,7 @@ from fedpace.deploy.deadline import Deadline
 from fedpace.deploy.door import Protection, open_door
 from fedpace.deploy.flower_process import start, stop
 from fedpace.deploy.offer import make_offer
+from fedpace.deploy.pauses import POLL_SECONDS
 from fedpace.deploy.population import (
     first_population,
     grown_population,
@@ -41,14 +42,18 @@ from fedpace.deploy.population import (
 from fedpace.deploy.runtime import Endpoint, server_grid, start_run
 from fedpace.deploy.view import ServerView
 from fedpace.engines.flower import FlowerEngine
+from fedpace.engines.flower_echoes import Echoes
 from fedpace.engines.flower_messages import Wire
 from fedpace.engines.flower_roster import Roster
+from fedpace.engines.flower_traffic import Traffic
 from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
 from fedpace.planning.renewal import Renewal
 from fedpace.run_folder import read_records
 from fedpace.runs import RunRecord, Site, resume, run
+
+OWN_NODES = Traffic(poll_seconds=POLL_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +78,7 @@ def conduct(
     *,
     out: Path | None = None,
     resumed: Path | None = None,
+    traffic: Traffic = OWN_NODES,
 ) -> RunRecord:
     """Run an experiment over a Flower grid.
 
@@ -83,6 +89,7 @@ def conduct(
         view: what a person sees.
         out: folder to make.
         resumed: or folder to go on with.
+        traffic: what Flower's own requests take; by default with the nodes of `fedpace join`.
 
     Raises:
         InputError: something in the experiment or the folder is wrong.
@@ -99,7 +106,7 @@ def conduct(
         return sum(client in people for people in used.values())
 
     rosters: list[Roster] = []
-    site = partial(_site, grid, waiting, view, resumed, rosters, accepted)
+    site = partial(_site, grid, waiting, view, resumed, rosters, accepted, traffic)
     if resumed is not None:
         record = resume(resumed, experiment=experiment, show=show, site=site)
     else:
@@ -162,6 +169,7 @@ def _site(
     resumed: Path | None,
     rosters: list[Roster],
     accepted: Callable[[int], int],
+    traffic: Traffic,
     experiment: Experiment,
 ) -> Site:
     """Load the server's part, wait for the clients, and make the engine's maker."""
@@ -190,6 +198,8 @@ def _site(
         view.show_newcomers(roster.names, new)
         return replace(work, network=grown_population(experiment, work.network, roster))
 
+    echoes = Echoes()  # of the clients, whatever the method
+
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
         aggregation = setup.aggregation
         return FlowerEngine(
@@ -207,6 +217,8 @@ def _site(
             Deadline(renewal, setup.network, experiment.seed, waiting.patience_seconds),
             began=now,
             accepted=accepted,
+            traffic=traffic,
+            echoes=echoes,
             show=view.show_status,
         )
 
@@ -217,6 +229,7 @@ def _site(
         evaluate=evaluator(experiment, adapted, held_out),
         save=partial(save_adapter, adapted),
         network=network,
+        request_bits=(8.0 * traffic.message_up, 8.0 * traffic.message_down),
         fingerprint=work_fingerprint(adapted.layout, [held_out], []),
     )
     return Site(

@@ -104,8 +104,8 @@ class ServerView:
             evaluation = "".join(f"  {n} {v:.4f}" for n, v in (record.evaluation or {}).items())
             self.note(
                 f"{record.method} round {record.round + 1}/{rounds}  "
-                f"clock {row[1]}  took {row[2]}  answered {row[3]}  slowest {row[4]}  up {row[5]}"
-                f"{evaluation}"
+                f"clock {row[1]}  took {row[2]}  overhead {row[3]}  answered {row[4]}  "
+                f"slowest {row[5]}  up {row[6]}{evaluation}"
             )
         self._draw()
 
@@ -124,7 +124,8 @@ class ServerView:
     def _table(self) -> Table:
         measured = list(dict.fromkeys(n for r in self._records for n in r.evaluation or ()))
         table = Table(box=None, pad_edge=False)
-        for name in ("round", "clock", "took", "answered", "slowest", "uplink", *measured):
+        head = ("round", "clock", "took", "overhead", "answered", "slowest", "uplink")
+        for name in (*head, *measured):
             table.add_column(name, justify="right")
         for record in self._records[-ROWS:]:
             found = record.evaluation or {}
@@ -140,6 +141,7 @@ class ServerView:
             str(record.round + 1),
             seconds_text(record.clock_seconds),
             seconds_text(record.round_seconds),
+            "–" if record.overhead_seconds is None else seconds_text(record.overhead_seconds),
             f"{len(people)}/{invited}",
             "–" if slowest is None else self._name(slowest.client),
             bits_text(record.upload_bits),

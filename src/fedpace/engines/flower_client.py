@@ -18,11 +18,17 @@ from fedpace.engines.flower_messages import (
     accepted_updates,
     assigned_bps,
     body_bytes,
+    empty_message,
+    is_empty_message,
     read_task,
     update_content,
 )
 from fedpace.engines.flower_roster import introduction, offer_of
 from fedpace.federation.engine import Train
+
+Pace = Callable[[float, int], None]
+"""Called before an answer is handed over, with the rate that the server assigned, bit/s, and the
+bytes of the answer: what enforces the rate sets it here."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,7 +43,7 @@ def make_client_app(
     introduce: Callable[[Mapping[str, Any], Context], Mapping[str, Any]],
     work: Callable[[Context], ClientWork],
     *,
-    pace: Callable[[float, int], None] = lambda rate_bps, upload_bytes: None,
+    pace: Pace = lambda rate_bps, upload_bytes: None,
     assigned: Callable[[float, int], None] = lambda rate_bps, accepted: None,
 ) -> ClientApp:
     """Make the app of one client.
@@ -46,8 +52,7 @@ def make_client_app(
         introduce: the server's offer and Flower's context -> facts: "name", "examples", or
             "refusal", the reason why this client cannot take part.
         work: Flower's context -> model and data; called with every task, so it should keep them.
-        pace: called before an answer is handed over, with the rate that the server assigned,
-            bit/s, and the bytes of the answer; a paced sender waits here.
+        pace: what enforces the rate of the uplink.
         assigned: called with each task: the rate, and how many of this client's updates the server
             has used so far.
 
@@ -57,6 +62,8 @@ def make_client_app(
     app = ClientApp()
 
     def query(message: Message, context: Context) -> Message:
+        if is_empty_message(message.content):
+            return Message(empty_message(message.metadata.message_id), reply_to=message)
         return introduction(message, introduce(offer_of(message), context))
 
     def train(message: Message, context: Context) -> Message:

@@ -18,7 +18,7 @@ from fedpace.core.profile import Sketch, ValueType
 from fedpace.core.rng import rng_for
 from fedpace.engines.codec import decode, encode
 
-PROTOCOL = 1
+PROTOCOL = 2
 """Raised with every change of what the two ends say to each other."""
 
 
@@ -149,6 +149,20 @@ def assigned_bps(content: RecordDict) -> float:
 def accepted_updates(content: RecordDict) -> int:
     """Return how many updates of the task's client the server has used so far."""
     return int(str(_parts(content)[0].get("accepted", 0)))
+
+
+def empty_message(to: str = "") -> RecordDict:
+    """Write a message that is answered by another such one, to see how long that takes.
+
+    Args:
+        to: of an answer, the message it answers: Flower does not send again what it has.
+    """
+    return RecordDict({"echo": ConfigRecord({"to": to})})
+
+
+def is_empty_message(content: RecordDict) -> bool:
+    """Say whether `empty_message` wrote it."""
+    return "echo" in content
 
 
 def told(reason: object) -> str:

@@ -32,6 +32,14 @@ class RoundOutcome:
     round_seconds: float
     unreadable: Sequence[tuple[int, str]] = ()
     """(client, reason) of answers that could not be made an update."""
+    other_upload_bytes: int = 0
+    """Of the clients beside `deliveries`: unreadable answers, questions whether there is work,
+    empty messages."""
+    other_download_bytes: int = 0
+    """What they were sent beside `deliveries`."""
+    overhead_seconds: float | None = None
+    """What of the round, and of the time since the one before, was neither training nor transfer,
+    s; None where the engine does not observe it."""
 
 
 class Engine(Protocol):

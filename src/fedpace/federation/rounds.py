@@ -133,12 +133,16 @@ def run_round(
         clock_seconds=engine.now(),
         round_seconds=outcome.round_seconds,
         participants=people,
-        upload_bits=8 * sum(p.upload_bytes for p in people),
-        download_bits=8 * sum(p.download_bytes for p in people),
+        # What was refused was sent all the same.
+        upload_bits=8 * (sum(d.upload_bytes for d in outcome.deliveries)
+                         + outcome.other_upload_bytes),
+        download_bits=8 * (sum(d.download_bytes for d in outcome.deliveries)
+                           + outcome.other_download_bytes),
         train_loss=float(np.mean([p.train_loss for p in people])) if people else None,
         lora_squared_norm=result.squared_norms[0],
         head_squared_norm=result.squared_norms[1],
         refusals=refusals,
         missing=tuple(t.client for t in tasks if t.client not in answered),
-    )
+        overhead_seconds=outcome.overhead_seconds,
+    )  # fmt: skip
     return record, ServerState(index + 1, adapter, optimizer, plan, memory, watch)

@@ -12,6 +12,7 @@ it needs, Gamma_n, is known from the first round.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -50,6 +51,7 @@ __all__ = [
     "expected_seconds",
     "grown",
     "informed",
+    "overhead_seconds",
     "renew_every",
 ]
 
@@ -87,6 +89,8 @@ class RenewalState:
     """How often each client was asked, shape (N,)."""
     answered: NDArray[np.int64]
     """How often it answered in time, shape (N,)."""
+    overhead: ClientMeans = field(default_factory=partial(no_observations, 1))
+    """Seconds of a round that were neither training nor transfer, where an engine observes them."""
     planned: int = 0
     """How often a new plan was computed."""
     switched: int = 0
@@ -100,6 +104,7 @@ class RenewalState:
             "demand": self.demand.to_json(),
             "invited": self.invited.tolist(),
             "answered": self.answered.tolist(),
+            "overhead": self.overhead.to_json(),
             "planned": self.planned,
             "switched": self.switched,
         }
@@ -112,9 +117,10 @@ class RenewalState:
             noise=NoiseState.from_json(table["noise"]),
             start=ClientMeans.from_json(table["start"]),
             demand=ClientMeans.from_json(table["demand"]),
-            # Checkpoints of earlier versions have neither.
+            # Checkpoints of earlier versions lack these.
             invited=np.asarray(table.get("invited", seen), dtype=np.int64),
             answered=np.asarray(table.get("answered", seen), dtype=np.int64),
+            overhead=ClientMeans.from_json(table.get("overhead", no_observations(1).to_json())),
             planned=table["planned"],
             switched=table["switched"],
         )
@@ -281,13 +287,22 @@ def informed(
 
     Returns:
         Clients with steps, downloads and links scaled by their factors and Gamma_n as estimated;
-        the system with the measured noise ratio, or its own where nothing is measured yet.
+        the system with the measured noise ratio and overhead, or its own where nothing is measured
+        yet.
     """
     timed = _timed(state, clients, system, float(plan.participation_probability().sum()))
     columns: dict[str, Any] = dict(timed.columns())
     columns["update_second_moment"] = noise.update_second_moment
     ratio = system.noise_ratio if np.isnan(noise.ratio) else min(noise.ratio, MAX_RATIO)
-    return Clients.from_columns(**columns), replace(system, noise_ratio=ratio)
+    overhead = overhead_seconds(state, system)
+    system = replace(system, noise_ratio=ratio, overhead_seconds=overhead)
+    return Clients.from_columns(**columns), system
+
+
+def overhead_seconds(state: RenewalState, system: System) -> float:
+    """Return what a round costs besides training and transfer, as seen or else as configured, s."""
+    seen = state.overhead
+    return float(seen.mean[0]) if seen.observations[0] else system.overhead_seconds
 
 
 def grown(state: RenewalState, data_weight: Floats) -> RenewalState:
@@ -352,6 +367,10 @@ def _observe(
         says = np.isfinite(seen) & (seen > 0)
         return fold(means, index[says], seen[says], state.noise.forget)
 
+    overhead = state.overhead
+    if record.overhead_seconds is not None:
+        seconds = np.array([max(record.overhead_seconds, 1e-6)])
+        overhead = fold(overhead, np.array([0]), seconds, state.noise.forget)
     refused = [client for client, _ in record.refusals]
     answered = _counts([*index.tolist(), *refused], len(clients))
     return replace(
@@ -361,6 +380,7 @@ def _observe(
         answered=state.answered + answered,
         start=told(state.start, started),
         demand=told(state.demand, demanded),
+        overhead=overhead,
     )
 
 

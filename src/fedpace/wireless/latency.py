@@ -41,7 +41,7 @@ def download_bits(system: System, sketch_rank: ArrayLike) -> Floats:
     """
     rank = np.asarray(sketch_rank, dtype=np.float64)
     received = np.full_like(rank, system.lora_rank) if system.sketch == "residual" else rank
-    return system.download_ratio * upload_bits(system, received)
+    return _received_bits(system, received)
 
 
 def start_seconds(
@@ -78,7 +78,7 @@ def start_seconds(
     if received_rank is None:
         received = download_bits(system, rank)
     else:
-        received = system.download_ratio * upload_bits(system, received_rank)
+        received = _received_bits(system, received_rank)
     download = clients.download_seconds + received / system.downlink_bps
     return download + system.local_steps * step
 
@@ -96,3 +96,11 @@ def start_seconds_per_rank(clients: Clients, system: System) -> Floats:
     bits = 0.0 if system.sketch == "residual" else system.download_ratio * system.bits_per_rank
     download = bits / system.downlink_bps
     return system.local_steps * clients.step_seconds_per_rank + download
+
+
+def _received_bits(system: System, received_rank: ArrayLike) -> Floats:
+    fixed = system.download_fixed_bits
+    if fixed is None:
+        fixed = system.download_ratio * system.fixed_bits
+    rank = np.asarray(received_rank, dtype=np.float64)
+    return fixed + system.download_ratio * system.bits_per_rank * rank

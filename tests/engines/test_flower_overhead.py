@@ -1,0 +1,166 @@
+"""What of a round is neither training nor transfer, on a grid whose pauses and links are known."""
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr")
+
+from engines.fake_grid import FakeGrid, TimedGrid
+from engines.test_flower import ROLES, Clock, app
+from federation.toy import LAYOUT, random_adapter
+from fedpace.core.messages import ClientTask
+from fedpace.core.plan import Plan
+from fedpace.core.profile import Clients, System
+from fedpace.core.record import ParticipantRecord, RoundRecord
+from fedpace.engines.flower import ECHO_PATIENCE_SECONDS, ECHOES, FlowerEngine
+from fedpace.engines.flower_echoes import Echoes
+from fedpace.engines.flower_messages import Wire
+from fedpace.engines.flower_roster import Roster
+from fedpace.engines.flower_traffic import Traffic
+from fedpace.engines.simulated import Network
+from fedpace.planning.renewal import RenewalState, informed, overhead_seconds, renew_every
+
+pytestmark = pytest.mark.flower
+N, LOOK = 3, 0.001
+PAUSE = np.array([0.3, 0.5, 0.4])
+RATE = np.array([2e3, 1e3, 4e3])  # byte/s
+WORK = np.array([1.0, 2.0, 0.5])
+BETWEEN = 0.25
+TRAFFIC = Traffic(message_up=300, message_down=100)
+"""Of the size of the toy adapter's messages."""
+
+
+def fleet(scatter=0.0):
+    """An engine on a timed grid; pauses scatter by that much to both sides."""
+    rng = np.random.default_rng(0)
+    clock, nodes = Clock(), [10, 11, 12]
+
+    def pause(n):
+        return lambda: PAUSE[n] + rng.uniform(-scatter, scatter)
+
+    grid = TimedGrid(
+        {node: app(f"client-{n}") for n, node in enumerate(nodes)}, clock, TRAFFIC,
+        {node: pause(n) for n, node in enumerate(nodes)},
+        dict(zip(nodes, RATE, strict=True)), dict(zip(nodes, WORK, strict=True)),
+    )  # fmt: skip
+    roster = Roster(grid, {"run": "r"}, clock=clock)
+    roster.poll()
+    clock.now += 1.0
+    roster.poll()
+    roster.begin()
+    clients = Clients.from_columns(
+        data_weight=np.ones(N), step_seconds=np.full(N, 0.1), spectral_efficiency=np.full(N, 1.0)
+    )
+    system = System(bandwidth_hz=3e5, lora_rank=4, local_steps=10, overhead_seconds=7.0)
+    engine = FlowerEngine(
+        grid, roster, Wire("r", LAYOUT, "residual", ROLES), Network(clients, system), 0,
+        lambda tasks: 60.0, traffic=TRAFFIC, poll_seconds=LOOK, clock=clock, sleep=clock.sleep,
+    )  # fmt: skip
+    return SimpleNamespace(grid=grid, clock=clock, engine=engine, clients=clients, system=system)
+
+
+def play(world, index, clients=range(N)):
+    tasks = [ClientTask(n, index, random_adapter(1), 4, 7) for n in clients]
+    outcome = world.engine.run_round(index, tasks)
+    world.clock.now += BETWEEN
+    return outcome
+
+
+def test_training_transfer_and_the_rest_are_told_apart():
+    world = fleet()
+    play(world, 0)
+    outcome = play(world, 1)
+    for n, delivery in enumerate(outcome.deliveries):
+        up, down = delivery.upload_bytes, delivery.download_bytes
+        assert delivery.upload_seconds == pytest.approx(up / RATE[n], abs=3 * LOOK)
+        assert delivery.start_seconds == pytest.approx(down / RATE[n] + WORK[n], abs=3 * LOOK)
+    assert outcome.overhead_seconds == pytest.approx(PAUSE.mean() + BETWEEN, abs=3 * LOOK)
+
+
+def test_every_client_is_heard_before_its_first_round_and_one_who_waits_in_each_later_one():
+    world = fleet()
+    play(world, 0)
+    counts = lambda: world.engine.echoes.seen.observations.tolist()  # noqa: E731
+    assert counts() == [ECHOES] * N
+    for index in range(1, 5):
+        play(world, index, [1])  # the longest; the others wait in turn
+    assert counts() == [ECHOES + 2, ECHOES, ECHOES + 2]
+    assert world.engine.echoes.pending == {}
+
+
+def test_a_client_that_does_not_answer_an_empty_message_costs_its_patience_once():
+    world = fleet()
+    answer = world.grid._answer
+    world.grid._answer = lambda m: (
+        None if "echo" in m.content and m.metadata.dst_node_id == 12 else answer(m)
+    )
+    before = world.clock.now
+    assert len(play(world, 0).updates) == N
+    assert world.clock.now - before > ECHO_PATIENCE_SECONDS
+    before = world.clock.now
+    assert len(play(world, 1).updates) == N
+    assert world.clock.now - before < ECHO_PATIENCE_SECONDS
+    assert world.engine.echoes.pending == {}
+    one, two, silent = world.engine.echoes.seconds(N)
+    assert min(one, two) <= silent <= max(one, two)  # it is taken to be as the others
+
+
+def record(outcome, index):
+    people = tuple(
+        ParticipantRecord(
+            u.client, len(u.components), 1.0, d.download_bytes, d.upload_bytes, d.start_seconds,
+            d.upload_seconds, d.bandwidth_hz, u.train_loss, 1.0, 1.0,
+        )
+        for u, d in zip(outcome.updates, outcome.deliveries, strict=True)
+    )  # fmt: skip
+    return RoundRecord(
+        "m", index, 0.0, outcome.round_seconds, people, 0, 0, 0.0, 1.0, 1.0,
+        overhead_seconds=outcome.overhead_seconds,
+    )  # fmt: skip
+
+
+def test_the_plan_is_renewed_with_the_overhead_and_the_links_that_there_are():
+    """Pauses scatter as those of polling do; links and devices are far from their profile."""
+    world = fleet(scatter=0.1)
+    renewal = renew_every(
+        lambda clients, system, start, predict: start, world.clients, world.system, every=10**6,
+        objective=lambda *_: 1.0,
+    )  # fmt: skip
+    assert overhead_seconds(renewal.state, world.system) == 7.0
+    plan = Plan("test", world.clients.client_id, np.ones(N), np.full(N, 4))
+    bands = [[], [], []]
+    for index in range(90):
+        outcome = play(world, index, [n for n in range(N) if n != index % N])
+        for update, delivery in zip(outcome.updates, outcome.deliveries, strict=True):
+            bands[update.client].append(delivery.bandwidth_hz)
+        renewal(record(outcome, index), plan)
+    state = RenewalState.from_json(renewal.state.to_json())
+    seen, system = informed(state, world.clients, world.system, renewal.noise_scale(), plan)
+    expected = PAUSE.mean() + BETWEEN
+    assert system.overhead_seconds == pytest.approx(expected, abs=0.05)
+    rate_bps = seen.spectral_efficiency * np.mean(bands, axis=1)
+    np.testing.assert_allclose(rate_bps, 8 * RATE, rtol=0.1)
+
+
+def test_echoes_of_a_fleet_that_grows_are_kept():
+    grid = FakeGrid({5: app("a"), 6: app("b")})
+    echoes = Echoes()
+    np.testing.assert_array_equal(echoes.seconds(2), [0.0, 0.0])
+    for client, node, took in ((0, 5, 0.2), (1, 6, 0.4)):
+        echoes.send(grid, [(client, node)], 0.0)
+        [reply] = grid.pull_messages(list(echoes.pending))
+        assert echoes.heard(reply, took)
+        assert not echoes.heard(reply, took)
+    np.testing.assert_allclose(echoes.seconds(3), 0.3)  # while nobody was heard twice
+    assert echoes.asked == {0, 1}
+
+
+def test_old_states_have_no_overhead_and_load():
+    state = renew_every(
+        lambda *a, **k: None, fleet().clients, fleet().system, every=1
+    ).state  # fmt: skip
+    table = state.to_json()
+    del table["overhead"]
+    assert overhead_seconds(RenewalState.from_json(table), fleet().system) == 7.0
