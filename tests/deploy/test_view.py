@@ -58,11 +58,11 @@ def test_in_a_file_every_line_has_its_round_and_its_clients():
     assert lines == [
         "listening on 127.0.0.1:8080",
         "plan: 1.9 of 3 clients a round, ranks 4 to 16, 2.00 s a round, 95 % within 3.50 s",
-        "adaptive round 1/4  clock 10.0 s  took 2.00 s  answered 2/2  slowest cat  up 2.00 kB"
+        "adaptive round 1/4  clock 10.0 s  took 2.00 s  overhead –  answered 2/2  slowest cat  up 2.00 kB"
         "  loss 0.5000  accuracy 0.7500",
         "round 2: cat refused: its loss is nan",
         "round 2: no answer from ann, ben",
-        "adaptive round 2/4  clock 20.0 s  took 2.00 s  answered 0/3  slowest –  up 2.00 kB",
+        "adaptive round 2/4  clock 20.0 s  took 2.00 s  overhead –  answered 0/3  slowest –  up 2.00 kB",
     ]
 
 
@@ -71,7 +71,17 @@ def test_on_a_terminal_the_last_frame_has_rounds_accuracy_plan_and_state():
     text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]|\r", "", played(console))
     frame = text[text.rindex("adaptive, round 2 of 4") :].splitlines()[1:]
     frame = [line.strip() for line in frame if line.strip()]
-    names = ["round", "clock", "took", "answered", "slowest", "uplink", "loss", "accuracy"]
+    names = [
+        "round",
+        "clock",
+        "took",
+        "overhead",
+        "answered",
+        "slowest",
+        "uplink",
+        "loss",
+        "accuracy",
+    ]
     assert frame[0].split() == names
     assert frame[1].endswith("0.5000    0.7500")
     assert frame[2].split()[0] == "2" and frame[2].endswith("2.00 kB")
