@@ -68,6 +68,7 @@ def test_clients_know_their_round_rank_rate_progress_loss_and_what_was_accepted(
     pytest.importorskip("flwr")
     pytest.importorskip("torch")
     from deploy.in_memory import run_in_memory
+    from fedpace.engines.flower_traffic import Traffic
 
     said, shown, record = run_in_memory(tmp_path, clients=2, rounds=3)
     for name, statuses in shown.items():
@@ -81,7 +82,8 @@ def test_clients_know_their_round_rank_rate_progress_loss_and_what_was_accepted(
             assert {(s.sketch_rank, s.rank, s.steps) for s in here} == {(person.sketch_rank, 4, 2)}
             assert training[-1].loss == pytest.approx(person.train_loss)
             [sending] = [s for s in here if s.state == "sending"]
-            assert sending.upload_bytes == person.upload_bytes
+            # The record has the requests about the answer too.
+            assert sending.upload_bytes + Traffic().message_up == person.upload_bytes
             assert sending.accepted == index
             assert sending.rate_bps is not None and sending.rate_bps > 0
         assert said[name][:2] == ["loading model and data", "ready with 60 examples"]

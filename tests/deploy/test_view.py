@@ -58,11 +58,12 @@ def test_in_a_file_every_line_has_its_round_and_its_clients():
     assert lines == [
         "listening on 127.0.0.1:8080",
         "plan: 1.9 of 3 clients a round, ranks 4 to 16, 2.00 s a round, 95 % within 3.50 s",
-        "adaptive round 1/4  clock 10.0 s  took 2.00 s  overhead –  answered 2/2  slowest cat  up 2.00 kB"
-        "  loss 0.5000  accuracy 0.7500",
+        "adaptive round 1/4  clock 10.0 s  took 2.00 s  overhead –  answered 2/2  "
+        "slowest cat  up 2.00 kB  loss 0.5000  accuracy 0.7500",
         "round 2: cat refused: its loss is nan",
         "round 2: no answer from ann, ben",
-        "adaptive round 2/4  clock 20.0 s  took 2.00 s  overhead –  answered 0/3  slowest –  up 2.00 kB",
+        "adaptive round 2/4  clock 20.0 s  took 2.00 s  overhead –  answered 0/3  "
+        "slowest –  up 2.00 kB",
     ]
 
 

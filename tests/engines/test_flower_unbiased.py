@@ -86,11 +86,9 @@ def played(folder):
 
     def newcomers(work):
         new = roster.admit()
-        return (
-            replace(work, network=grown_population(experiment, work.network, roster))
-            if new
-            else work
-        )
+        if not new:
+            return work
+        return replace(work, network=grown_population(experiment, work.network, roster))
 
     def show(record, rounds):
         if record.round == COMES:
