@@ -94,9 +94,9 @@ def superlink(folder, port, certificates=None):
         yield running
 
 
-def supernode(folder, name, port, ca, key=None, more=None):
+def supernode(folder, name, port, ca, key=None, patience=("--max-retries", 2), more=None):
     command = ["flower-supernode", "--root-certificates", ca, "--superlink", f"localhost:{port}",
-               "--port", free_port(), "--max-retries", 2]  # fmt: skip
+               "--port", free_port(), *patience]  # fmt: skip
     if key is not None:
         command += ["--auth-supernode-private-key", key]
     return process(command, folder / f"{name}.log", folder / "home", more=more)

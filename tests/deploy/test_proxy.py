@@ -1,5 +1,6 @@
 """The proxy with a stand-in for Flower's server behind it."""
 
+import math
 import re
 import socket
 import subprocess
@@ -7,7 +8,9 @@ import sys
 import time
 from base64 import b64encode
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -24,8 +27,9 @@ from flwr.proto.fleet_pb2 import PushMessagesRequest
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from deploy.processes import free_port
-from fedpace.core.errors import InputError
-from fedpace.deploy.fleet_guard import MEMORY_SECONDS, ReplayMemory, push_fault
+from fedpace.core.errors import InputError, RunError
+from fedpace.deploy import door
+from fedpace.deploy.fleet_guard import MEMORY_SECONDS, ReplayMemory, push_fault, signed_before
 from fedpace.deploy.proxy import FLEET_CALLS, fleet_proxy
 
 ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
@@ -252,3 +256,32 @@ def test_a_port_in_use_is_told_in_one_line():
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"cannot listen on 127.0.0.1 port {port} \(Address"):
             fleet_proxy("127.0.0.1", port, "http://127.0.0.1:1", None)
+
+
+def test_calls_signed_before_a_time_are_to_be_signed_again():
+    moment = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    text, seconds = moment.isoformat(), moment.timestamp()
+    assert signed_before(text, seconds + 0.1) and not signed_before(text, seconds)
+    assert signed_before(None, seconds) and signed_before("yesterday", seconds)
+
+
+def test_a_proxy_that_ends_again_and_again_ends_the_server_in_one_line(tmp_path, monkeypatch):
+    started, said = [], []
+
+    def ends_at_once(*address, signed_after, **options):
+        started.append(signed_after)
+        return subprocess.Popen([sys.executable, "-c", "exit(3)"], stdin=subprocess.PIPE)
+
+    monkeypatch.setattr(door, "fleet_proxy", ends_at_once)
+    monkeypatch.setattr(door, "sync_keys", lambda *arguments: None)
+    monkeypatch.setattr(door, "WATCH_SECONDS", 0.01)
+    protection = door.Protection(SimpleNamespace(ca=None), tmp_path / "keys")
+    with (
+        pytest.raises(RunError, match=r"no client can reach .* ended 6 times .*door\.log"),
+        door.open_door(
+            "127.0.0.1", 1, "127.0.0.1:2", protection, tmp_path / "door.log", said.append
+        ),
+    ):
+        time.sleep(60)
+    assert said == ["the proxy ended (status 3) and is started again"] * door.MOST_ENDS
+    assert started[0] == -math.inf and min(started[1:]) > time.time() - 60

@@ -1,15 +1,25 @@
 """Real processes on loopback: who may join, what a client's machine can reach, what is refused."""
 
 import json
+import os
+import signal
 import ssl
 import subprocess
 import time
+from base64 import b64encode
+from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
+
+from cryptography.hazmat.primitives.serialization import load_ssh_private_key
+from flwr.proto.fleet_pb2 import PullMessagesRequest
+from flwr.proto.node_pb2 import Node
+from flwr.supercore.date import now
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 
 from deploy.processes import (
     admit,
@@ -162,6 +172,54 @@ def test_a_revoked_client_is_stopped_and_does_not_join_again(server):
         assert ended(running) not in (0, None)
 
 
+class Caller:
+    """Makes a node's calls by hand."""
+
+    def __init__(self, key, node, ca):
+        self.key = load_ssh_private_key(key.read_bytes(), None)
+        self.content = PullMessagesRequest(node=Node(node_id=node)).SerializeToString()
+        self.tls = ssl.create_default_context(cafile=ca)
+
+    def signed(self):
+        timestamp = now().isoformat()
+        return {
+            "flwr-public-key": b64encode(public_key_to_bytes(self.key.public_key())).decode(),
+            "flwr-timestamp": timestamp,
+            "flwr-signature": b64encode(sign_message(self.key, timestamp.encode())).decode(),
+            "content-type": "application/protobuf",
+        }
+
+    def call(self, port, headers):
+        url = f"https://localhost:{port}/v1/fleet/pull-messages"
+        try:
+            return httpx.post(
+                url, content=self.content, headers=headers, verify=self.tls
+            ).status_code
+        except httpx.TransportError:
+            return None
+
+
+def own_proxies():
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True
+    ).stdout.splitlines()
+    return [int(line.split()[0]) for line in found if "fedpace.deploy.proxy --fd" in line]
+
+
+def a_killed_proxy_is_replaced(caller, inner, outer):
+    """By one that does not take what the old one has seen, although Flower would."""
+    seen = caller.signed()
+    assert caller.call(outer, seen) == 200
+    old = own_proxies()
+    for pid in old:
+        if f":{inner} " in Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " "):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: caller.call(outer, caller.signed()) == 200, "the new proxy")
+    assert caller.call(inner, seen) == 200
+    assert caller.call(outer, seen) == 503
+    assert set(own_proxies()) != set(old)
+
+
 def test_keys_that_are_added_or_revoked_while_the_server_runs_count_at_once(tmp_path):
     certificates = make_development_ca(tmp_path / "certs", [])
     protection, said = Protection(certificates, tmp_path / "keys"), []
@@ -175,7 +233,9 @@ def test_keys_that_are_added_or_revoked_while_the_server_runs_count_at_once(tmp_
         keys = protection.keys
         add_key(keys, "late", read_public_key(make_key(keys, "late")))
         wait_until(lambda: said == ["keys: 1 added, 0 revoked"], "the key's arrival")
-        with supernode(tmp_path, "late", outer, certificates.ca, keys / "late") as running:
+        patience = "--max-wait-time", 30
+        node = supernode(tmp_path, "late", outer, certificates.ca, keys / "late", patience)
+        with node as running:
             known = lambda: list_clients(keys, f"127.0.0.1:{inner}", certificates.ca)  # noqa: E731
             wait_until(lambda: known()[0][2] == "online", "the client's joining")
             text = (keys / FILE).read_text()
@@ -184,5 +244,10 @@ def test_keys_that_are_added_or_revoked_while_the_server_runs_count_at_once(tmp_
             assert running.poll() is None
             (keys / FILE).write_text(text)
             wait_until(lambda: said[-1] == "keys: 0 added, 0 revoked", "the file's repair")
+            a_killed_proxy_is_replaced(
+                Caller(keys / "late", int(known()[0][1]), certificates.ca), inner, outer
+            )
+            assert "the proxy ended (status -9) and is started again" in said
+            assert running.poll() is None
             revoke_key(keys, "late")
             assert ended(running) is not None

@@ -1,18 +1,26 @@
 """A server that others can reach: Flower's on loopback with TLS and keys, the proxy before it."""
 
+import math
+import signal
+import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedpace.core.errors import FedPaceError
+from flwr.common.constant import SYSTEM_TIME_TOLERANCE
+
+from fedpace.core.errors import FedPaceError, RunError
 from fedpace.deploy.certificates import Certificates
 from fedpace.deploy.keys import FILE, sync_keys
 from fedpace.deploy.proxy import fleet_proxy
 
 WATCH_SECONDS = 1.0
-"""How often the file of keys is looked at."""
+"""How often the file of keys and the proxy are looked at."""
+MOST_ENDS = 5
+"""A proxy that ends more often within a minute will not last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,8 @@ def open_door(
 ) -> Iterator[None]:
     """Let clients with a key in to a server on loopback, for as long as the context lasts.
 
-    A key that is added to the file, or revoked, counts from the next second on.
+    A key that is added to the file, or revoked, counts from the next second on. A proxy that ends
+    by itself is started again; clients wait for it.
 
     Args:
         host: public address.
@@ -49,20 +58,33 @@ def open_door(
         inner: address of Flower's server, "127.0.0.1:PORT".
         protection: certificates and keys.
         log: file that the proxy's log is added to.
-        say: called with what changed among the keys, and with what is wrong there.
+        say: called with what changed among the keys, with what is wrong there, and when the proxy
+            was started again.
 
     Raises:
         InputError: the address cannot be listened on, or the file of keys is wrong.
-        RunError: Flower's server does not answer.
+        RunError: Flower's server does not answer, or the proxy ends again and again. The latter is
+            raised out of the body, which must run in the main thread.
     """
     ca = protection.certificates.ca
     seen = _version(protection.keys)
     sync_keys(protection.keys, inner, ca)
-    ended = threading.Event()
+    ended, failure = threading.Event(), ""
+
+    def start(signed_after: float) -> subprocess.Popen[bytes]:
+        made, upstream = protection.certificates, f"https://{inner}"
+        with log.open("ab") as output:
+            return fleet_proxy(host, port, upstream, made, log=output, signed_after=signed_after)
 
     def watch() -> None:
-        nonlocal seen
+        nonlocal seen, failure
         while not ended.wait(WATCH_SECONDS):
+            try:
+                proxy.look()
+            except FedPaceError as error:
+                failure = f"no client can reach the server any more: {error}"
+                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                return
             if (now := _version(protection.keys)) == seen:
                 continue
             try:
@@ -73,18 +95,60 @@ def open_door(
                 say(f"keys: {len(changes.registered)} added, {len(changes.unregistered)} revoked")
             seen = now
 
-    with log.open("ab") as output:
-        proxy = fleet_proxy(host, port, f"https://{inner}", protection.certificates, log=output)
+    proxy = _Proxy(start, log, say)
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
         yield
+    except KeyboardInterrupt:
+        if failure:
+            raise RunError(failure) from None
+        raise
     finally:
         ended.set()
-        assert proxy.stdin is not None
-        proxy.stdin.close()
-        proxy.wait()
         watcher.join()
+        proxy.end()
+
+
+class _Proxy:
+    """The proxy's process, started again where it ended by itself."""
+
+    def __init__(
+        self,
+        start: Callable[[float], subprocess.Popen[bytes]],
+        log: Path,
+        say: Callable[[str], None],
+    ) -> None:
+        self._start, self._log, self._say = start, log, say
+        self._process = start(-math.inf)
+        self._ends: list[float] = []
+
+    def look(self) -> None:
+        """See whether it runs.
+
+        Raises:
+            InputError: its address cannot be listened on any more.
+            RunError: it ends again and again.
+        """
+        if self._process.poll() is None:
+            return
+        self.end()
+        now = time.monotonic()
+        self._ends = [*(t for t in self._ends if now - t < 60), now]
+        if len(self._ends) > MOST_ENDS:
+            raise RunError(
+                f"the proxy ended {len(self._ends)} times within a minute; it says why in "
+                f"{self._log}"
+            )
+        self._say(f"the proxy ended (status {self._process.returncode}) and is started again")
+        # What it knew of used signatures is lost: whatever it can have seen is refused.
+        self._process = self._start(time.time() + SYSTEM_TIME_TOLERANCE)
+
+    def end(self) -> None:
+        """End it, if it runs."""
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def _version(folder: Path) -> tuple[int, int]:

@@ -7,6 +7,7 @@ with a key could send tasks to all others. The proxy refuses both.
 
 import binascii
 from base64 import b64decode
+from datetime import datetime
 
 from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 from flwr.common.constant import SUPERLINK_NODE_ID, SYSTEM_TIME_TOLERANCE, TIMESTAMP_TOLERANCE
@@ -46,6 +47,19 @@ class ReplayMemory:
             return "a signature that was used before"
         self._used[r] = now
         return None
+
+
+def signed_before(timestamp: str | None, seconds: float) -> bool:
+    """Tell whether a call was signed before a time, or does not say when.
+
+    Args:
+        timestamp: the header, which is what Flower's clients sign; None where there is none.
+        seconds: since 1970.
+    """
+    try:
+        return datetime.fromisoformat(timestamp or "").timestamp() < seconds
+    except ValueError:
+        return True
 
 
 def push_fault(body: bytes) -> str | None:

@@ -9,6 +9,7 @@ public address to it, and nothing else. Bodies stream through; what is checked o
 
 import argparse
 import logging
+import math
 import os
 import socket
 import ssl
@@ -32,7 +33,7 @@ from starlette.routing import Route
 
 from fedpace.core.errors import InputError
 from fedpace.deploy.certificates import Certificates
-from fedpace.deploy.fleet_guard import ReplayMemory, push_fault
+from fedpace.deploy.fleet_guard import ReplayMemory, push_fault, signed_before
 
 FLEET_CALLS = frozenset({
     "register-node", "activate-node", "deactivate-node", "unregister-node", "send-node-heartbeat",
@@ -48,13 +49,19 @@ MAX_PUSH_BYTES = 4 * 2**20
 _log = logging.getLogger("fedpace.proxy")
 
 
-def make_app(upstream: str, upstream_ca: Path | None, max_body_bytes: int) -> Starlette:
+def make_app(
+    upstream: str,
+    upstream_ca: Path | None,
+    max_body_bytes: int,
+    signed_after: float = -math.inf,
+) -> Starlette:
     """Make the proxy.
 
     Args:
         upstream: Flower's server, "https://127.0.0.1:PORT".
         upstream_ca: certificate authority its certificate is checked against.
         max_body_bytes: a call with more is refused.
+        signed_after: seconds since 1970; a call that was signed before is to be signed again.
     """
     replays = ReplayMemory()
 
@@ -74,6 +81,8 @@ def make_app(upstream: str, upstream_ca: Path | None, max_body_bytes: int) -> St
         call = request.path_params["call"]
         if call not in FLEET_CALLS:
             raise HTTPException(404)
+        if signed_after > 0 and signed_before(request.headers.get("flwr-timestamp"), signed_after):
+            return _refuse(request, 503, "signed before this proxy began")  # clients sign again
         if fault := replays.fault(request.headers.get("flwr-signature"), time.monotonic()):
             return _refuse(request, 401, fault)
         limit = MAX_PUSH_BYTES if call == "push-messages" else max_body_bytes
@@ -114,6 +123,7 @@ def fleet_proxy(
     upstream_ca: Path | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     log: IO[bytes] | None = None,
+    signed_after: float = -math.inf,
 ) -> subprocess.Popen[bytes]:
     """Start the proxy in a process of its own; it ends with the process that started it.
 
@@ -127,6 +137,8 @@ def fleet_proxy(
         upstream_ca: authority of Flower's own certificate; by default that of `certificates`.
         max_body_bytes: a call with more is refused.
         log: where the proxy's log goes; by default the caller's stderr.
+        signed_after: as for `make_app`; a proxy that takes the place of another, whose memory of
+            signatures is lost, gives a time that none of them can have.
 
     Returns:
         The process; `terminate` ends it.
@@ -143,7 +155,8 @@ def fleet_proxy(
             "or an address of this machine"
         ) from None
     command = [sys.executable, "-m", "fedpace.deploy.proxy", "--fd", str(listener.fileno()),
-               "--upstream", upstream, "--max-body-bytes", str(max_body_bytes)]  # fmt: skip
+               "--upstream", upstream, "--max-body-bytes", str(max_body_bytes),
+               f"--signed-after={signed_after}"]  # fmt: skip
     if certificates is not None:
         command += ["--certificate", str(certificates.certificate)]
         command += ["--key", str(certificates.key)]
@@ -203,6 +216,7 @@ def main() -> None:
     parser.add_argument("--certificate")
     parser.add_argument("--key")
     parser.add_argument("--max-body-bytes", type=int, default=MAX_BODY_BYTES)
+    parser.add_argument("--signed-after", type=float, default=-math.inf)
     parser.add_argument("--listen", metavar="HOST:PORT", default="127.0.0.1:9092")
     parser.add_argument("--fd", type=int, help="a socket that listens already")
     options = parser.parse_args()
@@ -210,7 +224,9 @@ def main() -> None:
     host, _, port = options.listen.rpartition(":")
     server = uvicorn.Server(
         uvicorn.Config(
-            make_app(options.upstream, options.upstream_ca, options.max_body_bytes),
+            make_app(
+                options.upstream, options.upstream_ca, options.max_body_bytes, options.signed_after
+            ),
             host=host.strip("[]"), port=int(port), ssl_certfile=options.certificate,
             ssl_keyfile=options.key, access_log=False, log_level="warning", proxy_headers=False,
             server_header=False, timeout_graceful_shutdown=5,
