@@ -7,7 +7,8 @@ relay that counts what passes. Every client takes part in every round. The first
 (it waits for caches and connections). Bytes are those of the TCP payload in each direction, from
 the end of a round to the end of the next. `request_bytes` is what Flower's requests about a message
 take beside the message's block, up and down: `fedpace.engines.flower_traffic` has it as constants.
-With --local 0 the in-process engine is not run. Takes about three minutes.
+With --local 0 the in-process engine is not run, with --tls 1 there are certificates, keys and the
+proxy, and calls cannot be told apart. Takes about three minutes.
 """
 
 import argparse
@@ -74,9 +75,13 @@ class Counter:
         self._last: dict[int, Call] = {}
 
     def __call__(self, connection: int, way: str, data: bytes) -> None:
+        name = None
         if way == "up" and data.startswith(b"POST "):
-            path = data.split(b" ", 2)[1].decode()
-            self._last[connection] = Call(path.rsplit("/", 1)[-1], time.monotonic())
+            name = data.split(b" ", 2)[1].decode().rsplit("/", 1)[-1]
+        elif connection not in self._last:
+            name = "TLS"  # all of a connection that cannot be read is one
+        if name is not None:
+            self._last[connection] = Call(name, time.monotonic())
             self.calls.append(self._last[connection])
         call = self._last[connection]
         setattr(call, way, getattr(call, way) + len(data))
@@ -102,10 +107,14 @@ def main() -> None:
     parser.add_argument("--sketch-rank", type=int, default=16)
     parser.add_argument("--sketch", default="residual")
     parser.add_argument("--local", type=int, default=1)
+    parser.add_argument("--tls", type=int, default=0)
     options = parser.parse_args()
 
     import fedpace as fp
     from fedpace.config import load_experiment
+    from fedpace.deploy.certificates import make_development_ca
+    from fedpace.deploy.door import Protection
+    from fedpace.deploy.keys import add_key, make_key, read_public_key
     from fedpace.deploy.relay import open_relay
     from fedpace.deploy.server import Waiting, conduct, own_server
     from fedpace.deploy.view import ServerView
@@ -129,14 +138,21 @@ def main() -> None:
     )
     experiment, port = load_experiment(path), free_port()
     view, counter = ServerView(Console(stderr=True)), Counter()
+    protection, admission = None, [[] for _ in range(options.clients)]
+    if options.tls:
+        protection = Protection(make_development_ca(folder / "certs", []), folder / "keys")
+        for n, words in enumerate(admission):
+            public = make_key(protection.keys, f"client-{n}")
+            add_key(protection.keys, f"client-{n}", read_public_key(public))
+            words += ["--ca", protection.certificates.ca, "--key", protection.keys / f"client-{n}"]
     with (
-        own_server("127.0.0.1", port, folder / "superlink.log") as grid,
+        own_server("127.0.0.1", port, folder / "superlink.log", protection) as grid,
         open_relay("127.0.0.1", port, watch=counter) as relay,
     ):
         clients = [
             subprocess.Popen(
                 [sys.executable, "-m", "fedpace", "join", f"127.0.0.1:{relay.port}", "--partition",
-                 f"{n}/{options.clients}", "--log", folder / f"node-{n}.log"],
+                 f"{n}/{options.clients}", "--log", folder / f"node-{n}.log", *admission[n]],
                 env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.DEVNULL,
             )
             for n in range(options.clients)
@@ -145,7 +161,7 @@ def main() -> None:
 
         def show_record(done, rounds):
             record(done, rounds)
-            after.append((time.monotonic(), len(counter.calls)))
+            after.append((time.monotonic(), len(counter.calls), bytes_of(counter.calls)))
 
         view.show_record = show_record
         waiting = Waiting(options.clients, 600, 600)
@@ -153,7 +169,7 @@ def main() -> None:
     for client in clients:
         client.wait(30)
     ours = flower.records[1:]
-    (began, first), (ended, last) = after[0], after[-1]
+    (began, first, before), (ended, last, whole) = after[0], after[-1]
     calls = counter.calls[first:last]
     idle = [call for call in calls if call.idle]
     about = [c for c in calls if not c.idle and c.name != "send-node-heartbeat"]
@@ -181,11 +197,14 @@ def main() -> None:
             2,
         ),
         "block_bytes": (blocks / messages).round().tolist(),
-        "request_bytes": ((bytes_of(about) - blocks) / messages).round().tolist(),
-        "idle_poll_bytes": (bytes_of(idle) / len(idle)).round().tolist(),
-        "idle_polls_a_second": round(len(idle) / (ended - began) / options.clients, 2),
-        "wire_over_charged": (bytes_of(calls) / charged).round(4).tolist(),
+        "wire_over_charged": ((whole - before) / charged).round(4).tolist(),
     }
+    if not options.tls:
+        found |= {
+            "request_bytes": ((bytes_of(about) - blocks) / messages).round().tolist(),
+            "idle_poll_bytes": (bytes_of(idle) / len(idle)).round().tolist(),
+            "idle_polls_a_second": round(len(idle) / (ended - began) / options.clients, 2),
+        }
     if options.local:
         ends: list[float] = []
         local = fp.run(
