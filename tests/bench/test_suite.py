@@ -117,6 +117,19 @@ def test_a_part_of_a_suite_is_chosen_by_names(tmp_path):
         Part(methods=("oort",)).check(suite)
 
 
+@pytest.mark.torch
+def test_a_finished_training_is_known_again_whatever_the_checks_of_a_server(tmp_path):
+    from fedpace.bench.training import Spec, _key
+
+    text = TINY.replace('name = "data:model"', 'name = "minilm"').replace("data:words", "words")
+    suite = load_suite(write(tmp_path, text), None)
+    spec = Spec("words", "uniform", ("slow",), (), (("cohort", 0.5),), seed=0, tuning=False)
+    made = spec.experiment(suite)
+    strict = made.model_copy(update={"checks": made.checks.model_copy(update={"strikes": 1})})
+    other = made.model_copy(update={"seed": 1})
+    assert _key(spec, suite, made) == _key(spec, suite, strict) != _key(spec, suite, other)
+
+
 def tiny_suite(tmp_path, text=TINY):
     folder = tmp_path / "data" / "words"
     folder.mkdir(parents=True)

@@ -107,7 +107,8 @@ def train(
 def _key(spec: Spec, suite: Suite, experiment: Experiment) -> str:
     """A name for a training that changes with all that decides its result."""
     networks = [suite.networks[name] for name in spec.networks]
-    decides = [experiment.model_dump(), networks, spec.tuning, suite.budget.model_dump()]
+    settings = experiment.model_dump(exclude={"checks"})  # no check applies in one process
+    decides = [settings, networks, spec.tuning, suite.budget.model_dump()]
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     words = [spec.task, spec.method, spec.networks[0], f"s{spec.seed}", digest]
     return "-".join(word.replace(" ", "_").replace("/", "_") for word in words)
