@@ -19,6 +19,8 @@ from fedpace.deploy.proxy import fleet_proxy
 
 WATCH_SECONDS = 1.0
 """How often the file of keys and the proxy are looked at."""
+_FAILED = signal.SIGUSR1
+"""How the watching thread ends the main one: an interrupt is ignored in background processes."""
 MOST_ENDS = 5
 """A proxy that ends more often within a minute will not last."""
 
@@ -83,7 +85,7 @@ def open_door(
                 proxy.look()
             except FedPaceError as error:
                 failure = f"no client can reach the server any more: {error}"
-                signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+                signal.pthread_kill(threading.main_thread().ident or 0, _FAILED)
                 return
             if (now := _version(protection.keys)) == seen:
                 continue
@@ -95,18 +97,19 @@ def open_door(
                 say(f"keys: {len(changes.registered)} added, {len(changes.unregistered)} revoked")
             seen = now
 
+    def fail(*signaled: object) -> None:
+        raise RunError(failure)
+
     proxy = _Proxy(start, log, say)
     watcher = threading.Thread(target=watch, daemon=True)
+    before = signal.signal(_FAILED, fail)
     watcher.start()
     try:
         yield
-    except KeyboardInterrupt:
-        if failure:
-            raise RunError(failure) from None
-        raise
     finally:
         ended.set()
         watcher.join()
+        signal.signal(_FAILED, before)
         proxy.end()
 
 
