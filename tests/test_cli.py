@@ -12,7 +12,7 @@ import warm
 
 
 def fedpace(*words, cwd):
-    environment = {**os.environ, "COLUMNS": "100", "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, "COLUMNS": "100"}
     command = [sys.executable, "-m", "fedpace", *map(str, words)]
     return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env=environment)
 
