@@ -153,6 +153,7 @@ def test_a_wrong_experiment_ends_in_one_line_and_writes_nothing(override, messag
 
 
 @pytest.mark.torch
+@pytest.mark.slow
 def test_run_report_and_resume_from_the_command_line(place, tmp_path):
     def again(*words):
         return warm.fedpace(*words, cwd=place, scratch=tmp_path)

@@ -143,6 +143,7 @@ def test_all_data_weights_are_those_of_the_new_population_from_that_round_on(tmp
         assert sum(weights) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_after", [6, 7, 17])
 def test_a_run_that_is_stopped_around_the_entrance_resumes_to_the_same_bits(
     stop_after, expected, tmp_path
