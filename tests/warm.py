@@ -5,12 +5,17 @@ many commands. A few start as a person starts them: `deploy.test_guide.test_on_o
 `test_cli.fedpace` starts.
 """
 
+import faulthandler
 import importlib
 import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+
+STACKS = signal.SIGUSR2
+"""Has a command write where each of its threads is to its output."""
 
 _forks = multiprocessing.get_context("forkserver")
 _forks.set_forkserver_preload(
@@ -65,6 +70,7 @@ def _run(words, folder, files, environment, first):
         opened = os.open(path, write if descriptor else os.O_RDONLY, 0o644)
         os.dup2(opened, descriptor)
         os.close(opened)
+    faulthandler.register(STACKS, file=2)
     if first is not None:
         first()
     sys.argv = ["fedpace", *words]

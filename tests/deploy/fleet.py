@@ -2,10 +2,11 @@
 
 import signal
 import subprocess
+import time
 
 from deploy.processes import free_port, wait_until
 from tiny import EXPERIMENT, write_experiment
-from warm import Command
+from warm import STACKS, Command
 
 
 class Fleet:
@@ -22,6 +23,8 @@ class Fleet:
         return self
 
     def __exit__(self, *error):
+        if any(error):
+            self.tell()
         for process in self.running:
             if process.poll() is None:
                 process.send_signal(signal.SIGINT)
@@ -31,6 +34,18 @@ class Fleet:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def tell(self):
+        """Print what every process said, where those that live are, and the rounds."""
+        for process in self.running:
+            process.send_signal(STACKS)
+        time.sleep(1.0)
+        for process in self.running:
+            print(f"\n--- {' '.join(process.words)}: exit status {process.poll()}")
+        for path in sorted([*self.folder.glob("*.out"), *self.folder.glob("*.log")]):
+            print(f"\n--- {path.name}\n{path.read_text()[-4000:]}")
+        for path in self.folder.glob("*/rounds.jsonl"):
+            print(f"\n--- {path}\n{path.read_text()[-4000:]}")
 
     def run(self, name, *words, first=None):
         process = Command(words, self.folder, self.folder / f"{name}.out", first=first)
@@ -51,8 +66,7 @@ class Fleet:
         return path.read_text() if path.exists() else ""
 
     def wait_for(self, name, text, seconds=120.0):
-        wait_until(lambda: text in self.said(name), f"{name} saying {text!r}: {self.said(name)}",
-                   seconds)  # fmt: skip
+        wait_until(lambda: text in self.said(name), f"{name} saying {text!r}", seconds)
 
 
 def end(process, seconds=120):

@@ -178,6 +178,24 @@ def test_a_client_that_starts_anew_is_found_on_its_new_node(world):
     assert len(world.engine.run_round(0, tasks()).updates) == 3
 
 
+@pytest.mark.parametrize("leaves", [True, False])
+def test_a_client_that_leaves_with_half_its_answer_sent_is_not_waited_for(world, leaves):
+    """Flower says nothing more of a reply that was announced; that its node is gone it does."""
+    true = world.grid._answer
+
+    def half(message):
+        if message.metadata.message_type == "train" and message.metadata.dst_node_id == 11:
+            if leaves and world.clock.now > 1:
+                world.grid.apps.pop(11, None)
+            return None
+        return true(message)
+
+    world.grid._answer = half
+    outcome = world.engine.run_round(0, tasks())
+    assert [u.client for u in outcome.updates] == [0, 2]
+    assert (outcome.round_seconds < 3) == leaves  # the deadline is at 5
+
+
 def test_a_node_is_asked_once_and_again_only_after_a_while():
     grid, clock, heard = FakeGrid({5: app("a")}), Clock(), []
     grid.apps[5] = lambda message, context: heard.append(message)  # answers nothing
@@ -239,6 +257,7 @@ def test_a_message_without_its_parts_is_named():
 
 
 def test_the_fake_grid_passes_bytes():
+    FakeGrid({})  # messages know who makes them
     message = Message(task_content(tasks()[0], Wire("r", LAYOUT, "scaled", ROLES), 1.0),
                       dst_node_id=1, message_type="train")  # fmt: skip
     copy = over_the_wire(message)

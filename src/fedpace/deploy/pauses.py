@@ -48,11 +48,6 @@ def shorten_app() -> None:
     )
 
 
-def shorten_grid() -> None:
-    """Shorten how the server waits for the parts of an answer, in the process with the grid."""
-    _quick(importlib.import_module("flwr.superlink.grid.http_grid"), "pull_objects")
-
-
 def _quick(module: Any, function: str, seconds: float = BACKOFF_SECONDS) -> None:
     original = getattr(module, function, None)
     if original is not None and not isinstance(original, partial):

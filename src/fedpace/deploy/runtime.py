@@ -35,7 +35,7 @@ from flwr.supernode.runtime.run_clientapp import (
 )
 
 from fedpace.core.errors import RunError
-from fedpace.deploy.pauses import shorten_app, shorten_grid
+from fedpace.deploy.pauses import shorten_app
 
 _PROJECT = """
 [project]
@@ -91,7 +91,6 @@ def start_run(server: Endpoint, folder: Path, version: str) -> None:
 @contextmanager
 def server_grid(server: Endpoint) -> Iterator[HttpGrid]:
     """Take the server's part of the run that `start_run` opened."""
-    shorten_grid()
     with _client(server, []) as asking:
         while (token := _acquire(asking, TaskType.SERVER_APP)) is None:
             time.sleep(0.05)

@@ -1,5 +1,6 @@
 """`fedpace serve`: an experiment with clients on other machines."""
 
+import errno
 import importlib.metadata
 import math
 import secrets
@@ -13,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from flwr.serverapp import Grid
+from flwr.superlink.grid import HttpGrid
 
 from fedpace.build import (
     Setup,
@@ -42,6 +44,7 @@ from fedpace.deploy.population import (
 from fedpace.deploy.runtime import Endpoint, server_grid, start_run
 from fedpace.deploy.view import ServerView
 from fedpace.engines.flower import FlowerEngine
+from fedpace.engines.flower_arrivals import Arrivals
 from fedpace.engines.flower_echoes import Echoes
 from fedpace.engines.flower_messages import Wire
 from fedpace.engines.flower_roster import Roster
@@ -53,6 +56,8 @@ from fedpace.planning.renewal import Renewal
 from fedpace.run_folder import read_records
 from fedpace.runs import RunRecord, Site, resume, run
 
+CLAIM_SECONDS = 8.0
+"""How long a port that is in use may become free."""
 OWN_NODES = Traffic(poll_seconds=POLL_SECONDS)
 
 
@@ -95,6 +100,8 @@ def conduct(
         InputError: something in the experiment or the folder is wrong.
         RunError: nobody came.
     """
+    if isinstance(grid, HttpGrid):
+        grid = Arrivals(grid)
     records = [] if resumed is None else read_records(resumed)
     used = {(r.method, r.round): [p.client for p in r.participants] for r in records}
 
@@ -279,13 +286,18 @@ def _not_here(tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
 
 
 def _claim(host: str, port: int) -> None:
-    try:
-        socket.create_server((host, port)).close()
-    except OSError as error:
-        raise InputError(
-            f"cannot listen on {host} port {port} ({error.strerror}); choose another --port, or "
-            "end what uses it"
-        ) from None
+    """Wait for the port a little: Flower's server of one that was killed ends just after it."""
+    end = time.monotonic() + CLAIM_SECONDS
+    while True:
+        try:
+            return socket.create_server((host, port)).close()
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
+                raise InputError(
+                    f"cannot listen on {host} port {port} ({error.strerror}); "
+                    "choose another --port, or end what uses it"
+                ) from None
+            time.sleep(0.2)
 
 
 def _free_port() -> int:

@@ -111,7 +111,7 @@ class FlowerEngine:
         overhead: list[float] = []
         unreadable: list[tuple[int, str]] = []
         busy, beside = 0.0, np.zeros(2, dtype=np.int64)
-        looked = self.now()
+        looked, gone = self.now(), set[str]()
         self.show(status)
         while pending and self.now() < began + limit:
             for reply in self.grid.pull_messages([*pending, *self.echoes.pending]):
@@ -131,10 +131,14 @@ class FlowerEngine:
                     unreadable.append((sent.task.client, told(error)))
                     beside += (self._charged_up(reply.content), sent.download_bytes)
                 self.show(replace(status, answered=len(found)))
+            for name in gone & pending.keys():  # and what they had sent before is not complete
+                busy += self.now() - pending.pop(name).at
             if pending:
                 if self.now() - looked > ROSTER_SECONDS:
                     self.roster.poll()
                     looked = self.now()
+                    online = self.roster.online
+                    gone = {name for name, sent in pending.items() if sent.node not in online}
                 self.sleep(self.poll_seconds)
         # In the order of the tasks: the sum over clients is then the same on every engine.
         answers = [found[t.client] for t in tasks if t.client in found]
