@@ -78,10 +78,6 @@ def test_paths_count_from_the_experiments_folder_and_hub_ids_stay(tmp_path):
         ("[checks]\nstrike = 3", "unknown key [checks] strike; known are norm_factor, norm_cap"),
         ("[privacy]\nclip_norm = 1.0", "[privacy] is reserved"),
         ("[output]\nmlflow = true", "mlflow is reserved"),
-        (
-            "[training]\nserver_memory = 0.5\nrunning_mean = 0.9",
-            r"server_memory = 0.5 and running_mean = 0.9 exclude each other",
-        ),
         ("seed = ", "is not valid TOML"),
     ],
 )

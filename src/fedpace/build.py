@@ -21,7 +21,6 @@ from fedpace.engines.simulated import Network
 from fedpace.federation.aggregation import Aggregation
 from fedpace.federation.engine import Train
 from fedpace.federation.methods.fedvarp import fedvarp
-from fedpace.federation.methods.running_mean import running_mean
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.partition import partition
 from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer, server_sgd
@@ -91,12 +90,11 @@ def set_up(
     published, training = method_named(method).published, experiment.training
     if published is None:
         sketch, share = experiment.lora.sketch, work.network.clients.data_weight
-        if training.server_memory:
-            aggregation = fedvarp(work.layout, sketch, share, training.server_memory)
-        elif training.running_mean is not None:
-            aggregation = running_mean(work.layout, sketch, training.running_mean)
-        else:
-            aggregation = sketched(work.layout, sketch)
+        aggregation = (
+            fedvarp(work.layout, sketch, share, training.server_memory)
+            if training.server_memory
+            else sketched(work.layout, sketch)
+        )
         optimizer = make_server_optimizer(training.server_optimizer, training.server_learning_rate)
         sent, network = work.layout, work.network
     else:

@@ -102,9 +102,6 @@ class TrainingSection(_Section):
     server_memory: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each client's last update that is used as a control variate (FedVARP); 0 for none.
     Takes the memory of an adapter per client, also in the checkpoints."""
-    running_mean: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """Factor by which older rounds count less in the mean of updates that is used as a control
-    variate, in place of server_memory; takes the memory of one adapter. None for none."""
     rounds: Count = 50
     """At most so many rounds."""
     target: str | None = None
@@ -229,17 +226,11 @@ class Experiment(_Section):
     output: OutputSection = OutputSection()
 
     @model_validator(mode="after")
-    def _refuse_what_does_not_go(self) -> "Experiment":
+    def _refuse_what_is_reserved(self) -> "Experiment":
         if any(value is not None for value in self.privacy.model_dump().values()):
             raise ValueError("[privacy] is reserved and does nothing yet; remove the section")
         if self.output.mlflow:
             raise ValueError("[output] mlflow is reserved and does nothing yet; set it to false")
-        training = self.training
-        if training.server_memory and training.running_mean is not None:
-            raise ValueError(
-                f"[training] server_memory = {training.server_memory:g} and running_mean = "
-                f"{training.running_mean:g} exclude each other; leave one out"
-            )
         return self
 
     def to_toml(self) -> str:

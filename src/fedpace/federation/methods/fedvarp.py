@@ -4,6 +4,7 @@ Jhunjhunwala et al., "FedVARP: Tackling the Variance Due to Partial Client Parti
 Federated Learning", UAI 2022, arXiv 2207.14130; SAGA's idea, with the memory at the server.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -17,9 +18,9 @@ from fedpace.core.adapter import (
     take_components,
 )
 from fedpace.core.errors import InputError
+from fedpace.core.messages import ClientUpdate
 from fedpace.core.profile import Floats, Sketch
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
-from fedpace.federation.methods.sketched import own_scale
 
 MAX_BYTES = 8 << 30
 """Most memory; it grows with the clients and is copied in every round and every checkpoint."""
@@ -72,7 +73,7 @@ def fedvarp(
         corrected = []
         for update in back.updates:
             known = _of(memory, update.client, layout, update.components)
-            scale = own_scale(layout, update, sketch)
+            scale = _own_scale(layout, update, sketch)
             delta = {name: value - np.float32(fraction * scale[name]) * known[name]
                      for name, value in update.delta.items()}  # fmt: skip
             corrected.append(replace(update, delta=delta))
@@ -101,12 +102,18 @@ def _of(memory: Memory, client: int, layout: AdapterLayout, components: Componen
     return take_components({n: y[client] for n, y in memory.items()}, layout, components)
 
 
+def _own_scale(layout: AdapterLayout, update: ClientUpdate, sketch: Sketch) -> Mapping[str, float]:
+    """The factor r/k that a scaled update has from its forward pass, by tensor; else 1."""
+    ratio = layout.rank / len(update.components) if sketch == "scaled" else 1.0
+    return {t.name: 1.0 if t.role == "head" else ratio for t in layout.tensors}
+
+
 def _remembered(
     memory: Memory, back: Returned, layout: AdapterLayout, sketch: Sketch
 ) -> dict[str, Array]:
     after = {name: value.copy() for name, value in memory.items()} if back.updates else memory
     for update in back.updates:
-        scale = own_scale(layout, update, sketch)
+        scale = _own_scale(layout, update, sketch)
         for t in layout.tensors:
             value = update.delta[t.name] / np.float32(scale[t.name])
             if t.rank_axis is None:
