@@ -27,6 +27,12 @@ def test_sizes_can_go_with_slowness():
     assert np.all(np.diff(slow.step_seconds) >= 0)
 
 
+def test_some_memories_can_be_small():
+    small = drawn("network.small_memory_share=0.5").clients.max_rank == 4
+    assert 0.3 < small.mean() < 0.7
+    assert np.all(drawn().clients.max_rank > 16)
+
+
 def test_a_population_is_drawn_or_read_not_both():
     with pytest.raises(InputError, match="step_spread and clients"):
         drawn("network.step_spread=0.1", "network.clients='clients.csv'")

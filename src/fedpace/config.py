@@ -125,6 +125,8 @@ class NetworkSection(_Section):
     """In place of the scenario's: standard deviation of the links' shadowing, dB."""
     size_slowness_correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
     """In place of the scenario's: above 0, clients with much data compute and send slowly."""
+    small_memory_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """In place of the scenario's: share of clients whose memory holds a quarter of the ranks."""
     clients: str | None = None
     """A clients.csv in place of the scenario."""
     fading: bool = False

@@ -13,7 +13,13 @@ from fedpace.wireless.channel import mean_faded
 from fedpace.wireless.clients_file import read_clients
 from fedpace.wireless.population import draw_clients, scenario_named
 
-DRAWN = ("upload_compute_ratio", "step_spread", "shadowing_db", "size_slowness_correlation")
+DRAWN = (
+    "upload_compute_ratio",
+    "step_spread",
+    "shadowing_db",
+    "size_slowness_correlation",
+    "small_memory_share",
+)
 """What [network] may say in place of its scenario."""
 
 
