@@ -164,6 +164,17 @@ def test_the_svd_through_qr_is_that_of_the_product(inner):
     np.testing.assert_allclose(u.T @ (columns @ rows) @ vt.T, np.diag(s), atol=1e-4)
 
 
+@pytest.mark.parametrize("value", [np.inf, np.nan])
+@pytest.mark.parametrize("inner", [3, 30])
+def test_a_run_that_diverged_stays_so_without_a_crash(value, inner):
+    columns, rows = np.ones((20, inner), np.float32), np.ones((inner, 25), np.float32)
+    columns[3, 1] = value
+    u, s, vt = leading(columns, rows, 5)
+    m = min(5, inner)
+    assert (u.shape, s.shape, vt.shape) == ((20, m), (m,), (m, 25))
+    assert all(np.isnan(part).all() for part in (u, s, vt))
+
+
 def test_what_flora_merges_is_the_weighted_sum_of_products_of_all_rounds():
     method, (adapter, memory) = flora(LAYOUT), flora(LAYOUT).begin(beginning())
     expected = {a: 0.0 for a, _ in MODULES}

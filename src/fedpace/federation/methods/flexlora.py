@@ -50,9 +50,16 @@ def leading(columns: Array, rows: Array, rank: int) -> tuple[Array, Array, Array
         rank: how many at most.
 
     Returns:
-        U (d_out, m), S (m,), V' (m, d_in) with m the least of `rank` and the four sizes.
+        U (d_out, m), S (m,), V' (m, d_in) with m the least of `rank` and the four sizes; all NaN
+        where the product of a run that diverged is not finite: it has no singular values.
     """
     wide, high = columns.astype(np.float64), rows.astype(np.float64)
+    # The product has no more than K singular values; beyond them an SVD returns rounding.
+    m = min(rank, wide.shape[1], wide.shape[0], high.shape[1])
+    if not (np.isfinite(wide).all() and np.isfinite(high).all()):
+        sizes = (len(wide), m), (m,), (m, high.shape[1])
+        u, s, vt = (np.full(size, np.nan, np.float32) for size in sizes)
+        return u, s, vt
     if 2 * wide.shape[1] <= min(wide.shape[0], high.shape[1]):  # measured: QR pays up to there
         q, inner = np.linalg.qr(wide)
         p, outer = np.linalg.qr(high.T)
@@ -60,6 +67,4 @@ def leading(columns: Array, rows: Array, rank: int) -> tuple[Array, Array, Array
         u, vt = q @ u, vt @ p.T
     else:
         u, s, vt = np.linalg.svd(wide @ high, full_matrices=False)
-    # The product has no more than K singular values; the rest is rounding.
-    m = min(rank, wide.shape[1], len(s))
     return u[:, :m].astype(np.float32), s[:m].astype(np.float32), vt[:m].astype(np.float32)
