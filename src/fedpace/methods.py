@@ -71,7 +71,10 @@ def planner_of(experiment: Experiment, method: str) -> str:
 
 
 def plans_by_data_alone(method: str, *, cohort_held: bool) -> bool:
-    """Say whether a method's plan is the same on every network, at every speed of the devices."""
+    """Say whether a method's plan is the same on every network, at every speed of the devices.
+
+    Of memories of the same size: they limit the ranks.
+    """
     planner = method_named(method).planner
     return planner == "full" or (planner in ("uniform", "weighted") and cohort_held)
 

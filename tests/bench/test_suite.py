@@ -161,6 +161,21 @@ def test_a_shared_training_is_charged_as_one_of_its_own_would_be(tmp_path):
 
 
 @pytest.mark.torch
+def test_a_network_whose_memories_are_smaller_has_a_training_of_its_own(tmp_path):
+    """Memory limits the ranks, so the plan of uniform sampling is another one there."""
+    from fedpace.bench.time_to_target import Part, groups
+    from fedpace.bench.training import Spec, train
+
+    suite = tiny_suite(tmp_path, TINY.replace("= 5e4", "= 5e4\nsmall_memory_share = 0.5"))
+    named = {g.networks for g in groups(suite, Part(methods=("uniform",)))}
+    assert named == {("slow",), ("slower",)}
+    size = (("cohort", 0.5),)
+    spec = Spec("words", "uniform", ("slow", "slower"), (), size, seed=0, tuning=False)
+    with pytest.raises(AssertionError, match="uniform plans for slower otherwise"):
+        train(suite, spec, tmp_path / "keep", lambda now: False)
+
+
+@pytest.mark.torch
 @pytest.mark.slow
 def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
     from fedpace.bench.time_to_target import Part, run_suite

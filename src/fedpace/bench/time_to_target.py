@@ -87,7 +87,12 @@ def groups(suite: Suite, part: Part) -> list[_Group]:
         held = any("cohort" in size for size in suite.sizes.get(entry.sizes or "", []))
         alone = plans_by_data_alone(entry.method or name, cohort_held=held)
         if alone and not renewed:
-            found.append(_Group(task, name, tuple(networks)))
+            alike: dict[object, list[str]] = {}
+            for network in networks:
+                alike.setdefault(suite.networks[network].get("small_memory_share"), []).append(
+                    network
+                )
+            found += [_Group(task, name, tuple(each)) for each in alike.values()]
         else:
             found += [_Group(task, name, (network,)) for network in networks]
     return found

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from fedpace.bench.replay import round_seconds
 from fedpace.bench.suite import Suite, experiment_of
 from fedpace.build import Work, build_work, network_of, set_up
@@ -15,6 +17,7 @@ from fedpace.config import Experiment
 from fedpace.core.plan import Plan
 from fedpace.core.target import Target
 from fedpace.engines.simulated import Network
+from fedpace.methods import make_plan
 from fedpace.network import planning_clients
 from fedpace.planning.round_time import round_time
 from fedpace.run_folder import write_text
@@ -124,6 +127,7 @@ def _train(
     work = build_work(experiment)
     rules = suite.methods[spec.method].rules
     networks = _networks(suite, spec, experiment, work)
+    _check_plans(spec, experiment, networks)
     target = Target.parse(suite.tasks[spec.task].target)
     now = {pair: 0.0 for pair in networks}
     clocks: dict[str, dict[str, list[float]]] = {
@@ -176,6 +180,20 @@ def _networks(suite: Suite, spec: Spec, experiment: Experiment, work: Work) -> d
         network = network_of(described, work, setup)
         made |= {(name, rule): replace(network, allocation=rule) for rule in rules}
     return made
+
+
+def _check_plans(spec: Spec, experiment: Experiment, networks: Mapping[Pair, Network]) -> None:
+    """Refuse to charge a training on a network for which the method has another plan."""
+    if len(spec.networks) == 1:
+        return
+    made = [make_plan(experiment, networks[name, "equal-finish"], experiment.methods[0])
+            for name in spec.networks]  # fmt: skip
+    for name, other in zip(spec.networks, made, strict=True):
+        if not (
+            np.array_equal(made[0].sketch_rank, other.sketch_rank)
+            and np.allclose(made[0].sampling_probability, other.sampling_probability)
+        ):
+            raise AssertionError(f"{spec.method} plans for {name} otherwise than it was trained")
 
 
 def _predicted(plan: Plan, network: Network) -> float:
