@@ -6,7 +6,7 @@ A server and as many `fedpace join` processes, all on this machine, with MiniLM;
 relay that counts what passes. Every client takes part in every round. The first round is left out
 (it waits for caches and connections). Bytes are those of the TCP payload in each direction, from
 the end of a round to the end of the next. `request_bytes` is what Flower's requests about a message
-take beside the message's block, up and down: `fedpace.engines.flower_traffic` has it as constants.
+take beside the message's block, up and down: `fedpace.engines.flower.traffic` has it as constants.
 With --local 0 the in-process engine is not run, with --tls 1 there are certificates, keys and the
 proxy, and calls cannot be told apart. Takes about three minutes.
 """
@@ -111,14 +111,14 @@ def main() -> None:
     options = parser.parse_args()
 
     import fedpace as fp
-    from fedpace.config import load_experiment
     from fedpace.deploy.certificates import make_development_ca
-    from fedpace.deploy.door import Protection
     from fedpace.deploy.keys import add_key, make_key, read_public_key
-    from fedpace.deploy.relay import open_relay
+    from fedpace.deploy.secure_server import Protection
     from fedpace.deploy.server import Waiting, conduct, own_server
-    from fedpace.deploy.view import ServerView
-    from fedpace.engines.flower_traffic import Traffic
+    from fedpace.deploy.server_view import ServerView
+    from fedpace.deploy.tcp_relay import open_relay
+    from fedpace.engines.flower.traffic import Traffic
+    from fedpace.experiment.config import load_experiment
 
     folder = Path(tempfile.mkdtemp(prefix="fedpace-bench-"))
     profiles = folder / "profiles.csv"

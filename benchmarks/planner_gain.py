@@ -20,8 +20,8 @@ from rich.progress import track
 import fedpace as fp
 from fedpace.core.rng import rng_for
 from fedpace.planning.exact import exact
-from fedpace.planning.objective import Problem, log_objective
 from fedpace.planning.planner import PLANNERS
+from fedpace.planning.solver.objective import Problem, log_objective
 
 CLIENTS = 60
 RATIOS = (0.1, 0.3, 1.0, 3.0, 10.0)

@@ -24,7 +24,7 @@ from scipy.optimize import Bounds, differential_evolution, minimize
 from fedpace.core.profile import Clients, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.exact import exact
-from fedpace.planning.objective import (
+from fedpace.planning.solver.objective import (
     Problem,
     evaluate,
     exact_law,

@@ -58,7 +58,13 @@ def slsqp_ratio(count: int = 100) -> tuple[float, float, float]:
     from scipy.optimize import minimize
 
     from fedpace.planning.exact import exact
-    from fedpace.planning.objective import Problem, evaluate, exact_law, log_objective, rank_limit
+    from fedpace.planning.solver.objective import (
+        Problem,
+        evaluate,
+        exact_law,
+        log_objective,
+        rank_limit,
+    )
 
     clients, system = population(count)
 

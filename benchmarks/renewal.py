@@ -21,13 +21,13 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import RoundRecord
 from fedpace.core.rng import rng_for
-from fedpace.planning.constants import (
+from fedpace.estimation.noise_scale import (
     estimate_noise_scale,
     initial_noise_state,
     noise_scale,
     observe,
 )
-from fedpace.planning.pilots import estimate_from_pilots
+from fedpace.estimation.pilots import estimate_from_pilots
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import expected_seconds, renew_every
 from fedpace.wireless.bandwidth import allocate_bandwidth

@@ -23,9 +23,8 @@ from scipy.special import ndtr
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
-from fedpace.planning.band_share import band_share
-from fedpace.planning.round_law import RoundLaw
-from fedpace.planning.round_time import (
+from fedpace.planning.round_time.band_share import band_share
+from fedpace.planning.round_time.distribution import (
     choose_nodes,
     enumerate_round_seconds,
     mean_and_gradient,
@@ -35,6 +34,7 @@ from fedpace.planning.round_time import (
     simulate_round_seconds,
     upper_bound_seconds,
 )
+from fedpace.planning.round_time.law import RoundLaw
 
 CLASSES = ((2, 5), (6, 12), (13, 30), (31, 100), (101, 300), (301, 1000))
 SAMPLING = ("uniform", "weighted", "water-filling", "near 0", "near 1")

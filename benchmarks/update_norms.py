@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from fedpace.config import load_experiment
+from fedpace.experiment.config import load_experiment
 from fedpace.federation.checks import Checks
-from fedpace.run_folder import read_records
+from fedpace.run_folder.writer import read_records
 
 
 def main(folder: Path) -> None:

@@ -32,9 +32,9 @@ MODULES = [
 
 @pytest.mark.parametrize("name", MODULES)
 def test_the_examples_of_a_module_give_what_it_says(name):
-    if name.startswith(("fedpace.lora", "fedpace.build", "fedpace.runs")):
+    if name.startswith(("fedpace.lora", "fedpace.experiment.build", "fedpace.experiment.run")):
         pytest.importorskip("torch")
-    if name.startswith(("fedpace.deploy", "fedpace.engines.flower")):
+    if name.startswith(("fedpace.deploy", "fedpace.engines.flower.engine")):
         pytest.importorskip("flwr")
     failed, _ = doctest.testmod(importlib.import_module(name), optionflags=OPTIONS)
     assert failed == 0

@@ -41,7 +41,13 @@ def test_importing_the_package_alone_loads_nothing():
 
 
 @pytest.mark.parametrize(
-    "module", ["fedpace.planning.planner", "fedpace.cli", "fedpace.scenario", "fedpace.config"]
+    "module",
+    [
+        "fedpace.planning.planner",
+        "fedpace.cli",
+        "fedpace.experiment.scenario",
+        "fedpace.experiment.config",
+    ],
 )
 def test_planning_loads_no_framework(module):
     code = (

@@ -3,11 +3,11 @@
 import numpy as np
 
 from federation.toy import LAYOUT, random_adapter, towards
-from fedpace.build import Work
-from fedpace.config import Experiment, parse
 from fedpace.engines.simulated import Network
-from fedpace.network import build_network
-from fedpace.run_folder import write_text
+from fedpace.experiment.build import Work
+from fedpace.experiment.config import Experiment, parse
+from fedpace.experiment.network import build_network
+from fedpace.run_folder.writer import write_text
 
 
 def toy_experiment(**sections):

@@ -9,14 +9,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedpace.config import Experiment, load_experiment
     from fedpace.core.errors import FedPaceError, InputError, MissingExtraError, RunError
     from fedpace.core.plan import Plan
     from fedpace.core.profile import ClientProfile, Clients, System
+    from fedpace.experiment.config import Experiment, load_experiment
+    from fedpace.experiment.run import RunRecord, resume, run
     from fedpace.planning.bound import Bound, BoundConstants, convergence_bound
     from fedpace.planning.planner import plan
-    from fedpace.planning.round_time import RoundTime, round_time
-    from fedpace.runs import RunRecord, resume, run
+    from fedpace.planning.round_time.distribution import RoundTime, round_time
     from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
     from fedpace.wireless.population import Scenario, draw_clients
 
@@ -47,14 +47,14 @@ __all__ = [
 ]
 
 _HOMES = {
-    "config": ("Experiment", "load_experiment"),
+    "experiment.config": ("Experiment", "load_experiment"),
     "core.errors": ("FedPaceError", "InputError", "MissingExtraError", "RunError"),
     "core.plan": ("Plan",),
     "core.profile": ("ClientProfile", "Clients", "System"),
     "planning.bound": ("Bound", "BoundConstants", "convergence_bound"),
     "planning.planner": ("plan",),
-    "planning.round_time": ("RoundTime", "round_time"),
-    "runs": ("RunRecord", "resume", "run"),
+    "planning.round_time.distribution": ("RoundTime", "round_time"),
+    "experiment.run": ("RunRecord", "resume", "run"),
     "wireless.bandwidth": ("Allocation", "allocate_bandwidth"),
     "wireless.population": ("Scenario", "draw_clients"),
 }

@@ -172,7 +172,7 @@ def serve_command(
 
         fedpace serve --resume runs/fleet
     """
-    from fedpace.deploy.entry import serve
+    from fedpace.deploy.commands import serve
 
     serve(experiment, method or [], set_ or [], host, port, clients, wait, patience, closed, out,
           resume, log, certificates, keys, _out, _err)  # fmt: skip
@@ -215,7 +215,7 @@ def join_command(
 
         fedpace join server.lan:8080 --data mine.jsonl --ca ca.crt --key phone-7 --pace
     """
-    from fedpace.deploy.entry import join_server
+    from fedpace.deploy.commands import join_server
 
     join_server(server, data, name, model, partition, wait, log, ca, key, pace, _out)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
-from fedpace.config import load_experiment
 from fedpace.core.errors import InputError
+from fedpace.experiment.config import load_experiment
 from fedpace.progress import RunProgress
 
 
@@ -30,9 +30,9 @@ def run_experiment(
     if methods:
         experiment = experiment.model_copy(update={"methods": list(methods)})
     # Only now: these load torch, which a mistake in the file need not wait for.
+    from fedpace.experiment.run import resume, run
     from fedpace.reporting.report import write_report
     from fedpace.reporting.tables import summary_table
-    from fedpace.runs import resume, run
 
     with RunProgress(errors) as progress:
         if resume_folder is not None:
@@ -54,7 +54,7 @@ def print_plan(
     errors: Console,
 ) -> None:
     """`fedpace plan`: plan, print a table or JSON, draw."""
-    from fedpace.scenario import (
+    from fedpace.experiment.scenario import (
         draw_plan,
         load_scenario,
         plan_lines,
@@ -114,7 +114,7 @@ def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -
     from fedpace.bench.page import write_page
     from fedpace.bench.results import read_results
     from fedpace.bench.suite import Suite
-    from fedpace.config import parse, read_toml
+    from fedpace.experiment.config import parse, read_toml
 
     lines = read_results(results)
     if not lines:

@@ -66,10 +66,10 @@ def simulated(sketch, upload_type="float32"):
 def flower(sketch, upload_type="float32"):
     pytest.importorskip("flwr")
     from engines.fake_grid import FakeGrid
-    from fedpace.engines.flower import FlowerEngine
-    from fedpace.engines.flower_client import ClientWork, make_client_app
-    from fedpace.engines.flower_messages import Wire
-    from fedpace.engines.flower_roster import Roster
+    from fedpace.engines.flower.client import ClientWork, make_client_app
+    from fedpace.engines.flower.engine import FlowerEngine
+    from fedpace.engines.flower.messages import Wire
+    from fedpace.engines.flower.roster import Roster
 
     work = ClientWork(LAYOUT, lambda sketch, trained: towards(random_adapter(9)))
     # Node ids in another order than names: positions go by name.

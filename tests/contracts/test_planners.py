@@ -12,7 +12,7 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import ClientProfile, Clients, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.planner import PLANNERS, SCALED, plan
-from fedpace.planning.round_time import round_time
+from fedpace.planning.round_time.distribution import round_time
 
 SYSTEM = System(
     bandwidth_hz=1e6, lora_rank=8, local_steps=4, fixed_bits=1e5, bits_per_rank=2e5,

@@ -5,11 +5,11 @@ from io import StringIO
 from rich.console import Console
 
 from engines.fake_grid import FakeGrid
-from fedpace.config import load_experiment
 from fedpace.deploy.client_work import Client, Own
 from fedpace.deploy.server import Waiting, conduct
-from fedpace.deploy.view import ServerView
-from fedpace.engines.flower_client import make_client_app
+from fedpace.deploy.server_view import ServerView
+from fedpace.engines.flower.client import make_client_app
+from fedpace.experiment.config import load_experiment
 from tiny import EXPERIMENT, write_experiment
 
 

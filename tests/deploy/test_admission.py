@@ -12,8 +12,8 @@ from fedpace.cli import app
 from fedpace.core.errors import InputError
 from fedpace.deploy.certificates import make_development_ca
 from fedpace.deploy.keys import make_key
-from fedpace.engines.flower_client import make_client_app
-from fedpace.engines.flower_roster import Roster
+from fedpace.engines.flower.client import make_client_app
+from fedpace.engines.flower.roster import Roster
 
 
 def test_who_joined_with_a_key_is_whom_the_key_was_given_to_whatever_it_says():

@@ -8,7 +8,7 @@ pytest.importorskip("torch")
 
 import fedpace as fp
 from deploy.in_memory import run_in_memory
-from fedpace.config import ChecksSection, load_experiment
+from fedpace.experiment.config import ChecksSection, load_experiment
 from fedpace.federation.checks import Checks
 
 pytestmark = [pytest.mark.torch, pytest.mark.flower]
@@ -41,8 +41,8 @@ def test_who_claims_many_examples_is_believed_as_far_as_the_section_says(tmp_pat
     from engines.fake_grid import FakeGrid
     from federation.toy import LAYOUT
     from fedpace.deploy.population import first_population
-    from fedpace.engines.flower_client import make_client_app
-    from fedpace.engines.flower_roster import Roster
+    from fedpace.engines.flower.client import make_client_app
+    from fedpace.engines.flower.roster import Roster
 
     claims = {1: ("a", 100), 2: ("b", 100), 3: ("c", 10_000)}
 

@@ -68,7 +68,7 @@ def test_clients_know_their_round_rank_rate_progress_loss_and_what_was_accepted(
     pytest.importorskip("flwr")
     pytest.importorskip("torch")
     from deploy.in_memory import run_in_memory
-    from fedpace.engines.flower_traffic import Traffic
+    from fedpace.engines.flower.traffic import Traffic
 
     said, shown, record = run_in_memory(tmp_path, clients=2, rounds=3)
     for name, statuses in shown.items():

@@ -28,7 +28,7 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from deploy.processes import free_port
 from fedpace.core.errors import InputError, RunError
-from fedpace.deploy import door
+from fedpace.deploy import secure_server as door
 from fedpace.deploy.fleet_guard import MEMORY_SECONDS, ReplayMemory, push_fault, signed_before
 from fedpace.deploy.proxy import FLEET_CALLS, fleet_proxy
 

@@ -34,7 +34,6 @@ from deploy.processes import (
     wait_until,
 )
 from fedpace.deploy.certificates import make_development_ca
-from fedpace.deploy.door import Protection, open_door
 from fedpace.deploy.keys import (
     FILE,
     add_key,
@@ -43,8 +42,9 @@ from fedpace.deploy.keys import (
     read_public_key,
     revoke_key,
 )
-from fedpace.deploy.link import paced
-from fedpace.deploy.relay import open_relay
+from fedpace.deploy.secure_server import Protection, open_door
+from fedpace.deploy.tcp_relay import open_relay
+from fedpace.deploy.uplink_pacing import paced
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower]
 

@@ -12,7 +12,7 @@ def trouble(moment, number, file):
     import torch
 
     from fedpace.deploy import runtime
-    from fedpace.engines import flower_client
+    from fedpace.engines.flower import client as flower_client
 
     read_task, now = flower_client.read_task, []
 

@@ -15,17 +15,17 @@ from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Clients, System
 from fedpace.engines.codec import encoded_bytes
-from fedpace.engines.flower import ECHOES, FlowerEngine
-from fedpace.engines.flower_client import ClientWork, make_client_app
-from fedpace.engines.flower_messages import (
+from fedpace.engines.flower.client import ClientWork, make_client_app
+from fedpace.engines.flower.engine import ECHOES, FlowerEngine
+from fedpace.engines.flower.messages import (
     Wire,
     assigned_bps,
     read_task,
     read_update,
     task_content,
 )
-from fedpace.engines.flower_roster import ASK_AGAIN_SECONDS, Roster
-from fedpace.engines.flower_traffic import Traffic
+from fedpace.engines.flower.roster import ASK_AGAIN_SECONDS, Roster
+from fedpace.engines.flower.traffic import Traffic
 from fedpace.engines.simulated import Network
 
 pytestmark = pytest.mark.flower

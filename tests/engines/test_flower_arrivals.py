@@ -18,7 +18,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedpace.engines.flower_arrivals import Arrivals
+from fedpace.engines.flower.arrivals import Arrivals
 
 pytestmark = pytest.mark.flower
 

@@ -15,9 +15,9 @@ from safetensors.numpy import save
 from contracts.test_engines import N, federation, flower
 from engines.fake_grid import FakeGrid
 from federation.toy import LAYOUT, make_plan, random_adapter
-from fedpace.engines.flower_client import make_client_app
-from fedpace.engines.flower_messages import told
-from fedpace.engines.flower_roster import Roster
+from fedpace.engines.flower.client import make_client_app
+from fedpace.engines.flower.messages import told
+from fedpace.engines.flower.roster import Roster
 from fedpace.federation.checks import Checks
 from fedpace.federation.rounds import ServerState, run_round
 

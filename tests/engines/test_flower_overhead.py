@@ -14,11 +14,11 @@ from fedpace.core.messages import ClientTask
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import ParticipantRecord, RoundRecord
-from fedpace.engines.flower import ECHO_PATIENCE_SECONDS, ECHOES, FlowerEngine
-from fedpace.engines.flower_echoes import Echoes
-from fedpace.engines.flower_messages import Wire
-from fedpace.engines.flower_roster import Roster
-from fedpace.engines.flower_traffic import Traffic
+from fedpace.engines.flower.echoes import Echoes
+from fedpace.engines.flower.engine import ECHO_PATIENCE_SECONDS, ECHOES, FlowerEngine
+from fedpace.engines.flower.messages import Wire
+from fedpace.engines.flower.roster import Roster
+from fedpace.engines.flower.traffic import Traffic
 from fedpace.engines.simulated import Network
 from fedpace.planning.renewal import RenewalState, informed, overhead_seconds, renew_every
 

@@ -20,12 +20,12 @@ from federation.toy import LAYOUT, random_adapter
 from fedpace.core.adapter import take_components
 from fedpace.core.messages import ClientUpdate
 from fedpace.deploy.population import grown_population
-from fedpace.engines.flower import FlowerEngine
-from fedpace.engines.flower_client import ClientWork, make_client_app
-from fedpace.engines.flower_messages import Wire
-from fedpace.engines.flower_roster import Roster
+from fedpace.engines.flower.client import ClientWork, make_client_app
+from fedpace.engines.flower.engine import FlowerEngine
+from fedpace.engines.flower.messages import Wire
+from fedpace.engines.flower.roster import Roster
+from fedpace.experiment.run import Site, run
 from fedpace.federation.checks import Checks
-from fedpace.runs import Site, run
 from toy_work import toy_experiment, toy_network, toy_work
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]

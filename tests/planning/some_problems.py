@@ -4,7 +4,7 @@ import numpy as np
 
 from fedpace.core.profile import Clients, System
 from fedpace.core.rng import rng_for
-from fedpace.planning.objective import Problem
+from fedpace.planning.solver.objective import Problem
 
 
 def some_clients(count, seed=0, spread=1.0, rank=8, **columns):

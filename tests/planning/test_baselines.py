@@ -9,15 +9,15 @@ from scipy.optimize import minimize
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
 from fedpace.planning.infocom22 import _chances, infocom22
-from fedpace.planning.limits import p95_seconds
-from fedpace.planning.objective import (
+from fedpace.planning.round_time.upper_bound import band_seconds, solo_seconds
+from fedpace.planning.solver.limits import p95_seconds
+from fedpace.planning.solver.objective import (
     Decision,
     log_objective,
     noise_weight,
     probability_limit,
     rank_limit,
 )
-from fedpace.planning.time_bound import band_seconds, solo_seconds
 from fedpace.wireless.latency import start_seconds
 from planning.some_problems import some_problem
 

@@ -7,15 +7,18 @@ import pytest
 from scipy.optimize import Bounds, differential_evolution, minimize
 
 from fedpace.core.profile import Clients
-from fedpace.planning import condense as condense_module
 from fedpace.planning import exact as exact_module
-from fedpace.planning import objective as objective_module
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
-from fedpace.planning.deadlines import other_deadlines
 from fedpace.planning.exact import _best_deadline, exact, icc24
 from fedpace.planning.infocom22 import infocom22
-from fedpace.planning.limits import p95_seconds
-from fedpace.planning.objective import (
+from fedpace.planning.paper import paper
+from fedpace.planning.round_time.upper_bound import solo_seconds
+from fedpace.planning.solver import grouping as condense_module
+from fedpace.planning.solver import objective as objective_module
+from fedpace.planning.solver.deadlines import other_deadlines
+from fedpace.planning.solver.limits import p95_seconds
+from fedpace.planning.solver.local_search import settle
+from fedpace.planning.solver.objective import (
     Decision,
     evaluate,
     exact_law,
@@ -23,9 +26,6 @@ from fedpace.planning.objective import (
     probability_limit,
     rank_limit,
 )
-from fedpace.planning.paper import paper
-from fedpace.planning.settle import settle
-from fedpace.planning.time_bound import solo_seconds
 from planning.some_problems import some_problem
 
 OTHERS = [paper, full, uniform, weighted, statistics, oort, infocom22, icc24, fslora]

@@ -8,7 +8,7 @@ import pytest
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients
-from fedpace.planning.objective import (
+from fedpace.planning.solver.objective import (
     Decision,
     Problem,
     evaluate,

@@ -5,8 +5,8 @@ import pytest
 
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients
-from fedpace.planning.round_time import simulate_round_seconds, upper_bound_seconds
-from fedpace.planning.time_bound import bound_and_gradient, solo_seconds
+from fedpace.planning.round_time.distribution import simulate_round_seconds, upper_bound_seconds
+from fedpace.planning.round_time.upper_bound import bound_and_gradient, solo_seconds
 from planning.some_problems import some_clients, some_system
 
 Q = np.array([1.0, 0.3, 0.01, 0.6, 0.5, 0.2, 0.9, 0.4])

@@ -6,15 +6,15 @@ from scipy.optimize import minimize
 
 from fedpace.planning import paper as paper_module
 from fedpace.planning.exact import exact
-from fedpace.planning.objective import (
+from fedpace.planning.paper import paper
+from fedpace.planning.solver.objective import (
     bound_law,
     evaluate,
     log_objective,
     probability_limit,
     rank_limit,
 )
-from fedpace.planning.paper import paper
-from fedpace.planning.sampling import fill
+from fedpace.planning.solver.sampling import fill
 from planning.some_problems import some_problem
 
 

@@ -6,9 +6,9 @@ import pytest
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients
-from fedpace.planning.objective import relative_rounds
 from fedpace.planning.planner import PLANNERS, plan
-from fedpace.planning.round_time import round_time
+from fedpace.planning.round_time.distribution import round_time
+from fedpace.planning.solver.objective import relative_rounds
 from planning.some_problems import some_clients, some_system
 
 

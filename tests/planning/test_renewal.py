@@ -15,7 +15,7 @@ from fedpace.planning.renewal import (
     informed,
     renew_every,
 )
-from fedpace.planning.round_time import round_time
+from fedpace.planning.round_time.distribution import round_time
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds, upload_bits
 from planning.known_noise import KnownNoise

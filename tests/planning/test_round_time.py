@@ -7,7 +7,7 @@ from scipy.stats import binom
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
-from fedpace.planning.round_time import (
+from fedpace.planning.round_time.distribution import (
     enumerate_round_seconds,
     mean_and_gradient,
     quantile_and_gradient,

@@ -5,7 +5,7 @@ import pytest
 
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
-from fedpace.planning.round_time import (
+from fedpace.planning.round_time.distribution import (
     choose_nodes,
     enumerate_round_seconds,
     mean_and_gradient,

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
-from fedpace.planning.band_flutter import band_flutter
-from fedpace.planning.load_law import Waves
-from fedpace.planning.round_nodes import average_over_hats, hats, place_nodes, reaches
+from fedpace.planning.round_time.band_smoothing import band_flutter
+from fedpace.planning.round_time.load import Waves
+from fedpace.planning.round_time.quadrature import average_over_hats, hats, place_nodes, reaches
 
 TERMS = [2, 6, 8, 12, 32, 40]
 

@@ -6,7 +6,7 @@ import pytest
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
-from fedpace.planning.round_time import (
+from fedpace.planning.round_time.distribution import (
     enumerate_round_seconds,
     mean_field_seconds,
     simulate_round_seconds,

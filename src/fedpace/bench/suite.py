@@ -9,8 +9,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from fedpace.config import Experiment, parse, read_toml
 from fedpace.core.errors import InputError
+from fedpace.experiment.config import Experiment, parse, read_toml
 
 Table = dict[str, Any]
 

@@ -17,7 +17,7 @@ from fedpace.bench.search import Candidate, Choice, tune
 from fedpace.bench.suite import Suite
 from fedpace.bench.training import Pair, Spec, Trained, train
 from fedpace.core.errors import InputError
-from fedpace.methods import plans_by_data_alone
+from fedpace.experiment.methods import plans_by_data_alone
 
 Show = Callable[[str, int, int], None]
 """What was finished, how many trainings are done, how many there will be, as far as is known."""

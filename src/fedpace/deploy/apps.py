@@ -27,11 +27,11 @@ from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 from rich.console import Console
 
-from fedpace.config import load_experiment
 from fedpace.core.errors import InputError
 from fedpace.deploy.client_work import Client, Own
-from fedpace.engines.flower_client import ClientWork, make_client_app
-from fedpace.engines.flower_traffic import Traffic
+from fedpace.engines.flower.client import ClientWork, make_client_app
+from fedpace.engines.flower.traffic import Traffic
+from fedpace.experiment.config import load_experiment
 
 server_app = ServerApp()
 _clients: dict[int, Client] = {}
@@ -41,7 +41,7 @@ _clients: dict[int, Client] = {}
 def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run's configuration names."""
     from fedpace.deploy.server import Waiting, conduct
-    from fedpace.deploy.view import ServerView
+    from fedpace.deploy.server_view import ServerView
 
     config = context.run_config
     experiment = load_experiment(Path(str(config["experiment"])))

@@ -14,10 +14,10 @@ from fedpace.core.errors import InputError
 from fedpace.deploy.client_view import Show
 from fedpace.deploy.client_work import Client, Own, Say
 from fedpace.deploy.flower_process import start, stop
-from fedpace.deploy.link import Controller, Link, unpaced
 from fedpace.deploy.refusals import refusal_in
 from fedpace.deploy.runtime import Endpoint, serve_tasks
-from fedpace.engines.flower_client import make_client_app
+from fedpace.deploy.uplink_pacing import Controller, Link, unpaced
+from fedpace.engines.flower.client import make_client_app
 
 KEPT_OUT_SECONDS = 75.0
 """How long a client tries that Flower may still hold for connected: two heartbeats and more."""

@@ -11,8 +11,6 @@ import numpy as np
 from flwr.app import Context
 from numpy.typing import NDArray
 
-from fedpace.build import build_model, examples_of, trainers
-from fedpace.config import Experiment, parse
 from fedpace.core.adapter import Role
 from fedpace.core.errors import FedPaceError, InputError, RunError
 from fedpace.core.examples import Examples
@@ -20,8 +18,10 @@ from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.profile import Sketch
 from fedpace.data.load import load_training
 from fedpace.deploy.client_view import ClientStatus, Show
-from fedpace.deploy.offer import model_objection, version_objection
-from fedpace.engines.flower_client import ClientWork
+from fedpace.deploy.handshake import model_objection, version_objection
+from fedpace.engines.flower.client import ClientWork
+from fedpace.experiment.build import build_model, examples_of, trainers
+from fedpace.experiment.config import Experiment, parse
 from fedpace.federation.engine import Train
 from fedpace.federation.partition import partition
 from fedpace.lora import AdaptedModel, tokenise

@@ -9,7 +9,7 @@ from scipy.stats import norm
 
 from fedpace.core.messages import ClientTask
 from fedpace.engines.simulated import Network, charge
-from fedpace.planning.client_means import ClientMeans
+from fedpace.estimation.client_means import ClientMeans
 from fedpace.planning.renewal import Renewal, overhead_seconds
 from fedpace.wireless.latency import upload_bits
 

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedpace.deploy.pauses import set_timeout, shorten_node
+from fedpace.deploy.flower_patches import set_timeout, shorten_node
 
 PROGRAMS = {
     "superlink": ("flwr.superlink.cli.flower_superlink", "flower_superlink"),

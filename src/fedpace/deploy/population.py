@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from fedpace.build import first_network
-from fedpace.config import Experiment
 from fedpace.core.adapter import AdapterLayout
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats
-from fedpace.engines.flower_roster import AWAY, Member, Roster
+from fedpace.engines.flower.roster import AWAY, Member, Roster
 from fedpace.engines.simulated import Network
+from fedpace.experiment.build import first_network
+from fedpace.experiment.config import Experiment
+from fedpace.experiment.network import DRAWN
 from fedpace.federation.checks import believed_examples
 from fedpace.federation.methods.fedvarp import most_clients
-from fedpace.network import DRAWN
 from fedpace.wireless.clients_file import read_clients
 from fedpace.wireless.population import with_newcomers
 

@@ -35,7 +35,7 @@ from flwr.supernode.runtime.run_clientapp import (
 )
 
 from fedpace.core.errors import RunError
-from fedpace.deploy.pauses import shorten_app
+from fedpace.deploy.flower_patches import shorten_app
 
 _PROJECT = """
 [project]

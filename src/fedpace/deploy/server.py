@@ -16,24 +16,13 @@ from pathlib import Path
 from flwr.serverapp import Grid
 from flwr.superlink.grid import HttpGrid
 
-from fedpace.build import (
-    Setup,
-    Work,
-    build_model,
-    check,
-    evaluator,
-    examples_of,
-    work_fingerprint,
-)
-from fedpace.config import Experiment
 from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.record import RoundRecord
 from fedpace.deploy.deadline import Deadline
-from fedpace.deploy.door import Protection, open_door
+from fedpace.deploy.flower_patches import POLL_SECONDS
 from fedpace.deploy.flower_process import start, stop
-from fedpace.deploy.offer import make_offer
-from fedpace.deploy.pauses import POLL_SECONDS
+from fedpace.deploy.handshake import make_offer
 from fedpace.deploy.population import (
     first_population,
     grown_population,
@@ -42,19 +31,30 @@ from fedpace.deploy.population import (
     same_population,
 )
 from fedpace.deploy.runtime import Endpoint, server_grid, start_run
-from fedpace.deploy.view import ServerView
-from fedpace.engines.flower import FlowerEngine
-from fedpace.engines.flower_arrivals import Arrivals
-from fedpace.engines.flower_echoes import Echoes
-from fedpace.engines.flower_messages import Wire
-from fedpace.engines.flower_roster import Roster
-from fedpace.engines.flower_traffic import Traffic
+from fedpace.deploy.secure_server import Protection, open_door
+from fedpace.deploy.server_view import ServerView
+from fedpace.engines.flower.arrivals import Arrivals
+from fedpace.engines.flower.echoes import Echoes
+from fedpace.engines.flower.engine import FlowerEngine
+from fedpace.engines.flower.messages import Wire
+from fedpace.engines.flower.roster import Roster
+from fedpace.engines.flower.traffic import Traffic
+from fedpace.experiment.build import (
+    Setup,
+    Work,
+    build_model,
+    check,
+    evaluator,
+    examples_of,
+    work_fingerprint,
+)
+from fedpace.experiment.config import Experiment
+from fedpace.experiment.run import RunRecord, Site, resume, run
 from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
 from fedpace.planning.renewal import Renewal
-from fedpace.run_folder import read_records
-from fedpace.runs import RunRecord, Site, resume, run
+from fedpace.run_folder.writer import read_records
 
 CLAIM_SECONDS = 8.0
 """How long a port that is in use may become free."""

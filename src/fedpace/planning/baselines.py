@@ -8,9 +8,10 @@ is said in its docstring. `start` is accepted and ignored: they search one numbe
 import numpy as np
 
 from fedpace.core.profile import Floats
-from fedpace.planning.condense import condense, group_mean
-from fedpace.planning.limits import shrink_to_p95
-from fedpace.planning.objective import (
+from fedpace.planning.round_time.upper_bound import solo_seconds
+from fedpace.planning.solver.grouping import condense, group_mean
+from fedpace.planning.solver.limits import shrink_to_p95
+from fedpace.planning.solver.objective import (
     CROWD,
     Decision,
     Problem,
@@ -19,9 +20,8 @@ from fedpace.planning.objective import (
     probability_limit,
     rank_limit,
 )
-from fedpace.planning.ranks import whole
-from fedpace.planning.sampling import best_scale, held_scale
-from fedpace.planning.time_bound import solo_seconds
+from fedpace.planning.solver.ranks import whole
+from fedpace.planning.solver.sampling import best_scale, held_scale
 
 __all__ = ["TOO_SLOW", "fslora", "full", "oort", "statistics", "uniform", "weighted"]
 

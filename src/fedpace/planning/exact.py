@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from fedpace.core.profile import Floats
 from fedpace.planning.baselines import TOO_SLOW, full, statistics, uniform, weighted
-from fedpace.planning.condense import condense, expand
-from fedpace.planning.deadlines import other_deadlines
-from fedpace.planning.limits import falling_path, hurried_ranks, shrink_to_p95
-from fedpace.planning.objective import (
+from fedpace.planning.paper import paper
+from fedpace.planning.solver.deadlines import other_deadlines
+from fedpace.planning.solver.grouping import condense, expand
+from fedpace.planning.solver.limits import falling_path, hurried_ranks, shrink_to_p95
+from fedpace.planning.solver.local_search import Settled, settle
+from fedpace.planning.solver.objective import (
     CROWD,
     Decision,
     Problem,
@@ -25,9 +27,7 @@ from fedpace.planning.objective import (
     probability_limit,
     rank_limit,
 )
-from fedpace.planning.paper import paper
-from fedpace.planning.ranks import better_ranks, rounded_ranks, whole
-from fedpace.planning.settle import Settled, settle
+from fedpace.planning.solver.ranks import better_ranks, rounded_ranks, whole
 
 __all__ = ["exact", "icc24"]
 

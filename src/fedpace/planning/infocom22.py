@@ -18,8 +18,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from fedpace.core.profile import Floats
-from fedpace.planning.limits import p95_seconds
-from fedpace.planning.objective import (
+from fedpace.planning.round_time.upper_bound import band_seconds
+from fedpace.planning.solver.limits import p95_seconds
+from fedpace.planning.solver.objective import (
     Decision,
     Problem,
     TimeLaw,
@@ -30,8 +31,7 @@ from fedpace.planning.objective import (
     rank_limit,
     relative_rounds,
 )
-from fedpace.planning.ranks import whole
-from fedpace.planning.time_bound import band_seconds
+from fedpace.planning.solver.ranks import whole
 from fedpace.wireless.latency import start_seconds
 
 __all__ = ["infocom22"]

@@ -15,8 +15,9 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 
 from fedpace.core.profile import Floats
-from fedpace.planning.condense import condense, expand
-from fedpace.planning.objective import (
+from fedpace.planning.round_time.upper_bound import solo_seconds
+from fedpace.planning.solver.grouping import condense, expand
+from fedpace.planning.solver.objective import (
     CROWD,
     Decision,
     Point,
@@ -26,9 +27,8 @@ from fedpace.planning.objective import (
     probability_limit,
     rank_limit,
 )
-from fedpace.planning.ranks import relaxed_ranks, rounded_ranks, whole
-from fedpace.planning.sampling import best_scale, fill
-from fedpace.planning.time_bound import solo_seconds
+from fedpace.planning.solver.ranks import relaxed_ranks, rounded_ranks, whole
+from fedpace.planning.solver.sampling import best_scale, fill
 
 __all__ = ["paper"]
 

@@ -12,8 +12,10 @@ from fedpace.core.profile import ClientProfile, Clients, System
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
 from fedpace.planning.infocom22 import infocom22
-from fedpace.planning.limits import p95_seconds, predicted
-from fedpace.planning.objective import (
+from fedpace.planning.paper import paper
+from fedpace.planning.round_time.upper_bound import solo_seconds
+from fedpace.planning.solver.limits import p95_seconds, predicted
+from fedpace.planning.solver.objective import (
     Decision,
     Problem,
     log_objective,
@@ -21,8 +23,6 @@ from fedpace.planning.objective import (
     rank_limit,
     relative_rounds,
 )
-from fedpace.planning.paper import paper
-from fedpace.planning.time_bound import solo_seconds
 
 __all__ = ["MINIMISING", "PLANNERS", "SCALED", "plan"]
 

@@ -1,6 +1,6 @@
 r"""Renew the plan while the run goes on, from what the rounds have shown.
 
-After each round `Renewal` takes the record into account: the noise scale (planning/constants.py)
+After each round `Renewal` takes the record into account: the noise scale (estimation/noise_scale.py)
 and, per client, how much slower it started and sent than its profile says. Every so many rounds it
 plans again, starting from the plan in force, and changes over only if the new plan is predicted to
 be better by more than a threshold: estimates always move a little, and near its optimum the
@@ -22,14 +22,14 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.record import RoundRecord
-from fedpace.planning.client_means import (
+from fedpace.estimation.client_means import (
     ClientMeans,
     fold,
     no_observations,
     shrunk,
     with_unseen,
 )
-from fedpace.planning.constants import (
+from fedpace.estimation.noise_scale import (
     NoiseScale,
     NoiseState,
     Part,
@@ -39,7 +39,7 @@ from fedpace.planning.constants import (
     noise_scale,
     observe,
 )
-from fedpace.planning.objective import Decision, Problem, log_objective
+from fedpace.planning.solver.objective import Decision, Problem, log_objective
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds
 

@@ -1,0 +1,82 @@
+"""A client as a Flower app: it introduces itself, and trains what it is asked to.
+
+The app holds no model. It calls what it was made with: in `fedpace join` the trainer in the same
+process, in a plain Flower project a trainer that is built at the first message.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
+
+from fedpace.core.adapter import AdapterLayout, Role
+from fedpace.core.profile import Sketch
+from fedpace.engines.flower.messages import (
+    accepted_updates,
+    assigned_bps,
+    body_bytes,
+    empty_message,
+    is_empty_message,
+    read_task,
+    update_content,
+)
+from fedpace.engines.flower.roster import introduction, offer_of
+from fedpace.federation.engine import Train
+
+Pace = Callable[[float, int], None]
+"""Called before an answer is handed over, with the rate that the server assigned, bit/s, and the
+bytes of the answer: what enforces the rate sets it here."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ClientWork:
+    """What a client trains with."""
+
+    layout: AdapterLayout
+    make_train: Callable[[Sketch, tuple[Role, ...]], Train]
+
+
+def make_client_app(
+    introduce: Callable[[Mapping[str, Any], Context], Mapping[str, Any]],
+    work: Callable[[Context], ClientWork],
+    *,
+    pace: Pace = lambda rate_bps, upload_bytes: None,
+    assigned: Callable[[float, int], None] = lambda rate_bps, accepted: None,
+) -> ClientApp:
+    """Make the app of one client.
+
+    Args:
+        introduce: the server's offer and Flower's context -> facts: "name", "examples", or
+            "refusal", the reason why this client cannot take part.
+        work: Flower's context -> model and data; called with every task, so it should keep them.
+        pace: what enforces the rate of the uplink.
+        assigned: called with each task: the rate, and how many of this client's updates the server
+            has used so far.
+
+    Returns:
+        A `flwr.clientapp.ClientApp`.
+    """
+    app = ClientApp()
+
+    def query(message: Message, context: Context) -> Message:
+        if is_empty_message(message.content):
+            return Message(empty_message(message.metadata.message_id), reply_to=message)
+        return introduction(message, introduce(offer_of(message), context))
+
+    def train(message: Message, context: Context) -> Message:
+        client = work(context)
+        task, wire = read_task(message.content, client.layout)
+        assigned(assigned_bps(message.content), accepted_updates(message.content))
+        began = time.monotonic()
+        [update] = client.make_train(wire.sketch, wire.trained)([task])
+        seconds = time.monotonic() - began
+        content = update_content(update, task, wire, seconds)
+        pace(assigned_bps(message.content), body_bytes(content))
+        return Message(content, reply_to=message)
+
+    app.query()(query)
+    app.train()(train)
+    return app

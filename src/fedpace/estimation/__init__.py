@@ -1,0 +1,1 @@
+"""What is measured from a run: the noise scale, what each client showed, pilots."""

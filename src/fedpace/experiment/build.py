@@ -1,0 +1,300 @@
+"""The only place that turns an experiment into live objects: model, data, trainer, methods."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+
+from fedpace.core.adapter import Adapter, AdapterLayout, Role
+from fedpace.core.errors import InputError
+from fedpace.core.examples import Examples
+from fedpace.core.profile import VALUE_BITS, Sketch, ValueType
+from fedpace.core.rng import rng_for
+from fedpace.core.target import Target
+from fedpace.data.load import load_data
+from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.simulated import Network
+from fedpace.experiment.config import Experiment
+from fedpace.experiment.methods import method_named, planner_options
+from fedpace.experiment.network import build_network
+from fedpace.federation.aggregation import Aggregation
+from fedpace.federation.engine import Train
+from fedpace.federation.methods.fedvarp import fedvarp
+from fedpace.federation.methods.sketched import sketched
+from fedpace.federation.partition import partition
+from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer, server_sgd
+from fedpace.lora import (
+    AdaptedModel,
+    LocalTraining,
+    attach_adapter,
+    evaluate,
+    load_base,
+    make_trainer,
+    save_adapter,
+    tokenise,
+)
+from fedpace.lora.local_training import ClientExamples
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Work:
+    """What all methods of an experiment share: the same work."""
+
+    layout: AdapterLayout
+    initial_adapter: Adapter
+    make_train: Callable[[Sketch, tuple[Role, ...]], Train]
+    """How k of r components are trained, and what is -> the trainer of all clients."""
+    evaluate: Callable[[Adapter], dict[str, float]]
+    """A global adapter -> "loss" and, for classification, "accuracy" on held-out data."""
+    save: Callable[[Adapter, Path], None]
+    """Write a global adapter in PEFT's format."""
+    network: Network
+    fingerprint: str
+    """Of the examples, how they lie with the clients, and the adapter's layout; a resumed run
+    must find the same."""
+    request_bits: tuple[float, float] = (0.0, 0.0)
+    """Bits about each message beside the message itself, up and down."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Setup:
+    """One method on that work."""
+
+    aggregation: Aggregation
+    train: Train
+    sent: AdapterLayout
+    """Of what travels: the adapter, or the part of it that the method trains."""
+    network: Network
+    """With the method's message sizes, and what goes with them."""
+    server_optimizer: ServerOptimizer
+
+
+def set_up(
+    experiment: Experiment,
+    work: Work,
+    method: str,
+    *,
+    server_optimizer: ServerOptimizer | None = None,
+) -> Setup:
+    """Set a method up.
+
+    Args:
+        experiment: its sketch and server optimiser are those of our own methods.
+        work: what `build_work` made of it.
+        method: one name.
+        server_optimizer: in place of the experiment's, or of a published method's average.
+    """
+    published, training = method_named(method).published, experiment.training
+    if published is None:
+        sketch, share = experiment.lora.sketch, work.network.clients.data_weight
+        aggregation = (
+            fedvarp(work.layout, sketch, share, training.server_memory)
+            if training.server_memory
+            else sketched(work.layout, sketch)
+        )
+        optimizer = make_server_optimizer(training.server_optimizer, training.server_learning_rate)
+        sent, network = work.layout, work.network
+    else:
+        aggregation, optimizer = published(work.layout), server_sgd(1.0)
+        sent = work.layout.only(aggregation.trained)
+        bits = _bits(sent, experiment.lora.upload_dtype)
+        system = replace(work.network.system, sketch=aggregation.sketch, **bits)
+        network = replace(work.network, system=system)
+    up, down = work.request_bits
+    if up or down:
+        system = network.system
+        received = system.download_ratio * system.fixed_bits + down
+        system = replace(system, fixed_bits=system.fixed_bits + up, download_fixed_bits=received)
+        network = replace(network, system=system)
+    return Setup(
+        aggregation=aggregation,
+        train=work.make_train(aggregation.sketch, aggregation.trained),
+        sent=sent,
+        network=network,
+        server_optimizer=server_optimizer or optimizer,
+    )
+
+
+def network_of(experiment: Experiment, work: Work, setup: Setup) -> Network:
+    """Draw the network that an experiment describes, for a method that is set up on that work.
+
+    The population is drawn for the whole adapter as float32, whatever the method sends: methods
+    meet the same devices and links, and only their messages differ.
+    """
+    weight = np.array(work.network.clients.data_weight)
+    network, own = build_network(experiment, weight, **_bits(work.layout)), setup.network.system
+    system = replace(
+        network.system, sketch=own.sketch, fixed_bits=own.fixed_bits,
+        bits_per_rank=own.bits_per_rank, download_ratio=own.download_ratio,
+    )  # fmt: skip
+    return replace(network, system=system)
+
+
+def build_work(experiment: Experiment) -> Work:
+    """Load model and data, deal the data to the clients, draw the network.
+
+    Raises:
+        InputError: something in the experiment does not fit; nothing has been written.
+    """
+    check(experiment)
+    seed, data = experiment.seed, experiment.data
+    train, held_out = examples_of(experiment)
+    shares = partition(
+        train, clients=data.clients, how=data.partition, alpha=data.alpha,
+        size_sigma=data.size_sigma, seed=seed,
+    )  # fmt: skip
+
+    adapted = build_model(experiment, train.label_names)
+    length = experiment.model.max_length
+    clients = [tokenise(train.take(s), adapted.base, max_length=length) for s in shares]
+    return Work(
+        layout=adapted.layout,
+        initial_adapter=adapted.initial,
+        make_train=trainers(experiment, adapted, clients),
+        evaluate=evaluator(experiment, adapted, held_out),
+        save=partial(save_adapter, adapted),
+        network=first_network(experiment, adapted.layout, [len(s) for s in shares]),
+        fingerprint=work_fingerprint(adapted.layout, [train, held_out], shares),
+    )
+
+
+def check(experiment: Experiment) -> None:
+    """Check what can be checked before model and data are loaded.
+
+    Raises:
+        InputError: a method, a planner or a target does not fit.
+    """
+    for method in experiment.methods:
+        planner_options(experiment, method)
+    if experiment.training.target is not None:
+        target = Target.parse(experiment.training.target)
+        if target.metric == "accuracy" and experiment.model.task != "classification":
+            raise InputError(
+                f"[training] target = {str(target)!r}: a causal-lm task has no accuracy; "
+                "set a target on the loss"
+            )
+
+
+def examples_of(experiment: Experiment) -> tuple[Examples, Examples]:
+    """Load training and held-out examples and check that the model's task can use them."""
+    data = experiment.data
+    train, held_out = load_data(data.name, eval=data.eval, seed=experiment.seed)
+    if 0 < data.max_eval < len(held_out):
+        chosen = rng_for(experiment.seed, "split", 1).permutation(len(held_out))[: data.max_eval]
+        held_out = held_out.take(np.sort(chosen))
+    _fits(experiment, train)
+    return train, held_out
+
+
+def first_network(
+    experiment: Experiment, layout: AdapterLayout, examples: Sequence[float]
+) -> Network:
+    """Draw the network that [network] describes, for clients with so many examples."""
+    weight = np.array(examples, dtype=np.float64)
+    network = build_network(experiment, weight, **_bits(layout))
+    # The same links for every upload_dtype: they were drawn for float32.
+    bits = _bits(layout, experiment.lora.upload_dtype)
+    return replace(network, system=replace(network.system, **bits))
+
+
+def trainers(
+    experiment: Experiment,
+    adapted: AdaptedModel,
+    clients: ClientExamples,
+    *,
+    stacked: bool = True,
+    stepped: Callable[[int], None] = lambda steps: None,
+) -> Callable[[Sketch, tuple[Role, ...]], Train]:
+    """Return what makes a trainer of these clients: how k of r are trained, and what is."""
+    training = experiment.training
+
+    @cache  # a trainer tries itself out on the model
+    def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:
+        settings = LocalTraining(
+            local_steps=training.local_steps,
+            batch_size=training.batch_size,
+            learning_rate=training.learning_rate,
+            optimizer=training.optimizer,
+            weight_decay=training.weight_decay,
+            sketch=sketch,
+            trained=trained,
+        )
+        return make_trainer(adapted, clients, settings, stacked=stacked, stepped=stepped)
+
+    return make_train
+
+
+def evaluator(
+    experiment: Experiment, adapted: AdaptedModel, held_out: Examples
+) -> Callable[[Adapter], dict[str, float]]:
+    """Return what evaluates a global adapter on held-out examples."""
+    tokens = tokenise(held_out, adapted.base, max_length=experiment.model.max_length)
+    return lambda adapter: evaluate(adapted, adapter, tokens)
+
+
+def model_payload(experiment: Experiment) -> tuple[float, float]:
+    """Return the fixed bits and the bits per rank of an experiment's model and adapter."""
+    train, _ = load_data(experiment.data.name, eval=experiment.data.eval, seed=experiment.seed)
+    bits = _bits(build_model(experiment, train.label_names).layout)
+    return bits["fixed_bits"], bits["bits_per_rank"]
+
+
+def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> AdaptedModel:
+    """Load the base model and attach the adapter."""
+    model, lora = experiment.model, experiment.lora
+    base = load_base(
+        model.name,
+        task=model.task,
+        num_labels=None if label_names is None else len(label_names),
+        dtype=model.dtype,
+        layers=model.layers or None,
+        pooling=model.pooling,
+        quantization=None if model.quantization == "none" else model.quantization,
+        seed=experiment.seed,
+    )
+    return attach_adapter(
+        base, rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
+        seed=experiment.seed,
+    )  # fmt: skip
+
+
+def _bits(layout: AdapterLayout, upload_type: ValueType = "float32") -> dict[str, float]:
+    """Message sizes as really encoded, header included; downloads are float32 whatever it is."""
+    per_rank = VALUE_BITS[upload_type] * layout.values_per_rank
+    fixed = 8 * encoded_bytes(layout, layout.rank, upload_type) - layout.rank * per_rank
+    sizes = {"fixed_bits": float(fixed), "bits_per_rank": float(per_rank)}
+    if upload_type != "float32":
+        sizes["download_ratio"] = 32 / VALUE_BITS[upload_type]
+    return sizes
+
+
+def _fits(experiment: Experiment, train: Examples) -> None:
+    """Check that the data is what the task needs."""
+    labelled = train.label is not None
+    if experiment.model.task == "classification" and not labelled:
+        raise InputError(
+            f"[data] name = {experiment.data.name!r} has no labels ({train.kind}); "
+            "set [model] task = 'causal-lm'"
+        )
+    if experiment.model.task == "causal-lm" and labelled:
+        raise InputError(
+            f"[data] name = {experiment.data.name!r} has labels ({train.kind}); "
+            "set [model] task = 'classification'"
+        )
+
+
+def work_fingerprint(
+    layout: AdapterLayout, data: Sequence[Examples], shares: Sequence[np.ndarray]
+) -> str:
+    """Return a hash of what a resumed run must find again."""
+    digest = hashlib.sha256(repr(layout).encode())
+    for examples in data:
+        for column in (examples.text, examples.text_pair, examples.response):
+            digest.update(repr(column).encode())
+        digest.update(repr(None if examples.label is None else examples.label.tolist()).encode())
+    for share in shares:
+        digest.update(share.astype("<i8").tobytes() + b"|")
+    return digest.hexdigest()

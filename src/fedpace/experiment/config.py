@@ -1,0 +1,365 @@
+"""The experiment file: flat, typed sections, read once; unknown keys are errors.
+
+Only this room sees these records; everything else gets plain arguments.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from fedpace.core.errors import InputError
+
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
+
+
+class ModelSection(_Section):
+    """[model]: what is fine-tuned."""
+
+    name: str = "minilm"
+    """A hub id, a local folder, or "minilm" (all-MiniLM-L6-v2 from a package)."""
+    task: Literal["classification", "causal-lm"] = "classification"
+    """What the head predicts."""
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Precision of the frozen base; the adapter is always float32."""
+    quantization: Literal["none", "8bit", "4bit"] = "none"
+    """Load the base quantised (needs bitsandbytes and a GPU)."""
+    max_length: Count = 64
+    """Longest input in tokens; the rest is cut."""
+    pooling: Literal["model", "mean"] = "model"
+    """What a classifier reads: "model", what the architecture's own sequence classifier does;
+    "mean", the mean of the last hidden states, for which sentence encoders are made."""
+    layers: Annotated[int, Field(ge=0)] = 0
+    """Keep the first so many transformer layers; 0 keeps all."""
+
+
+class DataSection(_Section):
+    """[data]: what it is fine-tuned on, and how it lies with the clients."""
+
+    name: str = "stdlib-docs"
+    """"stdlib-docs", a file or folder (JSONL, CSV, Parquet, text; gzip too), or a hub id."""
+    eval: str | None = None
+    """Held-out file or split; "holdout" takes a tenth of the training data, to tune on. Without
+    it the test or validation split, or else a tenth of the examples."""
+    partition: Literal["dirichlet", "iid", "group"] = "group"
+    """How the examples are dealt to the clients."""
+    alpha: Positive = 0.5
+    """Label skew of the Dirichlet partition; small is skewed."""
+    clients: Count = 40
+    """Number of clients."""
+    size_sigma: NonNegative = 0.5
+    """Log-normal spread of the clients' sizes (dirichlet, iid)."""
+    max_eval: Annotated[int, Field(ge=0)] = 0
+    """Evaluate on so many held-out examples, drawn once; 0 takes all."""
+
+
+class LoraSection(_Section):
+    """[lora]: the adapter and its sketch."""
+
+    rank: Annotated[int, Field(ge=0)] = 16
+    """r, rank of the global adapter."""
+    alpha: Positive = 16.0
+    """The adapter is multiplied by alpha / rank."""
+    target_modules: list[str] | None = None
+    """Modules to adapt, by name or its end; without it PEFT's choice for the architecture."""
+    sketch: Literal["scaled", "residual"] = "residual"
+    """"scaled": the client sees B S A (the paper). "residual": the whole adapter, trains k of r."""
+    upload_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
+    """Of the values on the uplink; bfloat16 rounds to the nearest, int8 at random, unbiased."""
+
+
+class TrainingSection(_Section):
+    """[training]: local steps, server steps, when to stop."""
+
+    local_steps: Count = 5
+    """H."""
+    batch_size: Count = 4
+    """Examples in a local step."""
+    learning_rate: Positive = 0.1
+    """Of the local steps."""
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """Of the local steps; its state lasts one round."""
+    weight_decay: NonNegative = 0.0
+    """Of the local steps."""
+    server_optimizer: Literal["sgd", "adam"] = "adam"
+    """How the server moves along the aggregated update."""
+    server_learning_rate: Positive = 0.01
+    """lambda for "sgd"; the step per entry for "adam"."""
+    server_memory: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each client's last update that is used as a control variate (FedVARP); 0 for none.
+    Takes the memory of an adapter per client, also in the checkpoints."""
+    rounds: Count = 50
+    """At most so many rounds."""
+    target: str | None = None
+    """Stop at "accuracy>=0.85" or "loss<=1.2" on the held-out data."""
+    eval_every: Count = 5
+    """Rounds between evaluations."""
+
+
+class NetworkSection(_Section):
+    """[network]: the cell, its links, and the virtual clock."""
+
+    bandwidth_hz: Positive | None = None
+    """W, uplink band shared by the participants of a round; the scenario's where not given."""
+    scenario: str = "cell-balanced"
+    """A named population of devices and links."""
+    upload_compute_ratio: Positive | None = None
+    """In place of the scenario's: mean upload over mean computation time; above 1 is link-bound."""
+    step_spread: NonNegative | None = None
+    """In place of the scenario's: standard deviation of ln(time of a local step)."""
+    shadowing_db: NonNegative | None = None
+    """In place of the scenario's: standard deviation of the links' shadowing, dB."""
+    size_slowness_correlation: Annotated[float, Field(ge=-1, le=1)] | None = None
+    """In place of the scenario's: above 0, clients with much data compute and send slowly."""
+    small_memory_share: Annotated[float, Field(ge=0, le=1)] | None = None
+    """In place of the scenario's: share of clients whose memory holds a quarter of the ranks."""
+    clients: str | None = None
+    """A clients.csv in place of the scenario."""
+    fading: bool = False
+    """Rayleigh block fading, drawn anew each round."""
+    allocation: Literal["equal-finish", "equal-share"] = "equal-finish"
+    """How the band is divided among the participants."""
+    downlink_bps: Positive | None = None
+    """Downlink rate of every client; without it downloads cost no time."""
+    overhead_seconds: NonNegative = 0.2
+    """What every round costs besides, also an empty one: the server's work and scheduling."""
+
+
+class PlannerSection(_Section):
+    """[planner]: how sampling probabilities and sketch ranks are chosen."""
+
+    name: str = "exact"
+    """The planner of the method "adaptive" (and of `fedpace plan`)."""
+    replan_every: Annotated[int, Field(ge=0)] = 0
+    """Renew the plan every so many rounds from what was measured; 0 never."""
+    q_min: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    """Least sampling probability."""
+    quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Plan for this quantile of the round time in place of its mean."""
+    cohort: Annotated[float, Field(gt=0, le=1)] | None = None
+    """Mean sampling probability at which the methods that leave it open (uniform, weighted,
+    statistics, oort, infocom22, fslora) are held; without it each takes its best."""
+    noise_ratio: NonNegative = 0.5
+    """V / ||u||^2 at full participation and rank; a guess before a run, measured in it."""
+
+
+class ChecksSection(_Section):
+    """[checks]: what `fedpace serve` checks of an update before it uses it.
+
+    In `fedpace run` the clients are in its own process and nothing is checked: the same file may
+    be used for both, and the result of `fedpace run` does not depend on this section.
+    """
+
+    norm_factor: Annotated[float, Field(ge=1)] = 10.0
+    """`fedpace serve` alone: an update whose norm is above so many times the median of the last
+    ones is refused; inf lets every norm through. 1 would refuse half of all honest updates."""
+    norm_cap: Annotated[float, Field(gt=0)] | None = None
+    """`fedpace serve` alone: an update whose norm is above this is refused whatever the median,
+    also in the first round."""
+    window: Count = 100
+    """`fedpace serve` alone: the median is that of so many norms, the last ones."""
+    strikes: Count = 3
+    """`fedpace serve` alone: a client is excluded after so many refusals."""
+    examples_factor: Annotated[float, Field(ge=1)] = 10.0
+    """`fedpace serve` alone: a client is believed to have at most so many times the median number
+    of examples; inf believes everyone."""
+
+
+class PrivacySection(_Section):
+    """[privacy]: reserved; any value is refused in this version."""
+
+    clip_norm: float | None = None
+    """Reserved."""
+    noise_multiplier: float | None = None
+    """Reserved."""
+    delta: float | None = None
+    """Reserved."""
+
+
+class OutputSection(_Section):
+    """[output]: what is written besides the run folder's fixed files."""
+
+    tensorboard: bool = False
+    """Also write TensorBoard event files."""
+    mlflow: bool = False
+    """Reserved; true is refused in this version."""
+    checkpoint_every: Count = 1
+    """Rounds between checkpoints."""
+
+
+class PayloadSection(_Section):
+    """[payload]: message sizes of a scenario without a model (`fedpace plan`)."""
+
+    fixed_bits: NonNegative = 148e3
+    """Bits a client sends whatever its rank, as float32; the default: 12-class head on MiniLM."""
+    bits_per_rank: Positive = 295e3
+    """Bits for each rank component, as float32; the default is query and value of MiniLM."""
+
+
+class Experiment(_Section):
+    """Everything that decides the result of a run."""
+
+    seed: Annotated[int, Field(ge=0)] = 0
+    """Every random draw derives from it."""
+    methods: list[str] = Field(default_factory=lambda: ["adaptive", "uniform"], min_length=1)
+    """The methods to compare on the same work; docs/methods.md lists them."""
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    lora: LoraSection = LoraSection()
+    training: TrainingSection = TrainingSection()
+    network: NetworkSection = NetworkSection()
+    planner: PlannerSection = PlannerSection()
+    checks: ChecksSection = ChecksSection()
+    privacy: PrivacySection = PrivacySection()
+    output: OutputSection = OutputSection()
+
+    @model_validator(mode="after")
+    def _refuse_what_is_reserved(self) -> "Experiment":
+        if any(value is not None for value in self.privacy.model_dump().values()):
+            raise ValueError("[privacy] is reserved and does nothing yet; remove the section")
+        if self.output.mlflow:
+            raise ValueError("[output] mlflow is reserved and does nothing yet; set it to false")
+        return self
+
+    def to_toml(self) -> str:
+        """Return the experiment as TOML, every key that has a value."""
+        return tomli_w.dumps(_without_none(self.model_dump()))
+
+
+class Scenario(Experiment):
+    """What `fedpace plan` reads: an experiment, of which only the planning part is used."""
+
+    payload: PayloadSection = PayloadSection()
+    """Message sizes; where it is absent and [model] is there, they are derived from the model."""
+
+
+def load_experiment(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
+    """Read an experiment file; without one the embedded default.
+
+    Args:
+        path: a TOML file; relative paths in it count from its folder.
+        overrides: "section.key=value" texts, applied on top; the value in TOML notation, or a
+            plain word for text.
+
+    Raises:
+        InputError: what is wrong, where, and what would be right.
+    """
+    if path is None:
+        where, table = "embedded default", tomllib.loads(default_experiment())
+    else:
+        where, table = str(path), read_toml(path)
+        anchor(table, path.parent)
+    for override in overrides:
+        _set(table, override)
+    return parse(Experiment, table, where)
+
+
+def default_experiment() -> str:
+    """Return the embedded default experiment, TOML text."""
+    return files("fedpace").joinpath("default.toml").read_text("utf-8")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file into a table."""
+    try:
+        return tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; give the path of a TOML file") from None
+    except IsADirectoryError:
+        raise InputError(f"{path} is a folder; give the path of a TOML file") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}") from None
+
+
+def parse(model: type[Model], table: Mapping[str, Any], where: str) -> Model:
+    """Check a table against a record; the first mistake is told in one line."""
+    try:
+        return model.model_validate(dict(table))
+    except ValidationError as error:
+        raise InputError(f"{where}: {_one_line(model, error)}") from None
+
+
+def _one_line(model: type[BaseModel], error: ValidationError) -> str:
+    first = error.errors()[0]
+    location = [str(part) for part in first["loc"] if not str(part).startswith(("list[", "lit"))]
+    name = location[0] if len(location) == 1 else f"[{location[0]}] " + ".".join(location[1:]) \
+        if location else ""  # fmt: skip
+    if first["type"] == "extra_forbidden":
+        section: Any = model
+        for part in location[:-1]:
+            section = section.model_fields[part].annotation
+        return f"unknown key {name}; known are {', '.join(section.model_fields)}"
+    if first["type"] == "value_error":
+        return str(first["ctx"]["error"])
+    message = first["msg"][0].lower() + first["msg"][1:]
+    return f"{name} = {first['input']!r}: {message}"
+
+
+def _set(table: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts) or len(parts) > 2:
+        raise InputError(
+            f"--set {override!r} is not of the form section.key=value, e.g. training.rounds=20"
+        )
+    try:
+        value = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    target = table
+    if len(parts) == 2:
+        target = table.setdefault(parts[0], {})
+        if not isinstance(target, dict):
+            raise InputError(f"--set {override!r}: {parts[0]} is a value, not a section")
+    target[parts[-1]] = value
+
+
+def anchor(table: dict[str, Any], folder: Path) -> None:
+    """Make the relative paths of an experiment file independent of the working folder."""
+    for section, key in (("model", "name"), ("data", "name"), ("data", "eval"),
+                         ("network", "clients")):  # fmt: skip
+        value = table.get(section, {}).get(key) if isinstance(table.get(section), dict) else None
+        # A hub id looks like a relative path; what exists beside the file is a path.
+        if isinstance(value, str) and not Path(value).is_absolute() and (folder / value).exists():
+            table[section][key] = str((folder / value).resolve())
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _without_none(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if value is not None and value != {}
+    }
+
+
+def keys_table() -> str:
+    """Return every key of the experiment file as a Markdown table, for docs/file-formats.md."""
+    lines = ["| key | default | meaning |", "|---|---|---|"]
+    for name, field in Scenario.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, BaseModel):
+            rows = [(f"[{name}] {key}", f) for key, f in section.model_fields.items()]
+        else:
+            rows = [(name, field)]
+        for key, f in rows:
+            default = f.get_default(call_default_factory=True)
+            shown = "" if default is None else f"`{json.dumps(default)}`"
+            meaning = " ".join((f.description or "").split()).replace("|", r"\|")
+            lines.append(f"| `{key}` | {shown} | {meaning} |")
+    return "\n".join(lines)

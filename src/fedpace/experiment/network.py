@@ -1,0 +1,87 @@
+"""From [network] to devices, links and a band; needs no torch."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from fedpace.core.errors import InputError
+from fedpace.core.profile import Clients, Floats, System
+from fedpace.engines.simulated import Network
+from fedpace.experiment.config import Experiment
+from fedpace.wireless.channel import mean_faded
+from fedpace.wireless.clients_file import read_clients
+from fedpace.wireless.population import draw_clients, scenario_named
+
+DRAWN = (
+    "upload_compute_ratio",
+    "step_spread",
+    "shadowing_db",
+    "size_slowness_correlation",
+    "small_memory_share",
+)
+"""What [network] may say in place of its scenario."""
+
+
+def build_network(
+    experiment: Experiment,
+    data_weight: Floats | None,
+    *,
+    fixed_bits: float,
+    bits_per_rank: float,
+) -> Network:
+    """Make the devices, the links and the system they share.
+
+    Args:
+        experiment: its [network], [lora], [training] and [planner] are read.
+        data_weight: share of the data that each client has, shape (N,); None takes the weights of
+            the clients file.
+        fixed_bits: bits a client sends whatever its rank.
+        bits_per_rank: bits for each rank component.
+
+    Raises:
+        InputError: an unknown scenario, a wrong clients file, or another number of clients than
+            [data] deals to.
+    """
+    section = experiment.network
+    own = {key: value for key in DRAWN if (value := getattr(section, key)) is not None}
+    scenario = replace(scenario_named(section.scenario), **own)
+    if own and section.clients is not None:
+        raise InputError(
+            f"[network] {next(iter(own))} and clients exclude each other: the former draws a "
+            "population, the latter reads one; remove one of them"
+        )
+    system = System(
+        bandwidth_hz=section.bandwidth_hz or scenario.bandwidth_hz,
+        lora_rank=experiment.lora.rank,
+        local_steps=experiment.training.local_steps,
+        fixed_bits=fixed_bits,
+        bits_per_rank=bits_per_rank,
+        sketch=experiment.lora.sketch,
+        noise_ratio=experiment.planner.noise_ratio,
+        downlink_bps=section.downlink_bps or np.inf,
+        overhead_seconds=section.overhead_seconds,
+    )
+    if section.clients is not None:
+        clients = read_clients(Path(section.clients))
+        if data_weight is not None:
+            if len(clients) != len(data_weight):
+                raise InputError(
+                    f"{section.clients} has {len(clients)} clients, but [data] clients is "
+                    f"{len(data_weight)}; set it to {len(clients)}"
+                )
+            clients = Clients.from_columns(**{**clients.columns(), "data_weight": data_weight})
+    elif data_weight is not None:
+        clients = draw_clients(scenario, data_weight, experiment.seed, system)
+    else:
+        raise InputError("a drawn population needs data weights; give them or a clients file")
+    return Network(clients, system, section.allocation, section.fading)
+
+
+def planning_clients(network: Network) -> Clients:
+    """Return the clients as a planner should see them: with the links' mean over fading."""
+    if not network.fading:
+        return network.clients
+    return mean_faded(
+        network.clients, network.system.bandwidth_hz / max(1, len(network.clients) / 5)
+    )

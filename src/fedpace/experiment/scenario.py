@@ -1,0 +1,197 @@
+"""Plan for a described population: no data is read, and no torch needed."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from rich.table import Table
+
+from fedpace.core.errors import MissingExtraError
+from fedpace.core.plan import Plan
+from fedpace.core.profile import VALUE_BITS, Clients, Floats, System
+from fedpace.core.rng import rng_for
+from fedpace.engines.simulated import Network
+from fedpace.experiment.config import Scenario, anchor, parse, read_toml
+from fedpace.experiment.network import build_network, planning_clients
+from fedpace.planning.planner import plan
+from fedpace.planning.renewal import expected_seconds
+from fedpace.planning.round_time.distribution import round_time, simulate_round_seconds
+from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.latency import start_seconds, upload_bits
+
+_SHOWN = 20
+"""More clients than this are told by a sample of rows."""
+_SWEPT = 300
+"""More clients than this are swept over by a sample."""
+_SIMULATED = 2e7
+"""Clients times rounds that are simulated for the figure, about."""
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read a scenario file; an experiment file is one, too."""
+    table = read_toml(path)
+    anchor(table, path.parent)
+    return parse(Scenario, table, str(path))
+
+
+def scenario_network(scenario: Scenario) -> Network:
+    """Make the population of a scenario; data sizes are log-normal where no file gives them."""
+    weight = None
+    if scenario.network.clients is None:
+        # A purpose of its own: those below 100 belong to devices and links.
+        normal = rng_for(scenario.seed, "population", 100).standard_normal(scenario.data.clients)
+        weight = np.exp(scenario.data.size_sigma * normal)
+    fixed_bits, bits_per_rank = _payload(scenario)
+    network = build_network(scenario, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
+    share = VALUE_BITS[scenario.lora.upload_dtype] / 32  # the links stay those of float32
+    system = replace(
+        network.system, fixed_bits=share * fixed_bits, bits_per_rank=share * bits_per_rank,
+        download_ratio=1 / share,
+    )  # fmt: skip
+    return replace(network, system=system)
+
+
+def plan_scenario(scenario: Scenario, network: Network, planner: str | None = None) -> Plan:
+    """Plan for a scenario, by its own planner or the one named."""
+    section = scenario.planner
+    return plan(
+        planning_clients(network), network.system, planner or section.name,
+        q_min=section.q_min, quantile=section.quantile, cohort=section.cohort,
+    )  # fmt: skip
+
+
+def plan_table(made: Plan, network: Network) -> Table:
+    """Return a table of the clients' probabilities and ranks, at most a screen of them."""
+    clients, system = planning_clients(network), network.system
+    start = start_seconds(clients, system, made.sketch_rank)
+    alone = _upload_alone(clients, system, made.sketch_rank)
+    binding = _binding(made)
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("client", "data %", "ready s", "upload alone s", "q", "k", "held by"):
+        table.add_column(column, justify="left" if column in ("client", "held by") else "right")
+    rows = np.argsort(-made.sampling_probability, kind="stable")
+    if len(rows) > _SHOWN:
+        rows = rows[np.linspace(0, len(rows) - 1, _SHOWN).round().astype(int)]
+        table.caption = f"{_SHOWN} of {len(made)} clients, from the most to the least often asked"
+    for n in rows:
+        table.add_row(
+            str(made.client_id[n]), f"{100 * clients.data_weight[n]:.2f}", f"{start[n]:.3g}",
+            f"{alone[n]:.3g}", f"{made.sampling_probability[n]:.4f}", str(made.sketch_rank[n]),
+            binding.get(int(n), ""),
+        )  # fmt: skip
+    return table
+
+
+def plan_lines(made: Plan, network: Network) -> Iterator[str]:
+    """Yield what the plan promises, in sentences."""
+    joining = made.participation_probability() * network.clients.availability
+    yield f"{made.planner}: {made.verdict}; {joining.sum():.1f} of {len(made)} clients a round"
+    empty = np.exp(np.sum(np.log1p(-np.minimum(joining, 1 - 1e-16))))
+    if empty > 0.01:
+        yield f"{100 * empty:.0f} % of the rounds will be empty and cost their overhead alone"
+    if made.round_seconds is not None:
+        t = made.round_seconds
+        yield f"a round takes {t.mean:.3g} s (median {t.p50:.3g}, 95 % below {t.p95:.3g})"
+    yield (
+        f"rounds needed: {made.relative_rounds:.3g} times those of full participation at full rank"
+    )
+    if made.gain:
+        yield "predicted speed-up over " + ", ".join(
+            f"{name} {value:.2f}x" for name, value in made.gain.items()
+        )
+
+
+def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) -> Sequence[Path]:
+    """Draw q and k against speed and link, the round time, and sweeps; return the files."""
+    from fedpace.reporting.plots import plan_map, predicted_times, round_time_distribution
+
+    clients, system = planning_clients(network), network.system
+    rank = np.full(len(clients), float(system.lora_rank))
+    law = round_time(made, clients, system)
+    draws = int(np.clip(_SIMULATED / len(clients), 200, 2000))
+    simulated = simulate_round_seconds(made, clients, system, draws, scenario.seed)
+    grid = np.linspace(0, max(law.quantile(0.999), float(simulated.max())), 300)
+    sample = f"\n(a sample of {_SWEPT} clients)" if len(clients) > _SWEPT else ""
+    figures = {
+        "clients": plan_map(
+            start_seconds(clients, system, rank), _upload_alone(clients, system, rank), made
+        ),
+        "round-time": round_time_distribution(grid, law.cdf(grid), simulated),
+        "sweeps": predicted_times(_sweeps(scenario, network, made.planner),
+                                  "predicted seconds × relative rounds" + sample),
+    }  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, figure in figures.items():
+        files.append(folder / f"{name}.png")
+        figure.savefig(files[-1], dpi=150)
+    return files
+
+
+def _sweeps(
+    scenario: Scenario, network: Network, planner: str
+) -> Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]]:
+    """Predicted objective of the plan and of uniform sampling over band, clients and rank.
+
+    Where clients are many, of a sample: its curves have the same shape, but lie lower, as it lacks
+    the very slowest.
+    """
+    clients, system = planning_clients(network), network.system
+    planners = list(dict.fromkeys((planner, "uniform")))
+    stands_for = max(1.0, len(clients) / _SWEPT)
+    if stands_for > 1:
+        # In a band as much narrower each has the same share of it, and the same q is best.
+        chosen = rng_for(scenario.seed, "population", 102).permutation(len(clients))[:_SWEPT]
+        clients = clients.take(np.sort(chosen))
+        system = replace(system, bandwidth_hz=system.bandwidth_hz / stands_for)
+    count, rank = len(clients), system.lora_rank
+
+    def times(problems: Sequence[tuple[Clients, System]]) -> dict[str, list[float]]:
+        return {
+            p: [expected_seconds(plan(c, s, p, predict=False), c, s) for c, s in problems]
+            for p in planners
+        }
+
+    bands = [system.bandwidth_hz * f for f in (0.25, 0.5, 1, 2, 4)]
+    counts = sorted({max(1, round(count * f)) for f in (0.125, 0.25, 0.5, 0.75, 1)})
+    ranks = sorted({max(1, round(rank * f)) for f in (0.125, 0.25, 0.5, 1, 2)})
+    order = rng_for(scenario.seed, "population", 101).permutation(count)
+    return {
+        "bandwidth, MHz": (
+            [b * stands_for / 1e6 for b in bands],
+            times([(clients, replace(system, bandwidth_hz=b)) for b in bands]),
+        ),
+        "clients": (
+            [round(c * stands_for) for c in counts],
+            times([(clients.take(np.sort(order[:c])), system) for c in counts]),
+        ),
+        "rank r of the adapter": (
+            ranks, times([(clients, replace(system, lora_rank=r)) for r in ranks]),
+        ),
+    }  # fmt: skip
+
+
+def _upload_alone(clients: Clients, system: System, rank: Floats) -> Floats:
+    """Seconds to send that rank alone in the whole band, shape (N,)."""
+    band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
+    return upload_bits(system, rank) / rate_bps(band, **uplink(clients))
+
+
+def _binding(made: Plan) -> dict[int, str]:
+    names: dict[int, list[str]] = {}
+    for limit, mask in made.binds.items():
+        for n in np.flatnonzero(mask):
+            names.setdefault(int(n), []).append(limit)
+    return {n: ", ".join(limits) for n, limits in names.items()}
+
+
+def _payload(scenario: Scenario) -> tuple[float, float]:
+    given = scenario.model_fields_set
+    if "payload" in given or "model" not in given:
+        return scenario.payload.fixed_bits, scenario.payload.bits_per_rank
+    try:
+        from fedpace.experiment.build import model_payload
+    except ModuleNotFoundError as error:
+        raise MissingExtraError(error.name or "torch", "lora") from None
+    return model_payload(scenario)

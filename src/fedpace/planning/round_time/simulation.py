@@ -1,0 +1,127 @@
+"""The round time without any law: draw or list the participants, and let them finish together.
+
+The exact distribution for a few clients, and the Monte Carlo truth that the law is held against.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpace.core.errors import InputError
+from fedpace.core.plan import Plan
+from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.rng import rng_for
+from fedpace.planning.round_time.band_share import band_share
+from fedpace.planning.round_time.law import RoundLaw
+
+__all__ = ["ENUMERABLE", "enumerate_round_seconds", "simulate_round_seconds"]
+
+ENUMERABLE = 16
+"""Most clients whose 2^N sets of participants are listed."""
+_CELLS = 1 << 21
+"""Pairs of draw and client held at once."""
+
+
+def simulate_round_seconds(
+    plan: Plan, clients: Clients, system: System, draws: int, seed: int
+) -> Floats:
+    """Draw participants and return how long each round takes.
+
+    A plan with `draws` is followed to the letter: its K draws are with replacement.
+
+    Args:
+        plan: sampling probabilities and ranks.
+        clients: N clients; one that is asked answers with its availability.
+        system: what they share.
+        draws: number of rounds, D.
+        seed: of the stream "simulation".
+
+    Returns:
+        T, shape (D,), s; the overhead alone for an empty round.
+    """
+    law = RoundLaw.of(plan.participation_probability(), plan.sketch_rank, clients, system)
+    rng = rng_for(seed, "simulation")
+    seconds = [
+        _finish_seconds(law, joined) for joined in _drawn(plan, clients.availability, draws, rng)
+    ]
+    return system.overhead_seconds + np.concatenate(seconds)
+
+
+def enumerate_round_seconds(plan: Plan, clients: Clients, system: System) -> tuple[Floats, Floats]:
+    """List every set of participants: its round time and its probability.
+
+    Clients join independently, with `plan.participation_probability()` times availability.
+
+    Args:
+        plan: sampling probabilities and ranks.
+        clients: N <= 16 clients.
+        system: what they share.
+
+    Returns:
+        T, s, and the probability, each of shape (2^N,); set m has client n if bit n of m is set.
+
+    Raises:
+        InputError: too many clients.
+    """
+    count = len(clients)
+    if count > ENUMERABLE:
+        raise InputError(
+            f"{count} clients have 2^{count} sets of participants; "
+            f"list them for {ENUMERABLE} at most, or use simulate_round_seconds"
+        )
+    law = RoundLaw.of(plan.participation_probability(), plan.sketch_rank, clients, system)
+    joined = (np.arange(1 << count)[:, None] >> np.arange(count)) & 1 == 1
+    chance = np.where(joined, law.probability, 1 - law.probability).prod(axis=1)
+    return system.overhead_seconds + _finish_seconds(law, joined), chance
+
+
+def _drawn(
+    plan: Plan, availability: Floats, draws: int, rng: np.random.Generator
+) -> Iterator[NDArray[np.bool_]]:
+    """Yield who is there, shape (draws of a batch, N)."""
+    batch = max(1, _CELLS // len(plan))
+    for first in range(0, draws, batch):
+        size = min(batch, draws - first)
+        if plan.draws is None:
+            yield rng.random((size, len(plan))) < plan.sampling_probability * availability
+            continue
+        asked = rng.choice(len(plan), size=(size, plan.draws), p=plan.sampling_probability)
+        joined = np.zeros((size, len(plan)), dtype=np.bool_)
+        np.put_along_axis(joined, asked, True, axis=1)
+        yield joined & (rng.random(joined.shape) < availability)
+
+
+def _finish_seconds(law: RoundLaw, joined: NDArray[np.bool_]) -> Floats:
+    """Solve sum_n x_n(T) = 1 over each row's participants, shape (D,); 0 for an empty row.
+
+    Newton's method on 1 / sum x, which is nearly straight in T, from the largest solo time, and
+    bisection where a step leaves the bracket.
+    """
+    row, client = np.nonzero(joined)
+    result = np.zeros(len(joined))
+    if len(row) == 0:
+        return result
+    first = np.flatnonzero(np.diff(row, prepend=-1))
+    group = np.repeat(np.arange(len(first)), np.diff(first, append=len(row)))
+    bits, start = law.bits[client], law.start[client]
+    link = {name: column[client] for name, column in law.link.items()}
+    low = np.maximum.reduceat(start + law.solo[client], first)
+    seconds, high = low, np.full(len(first), np.inf)
+    for _ in range(100):
+        load, fall = band_share(bits, seconds[group] - start, link, law.band)
+        total, slope = np.add.reduceat(load, first), np.add.reduceat(fall, first)
+        late = total > 1
+        # Where a limit of its own sets a client's solo time, the band need not be spent.
+        high = np.where(late, high, seconds)
+        low = np.where(late, seconds, low)
+        step = seconds + total * (total - 1) / slope
+        inside = (low <= step) & (step <= high)
+        with np.errstate(invalid="ignore"):
+            step = np.where(inside, step, np.where(high < np.inf, (low + high) / 2, seconds * 2))
+        done = np.abs(step - seconds) <= 1e-13 * seconds
+        seconds = step
+        if done.all():
+            break
+    result[row[first]] = seconds
+    return result

@@ -1,0 +1,297 @@
+r"""What a planner minimises: expected round time times rounds needed, and the limits on both.
+
+.. math:: \min_{q, k}\; E[T](q, k)\, R(q, k), \qquad
+    R = \frac{1 + \rho V / V_\mathrm{full}}{1 + \rho}\, \bar\kappa^p, \quad
+    V = \sum_n \frac{a_n^2 \kappa_n \Gamma_n}{q_n \pi_n}, \quad \kappa_n = r / k_n, \quad
+    \bar\kappa = \sum_n a_n \kappa_n,
+
+with pi_n the availability and rho the noise ratio. E[T] is `round_time`'s law, or a quantile of it.
+The problem is stated in x = log q and y = log k: in them both factors are close to log-convex
+(sums of exponentials), and the gradient is a difference of elasticities,
+d log(objective) / d x_n = (relative growth of the time) - (relative fall of the rounds).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpace.core.errors import InputError
+from fedpace.core.profile import Clients, Floats, System
+from fedpace.planning.round_time.distribution import (
+    choose_nodes,
+    mean_and_gradient,
+    quantile_and_gradient,
+)
+from fedpace.planning.round_time.grouped import (
+    Crowd,
+    crowd_mean_and_gradient,
+    crowd_nodes,
+    crowd_quantile_and_gradient,
+    gather,
+)
+from fedpace.planning.round_time.upper_bound import bound_and_gradient
+from fedpace.wireless.latency import upload_bits
+
+__all__ = [
+    "CROWD",
+    "Decision",
+    "Point",
+    "Problem",
+    "TimeLaw",
+    "bound_law",
+    "evaluate",
+    "exact_law",
+    "log_objective",
+    "noise_weight",
+    "probability_limit",
+    "rank_limit",
+    "relative_rounds",
+]
+
+CROWD = 2000
+"""Beyond so many clients the round time is that of groups of similar ones."""
+
+TimeLaw = Callable[[Floats, Floats], tuple[float, Floats, Floats]]
+"""(q, k) -> seconds, d seconds / d q, d seconds / d k: a round time, or a stand-in for it."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """One planning problem."""
+
+    clients: Clients
+    system: System
+    q_min: float = 1e-3
+    """Least sampling probability; 1/q_min bounds the weight of any update."""
+    quantile: float | None = None
+    """None: minimise mean round time times rounds. p: the p-quantile of the round time instead."""
+    p95_limit_seconds: float | None = None
+    """Longest p95 round time allowed, s; None: no limit."""
+    cohort: float | None = None
+    """Mean sampling probability of the planners of one scale; None: each takes its best."""
+    crowd: Crowd | None = None
+    """Groups of similar clients; made here where clients are many."""
+    made: dict[str, Any] = field(default_factory=dict, repr=False)
+    """What several planners ask for, by name."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.q_min <= 1:
+            raise InputError(f"q_min is {self.q_min!r}; give a probability in (0, 1]")
+        if self.quantile is not None and not 0 < self.quantile < 1:
+            raise InputError(f"quantile is {self.quantile!r}; give one in (0, 1), or none")
+        limit = self.p95_limit_seconds
+        if limit is not None and not 0 < limit < np.inf:
+            raise InputError(f"p95_limit_seconds is {limit!r}; give seconds above 0, or none")
+        if self.cohort is not None and not self.q_min <= self.cohort <= 1:
+            raise InputError(
+                f"cohort is {self.cohort!r}; give a mean sampling probability from q_min = "
+                f"{self.q_min:g} to 1, or none"
+            )
+        if self.crowd is None and len(self.clients) > CROWD:
+            object.__setattr__(self, "crowd", gather(self.clients, self.system))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Decision:
+    """What a planner decides, before anything is predicted of it."""
+
+    sampling_probability: Floats
+    """q, shape (N,); the chance of one draw where `draws` is set."""
+    sketch_rank: NDArray[np.int64]
+    """k, shape (N,)."""
+    draws: int | None = None
+    """K draws with replacement; None: everyone joins independently."""
+    verdict: str = "converged"
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+    def joins(self) -> Floats:
+        """Each client's chance to be in a round, shape (N,)."""
+        if self.draws is None:
+            return self.sampling_probability
+        absent = np.log1p(-np.minimum(self.sampling_probability, 1 - 1e-16))
+        return np.asarray(-np.expm1(self.draws * absent))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Point:
+    """The objective at one (q, k), and its elasticities, each of shape (N,).
+
+    The gradient of log(seconds * rounds) in log q is ``time_by_q - rounds_by_q``, in log k it is
+    ``time_by_k - rounds_by_k``.
+    """
+
+    seconds: float
+    """Mean or quantile of the round time, s."""
+    rounds: float
+    """Relative rounds."""
+    time_by_q: Floats
+    """d log(seconds) / d log q_n; >= 0."""
+    time_by_k: Floats
+    """d log(seconds) / d log k_n."""
+    rounds_by_q: Floats
+    """-d log(rounds) / d log q_n; >= 0."""
+    rounds_by_k: Floats
+    """-d log(rounds) / d log k_n; >= 0."""
+
+    @property
+    def log_objective(self) -> float:
+        """Natural logarithm of the objective in seconds."""
+        return float(np.log(self.seconds) + np.log(self.rounds))
+
+
+def exact_law(problem: Problem, near: tuple[Floats, Floats] | None = None) -> TimeLaw:
+    """The mean round time of the problem, or the quantile that it asks for.
+
+    Args:
+        problem: clients, system and quantile.
+        near: a plan (q, k) around which the law is made smooth, at half the cost, by keeping its
+            quadrature nodes; None: nodes are chosen at every call.
+    """
+    clients, system, quantile = problem.clients, problem.system, problem.quantile
+    if problem.crowd is not None:
+        crowd = problem.crowd
+        if near is None:
+            if quantile is None:
+                return lambda q, k: crowd_mean_and_gradient(crowd.at(k), q, k)
+            return lambda q, k: crowd_quantile_and_gradient(crowd.at(k), quantile, q, k)
+        crowd = crowd.at(near[1])
+        if quantile is not None:
+            return lambda q, k: crowd_quantile_and_gradient(crowd, quantile, q, k)
+        kept = crowd_nodes(crowd, *near)
+        return lambda q, k: crowd_mean_and_gradient(crowd, q, k, nodes=kept)
+    if quantile is not None:
+        return lambda q, k: quantile_and_gradient(quantile, q, k, clients, system)
+    nodes = None if near is None else choose_nodes(*near, clients, system)
+    return lambda q, k: mean_and_gradient(q, k, clients, system, nodes=nodes)
+
+
+def bound_law(problem: Problem) -> TimeLaw:
+    """The upper bound of `time_bound` in the place of the mean round time."""
+    count = 1.0 if problem.crowd is None else problem.crowd.count
+    return lambda q, k: bound_and_gradient(q, k, problem.clients, problem.system, count)
+
+
+def evaluate(
+    problem: Problem, law: TimeLaw, sampling_probability: Floats, sketch_rank: Floats
+) -> Point:
+    """Return the objective and its elasticities.
+
+    Args:
+        problem: clients and system.
+        law: gives the seconds of a round.
+        sampling_probability: q, shape (N,).
+        sketch_rank: k, shape (N,), real-valued.
+    """
+    q, k, clients, system = sampling_probability, sketch_rank, problem.clients, problem.system
+    seconds, by_q, by_k = law(q, k)
+    noise = _noise_share(q, k, clients, system)
+    total = 1.0 + float(noise.sum())
+    kappa, power = _weighted_inverse_ratio(k, clients, system)
+    mean_kappa = float(kappa.sum())
+    rounds = total / (1 + system.noise_ratio) * mean_kappa**power
+    rounds_by_q = noise / total
+    return Point(
+        seconds, rounds, by_q * q / seconds, by_k * k / seconds,
+        rounds_by_q, rounds_by_q + power * kappa / mean_kappa,
+    )  # fmt: skip
+
+
+def relative_rounds(
+    sampling_probability: Floats,
+    sketch_rank: Floats,
+    clients: Clients,
+    system: System,
+    draws: int | None = None,
+) -> float:
+    r"""Rounds as a multiple of full participation at full rank.
+
+    Source: method of arXiv 2505.23555, in the form derived in docs/theory.md. A second moment
+    E[c^2] / E[c]^2 of the number of times c_n that client n counts in a round stands behind V: for
+    independent sampling it is 1/(q_n pi_n); for K draws with replacement (ours, so that both are
+    measured by one rule) (1 + (1 - p_n)/(K p_n)) / pi_n with p_n the chance of a draw.
+
+    Args:
+        sampling_probability: q, shape (N,); with `draws` the chance of one draw, sums to 1.
+        sketch_rank: k, shape (N,).
+        clients: data weights, availability, second moments of the updates.
+        system: r, sketch, noise ratio.
+        draws: None for independent sampling, else K.
+
+    Example:
+        >>> clients = Clients.from_columns(
+        ...     data_weight=[1, 1], step_seconds=[1, 1], spectral_efficiency=[1, 1])
+        >>> system = System(bandwidth_hz=1e6, lora_rank=8, noise_ratio=0.5)
+        >>> relative_rounds(np.array([0.5, 0.5]), np.array([8.0, 8.0]), clients, system)
+        1.3333333333333333
+    """
+    joins = sampling_probability
+    if draws is not None:
+        joins = 1.0 / (1.0 + (1.0 / sampling_probability - 1.0) / draws)
+    noise = float(_noise_share(joins, sketch_rank, clients, system).sum())
+    kappa, power = _weighted_inverse_ratio(sketch_rank, clients, system)
+    return (1.0 + noise) / (1.0 + system.noise_ratio) * float(kappa.sum()) ** power
+
+
+def log_objective(problem: Problem, decision: Decision) -> float:
+    """Natural logarithm of (seconds of a round) x (rounds), for any decision.
+
+    Where a decision has draws, the participants of a round are taken as independent.
+    """
+    q, k = decision.sampling_probability, decision.sketch_rank.astype(np.float64)
+    seconds = exact_law(problem)(decision.joins(), k)[0]
+    rounds = relative_rounds(q, k, problem.clients, problem.system, decision.draws)
+    return float(np.log(seconds) + np.log(rounds))
+
+
+def rank_limit(problem: Problem) -> Floats:
+    """Largest sketch rank of each client: whole, at most r, within its memory and energy.
+
+    Within its energy: the budget must pay for q_min at that rank. 0 where not even rank 1 can be
+    paid for; shape (N,).
+    """
+    clients, system = problem.clients, problem.system
+    joules = clients.max_joules_per_round / problem.q_min - _joules(clients, system, 0.0)
+    price = clients.upload_joules_per_bit * system.bits_per_rank
+    with np.errstate(divide="ignore", invalid="ignore"):
+        paid = np.where(price > 0, joules / price, np.copysign(np.inf, joules))
+    most = np.minimum(np.minimum(clients.max_rank, system.lora_rank), paid * (1 + 1e-12))
+    return np.asarray(np.maximum(np.floor(most), 0.0))
+
+
+def probability_limit(problem: Problem, sketch_rank: Floats) -> Floats:
+    """Largest sampling probability of each client: 1, or what its energy budget pays for.
+
+    Args:
+        problem: clients and system.
+        sketch_rank: k, shape (N,), real-valued, at most `rank_limit`.
+
+    Returns:
+        Shape (N,), in [q_min, 1].
+    """
+    joules = _joules(problem.clients, problem.system, sketch_rank)
+    pays = problem.clients.max_joules_per_round / np.where(joules > 0, joules, 1.0)
+    return np.asarray(np.clip(np.where(joules > 0, pays, 1.0), problem.q_min, 1.0))
+
+
+def _joules(clients: Clients, system: System, sketch_rank: Floats | float) -> Floats:
+    """Energy of one round that a client joins, J."""
+    bits = upload_bits(system, sketch_rank)
+    return system.local_steps * clients.step_joules + clients.upload_joules_per_bit * bits
+
+
+def noise_weight(clients: Clients, system: System) -> Floats:
+    """Return rho a_n^2 Gamma_n / (pi_n V_full), so that rho V / V_full = sum weight kappa / q."""
+    share = clients.data_weight**2 * clients.update_second_moment
+    return np.asarray(system.noise_ratio * share / share.sum() / clients.availability)
+
+
+def _noise_share(q: Floats, k: Floats, clients: Clients, system: System) -> Floats:
+    return noise_weight(clients, system) * (system.lora_rank / k) / q
+
+
+def _weighted_inverse_ratio(k: Floats, clients: Clients, system: System) -> tuple[Floats, int]:
+    """Return a_n kappa_n and the power p of their sum."""
+    return clients.data_weight * (system.lora_rank / k), 1 if system.sketch == "scaled" else 0

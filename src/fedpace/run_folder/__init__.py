@@ -1,0 +1,1 @@
+"""A run on disk: its files, and what is written when."""

@@ -1,0 +1,38 @@
+"""From [network] to a population."""
+
+import numpy as np
+import pytest
+
+from fedpace import InputError, load_experiment
+from fedpace.experiment.network import build_network
+from fedpace.wireless.population import upload_compute_ratio
+
+
+def drawn(*overrides):
+    experiment = load_experiment(None, overrides)
+    weight = np.arange(1.0, 101.0)
+    return build_network(experiment, weight, fixed_bits=1e5, bits_per_rank=1e5)
+
+
+def test_a_key_of_the_network_stands_in_place_of_the_scenarios():
+    plain, mild = drawn(), drawn("network.step_spread=0.1", "network.upload_compute_ratio=3.0")
+    assert upload_compute_ratio(plain.clients, plain.system) == pytest.approx(1.0)
+    assert upload_compute_ratio(mild.clients, mild.system) == pytest.approx(3.0)
+    spread = [np.std(np.log(n.clients.step_seconds)) for n in (plain, mild)]
+    assert spread[0] > 0.8 and spread[1] < 0.13
+
+
+def test_sizes_can_go_with_slowness():
+    slow = drawn("network.size_slowness_correlation=1.0").clients
+    assert np.all(np.diff(slow.step_seconds) >= 0)
+
+
+def test_some_memories_can_be_small():
+    small = drawn("network.small_memory_share=0.5").clients.max_rank == 4
+    assert 0.3 < small.mean() < 0.7
+    assert np.all(drawn().clients.max_rank > 16)
+
+
+def test_a_population_is_drawn_or_read_not_both():
+    with pytest.raises(InputError, match="step_spread and clients"):
+        drawn("network.step_spread=0.1", "network.clients='clients.csv'")

@@ -1,0 +1,243 @@
+"""Whole runs on a tiny but real model: what they write, that they learn, that they resume."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+from safetensors.numpy import load_file
+
+import tiny
+from fedpace import InputError, load_experiment, resume, run
+from fedpace.experiment.build import build_work
+from fedpace.experiment.methods import planner_options
+from fedpace.experiment.run import play
+from fedpace.run_folder.writer import read_checkpoint, read_records
+from warm import Command
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    tiny.write_experiment(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(place):
+    return run(load_experiment(place / "my.toml"), out=place / "finished")
+
+
+def plain(done):
+    """The records as JSON types, in which an unknown number equals itself."""
+    return [record.to_json() for record in done.records]
+
+
+def adapter_of(folder, method="adaptive"):
+    return read_checkpoint(folder, method).adapter
+
+
+def test_the_run_folder_holds_what_the_docs_promise(finished):
+    names = {path.name for path in finished.folder.iterdir()}
+    assert names == {"experiment.toml", "clients.csv", "plan.json", "rounds.jsonl", "summary.json",
+                     "adapter", "checkpoint"}  # fmt: skip
+    assert not list(finished.folder.rglob("*.part"))
+    plans = json.loads((finished.folder / "plan.json").read_text())
+    assert list(plans["methods"]) == ["adaptive", "uniform"]
+    assert len(plans["methods"]["adaptive"]["sampling_probability"]) == 6
+    records = read_records(finished.folder)
+    assert [r.method for r in records] == ["adaptive"] * 6 + ["uniform"] * 6
+    assert [r.round for r in records] == [*range(6), *range(6)]
+    assert load_experiment(finished.folder / "experiment.toml")
+
+
+def test_a_method_with_a_rule_of_its_own_is_followed_at_every_renewal(place):
+    text = (place / "my.toml").read_text()
+    path = place / "statistics.toml"
+    path.write_text(text.replace('["adaptive", "uniform"]', '["statistics", "weighted"]'))
+    experiment = load_experiment(path)
+    work = build_work(experiment)
+    plans = {name: [p for _, p in play(experiment, work, name)] for name in experiment.methods}
+    changes = [n for n in range(1, 6) if plans["statistics"][n] is not plans["statistics"][n - 1]]
+    assert changes == [3]  # replan_every = 3, long before our own planner would trust the noise
+    first, last = (plans["statistics"][n].sampling_probability for n in (0, -1))
+    assert not np.allclose(last / first, (last / first)[0], rtol=0.01)
+    assert np.array_equal(first, plans["weighted"][0].sampling_probability)
+
+
+def test_the_clock_is_the_sum_of_the_rounds_and_the_traffic_that_of_the_participants(finished):
+    for method in ("adaptive", "uniform"):
+        records = [r for r in finished.records if r.method == method]
+        total = np.cumsum([r.round_seconds for r in records])
+        np.testing.assert_allclose([r.clock_seconds for r in records], total)
+        summary = finished.summary["methods"][method]
+        assert summary["upload_bits"] == sum(
+            8 * p.upload_bytes for r in records for p in r.participants
+        )
+        assert summary["rounds"] == 6
+
+
+def test_the_held_out_loss_falls(place):
+    experiment = load_experiment(
+        place / "my.toml",
+        ["training.rounds=60", "training.eval_every=60", 'methods=["adaptive"]'],
+    )
+    entry = run(experiment, out=place / "long").summary["methods"]["adaptive"]
+    assert entry["final_loss"] < entry["initial_loss"] - 0.2
+    assert entry["final_accuracy"] > 0.6
+
+
+def test_the_adapter_loads_in_peft_to_the_same_tensors(finished, place):
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForSequenceClassification
+
+    for method, where in (("adaptive", "adapter"), ("uniform", "adapter/uniform")):
+        base = AutoModelForSequenceClassification.from_pretrained(place / "model", num_labels=3)
+        loaded = PeftModel.from_pretrained(base, finished.folder / where)
+        ours = adapter_of(finished.folder, method)
+        theirs = {n: p for n, p in loaded.named_parameters() if n in ours}
+        assert theirs.keys() == ours.keys()
+        for name, value in ours.items():
+            assert torch.equal(theirs[name], torch.from_numpy(value))
+
+
+def test_the_same_experiment_gives_the_same_bits(finished, place):
+    again = run(load_experiment(place / "my.toml"), out=place / "again")
+    assert plain(again) == plain(finished)
+    for method in ("adaptive", "uniform"):
+        one, two = adapter_of(finished.folder, method), adapter_of(again.folder, method)
+        assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_another_seed_gives_another_result(finished, place):
+    other = run(load_experiment(place / "my.toml", ["seed=1"]), out=place / "seed1")
+    assert plain(other) != plain(finished)
+
+
+@pytest.mark.parametrize("stop_after", [1, 4, 8])
+def test_a_run_stopped_between_rounds_resumes_to_the_same_bits(finished, place, stop_after):
+    class Stop(Exception):
+        pass
+
+    seen = []
+
+    def show(record, rounds):
+        seen.append(record)
+        if len(seen) == stop_after:
+            raise Stop
+
+    folder = place / f"stopped{stop_after}"
+    experiment = load_experiment(place / "my.toml", ["output.checkpoint_every=2"])
+    with pytest.raises(Stop):
+        run(experiment, out=folder, show=show)
+    done = resume(folder)
+    assert plain(done) == plain(finished)
+    assert done.summary["methods"] == finished.summary["methods"]
+    for method in ("adaptive", "uniform"):
+        one, two = adapter_of(finished.folder, method), adapter_of(folder, method)
+        assert all(np.array_equal(one[name], two[name]) for name in one)
+    mine = load_file(folder / "adapter" / "adapter_model.safetensors")
+    theirs = load_file(finished.folder / "adapter" / "adapter_model.safetensors")
+    assert all(np.array_equal(mine[name], theirs[name]) for name in theirs)
+
+
+@pytest.mark.slow
+def test_a_process_killed_at_any_moment_resumes_to_the_same_bits(finished, place):
+    for moment in range(3):
+        folder = place / f"killed{moment}"
+        process = Command(["run", "my.toml", "--out", folder], place, place / "said")
+        rounds = folder / "rounds.jsonl"
+        deadline = time.monotonic() + 120
+        while not (rounds.exists() and rounds.read_text().count("\n") > 3 * moment):
+            assert time.monotonic() < deadline and process.poll() is None
+            time.sleep(0.002)
+        process.kill()
+        process.wait()
+        done = resume(folder)
+        assert plain(done) == plain(finished)
+        one, two = adapter_of(finished.folder), adapter_of(folder)
+        assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_a_finished_run_resumes_to_itself(finished):
+    assert plain(resume(finished.folder)) == plain(finished)
+
+
+def test_a_method_played_without_a_folder_gives_the_records_of_the_run(finished, place):
+    experiment = load_experiment(place / "my.toml")
+    played = [r for r, _ in play(experiment, build_work(experiment), "uniform")]
+    recorded = [r for r in read_records(finished.folder) if r.method == "uniform"]
+    assert [r.to_json() for r in played] == [r.to_json() for r in recorded]
+
+
+def test_a_target_ends_the_run_at_the_evaluation_that_reaches_it(place):
+    experiment = load_experiment(
+        place / "my.toml", ["training.target=loss<=100", 'methods=["uniform"]']
+    )
+    entry = run(experiment, out=place / "target").summary["methods"]["uniform"]
+    assert entry["rounds_to_target"] == entry["rounds"] == 2
+
+
+def test_resume_refuses_a_folder_of_another_experiment_naming_the_key(finished, place):
+    other = load_experiment(place / "my.toml", ["training.rounds=9"])
+    with pytest.raises(InputError, match=r"\[training\] rounds is 6 there and 9 here"):
+        resume(finished.folder, experiment=other)
+
+
+def test_resume_refuses_changed_data(finished, place, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.folder, copy)
+    toml = (copy / "experiment.toml").read_text().replace("alpha = 1.0", "alpha = 2.0")
+    (copy / "experiment.toml").write_text(toml)
+    with pytest.raises(InputError, match="other examples or another adapter"):
+        resume(copy)
+
+
+def test_resume_refuses_what_is_no_run_folder(tmp_path):
+    with pytest.raises(InputError, match=r"no experiment\.toml"):
+        resume(tmp_path)
+
+
+def test_a_folder_that_is_not_empty_is_left_alone(place):
+    before = sorted(path.name for path in place.iterdir())
+    with pytest.raises(InputError, match="exists and is not empty"):
+        run(load_experiment(place / "my.toml"), out=place)
+    assert sorted(path.name for path in place.iterdir()) == before
+
+
+def test_tensorboard_files_hold_every_round_on_the_virtual_clock(place):
+    events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    experiment = load_experiment(
+        place / "my.toml", ["output.tensorboard=true", 'methods=["uniform"]']
+    )
+    done = run(experiment, out=place / "events")
+    read = events.EventAccumulator(str(done.folder / "tensorboard" / "uniform"))
+    read.Reload()
+    seconds = read.Scalars("round/seconds")
+    assert [e.step for e in seconds] == [1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(
+        [e.wall_time for e in seconds], [r.clock_seconds for r in done.records]
+    )
+    held_out = [e.value for e in read.Scalars("held_out/loss")]
+    np.testing.assert_allclose(
+        held_out, [r.evaluation["loss"] for r in done.records if r.evaluation], rtol=1e-6
+    )
+
+
+def test_a_cohort_holds_the_methods_that_leave_it_open(place):
+    held = load_experiment(
+        place / "my.toml", ["planner.cohort=0.5", 'methods=["adaptive", "uniform"]']
+    )
+    assert planner_options(held, "uniform")["cohort"] == 0.5
+    assert planner_options(held, "adaptive")["cohort"] is None
+    with pytest.raises(InputError, match="add one of uniform, weighted"):
+        planner_options(load_experiment(place / "my.toml", ["planner.cohort=0.5",
+                        'methods=["adaptive", "full"]']), "adaptive")  # fmt: skip
