@@ -3,11 +3,11 @@
 import numpy as np
 
 from federation.toy import LAYOUT, random_adapter, towards
-from fedpace.engines.simulated import Network
 from fedpace.experiment.build import Work
 from fedpace.experiment.config import Experiment, parse
 from fedpace.experiment.network import build_network
 from fedpace.run_folder.writer import write_text
+from fedpace.wireless.network import Network
 
 
 def toy_experiment(**sections):

@@ -9,10 +9,11 @@ import pytest
 from federation.toy import LAYOUT, make_plan, random_adapter, towards
 from fedpace.core.profile import Clients, System
 from fedpace.engines.codec import encoded_bytes
-from fedpace.engines.simulated import Network, SimulatedEngine
+from fedpace.engines.simulated import SimulatedEngine
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import server_sgd
+from fedpace.wireless.network import Network
 
 SEED, N = 5, 6
 WEIGHT = np.array([1.0, 2, 3, 4, 5, 6]) / 21

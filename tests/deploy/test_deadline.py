@@ -13,9 +13,9 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.deploy.deadline import LEAST_SECONDS, SLACK, Deadline
-from fedpace.engines.simulated import Network
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import renew_every
+from fedpace.wireless.network import Network
 
 CLIENTS = Clients.from_columns(
     data_weight=[1, 1, 1], step_seconds=[1, 1, 1], spectral_efficiency=[1, 1, 1]

@@ -26,7 +26,7 @@ from fedpace.engines.flower.messages import (
 )
 from fedpace.engines.flower.roster import ASK_AGAIN_SECONDS, Roster
 from fedpace.engines.flower.traffic import Traffic
-from fedpace.engines.simulated import Network
+from fedpace.wireless.network import Network
 
 pytestmark = pytest.mark.flower
 ROLES = ("A", "B", "head")

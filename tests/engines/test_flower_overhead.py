@@ -19,8 +19,8 @@ from fedpace.engines.flower.engine import ECHO_PATIENCE_SECONDS, ECHOES, FlowerE
 from fedpace.engines.flower.messages import Wire
 from fedpace.engines.flower.roster import Roster
 from fedpace.engines.flower.traffic import Traffic
-from fedpace.engines.simulated import Network
 from fedpace.planning.renewal import RenewalState, informed, overhead_seconds, renew_every
+from fedpace.wireless.network import Network
 
 pytestmark = pytest.mark.flower
 N, LOOK = 3, 0.001

@@ -9,7 +9,8 @@ from federation.toy import LAYOUT, blank, random_adapter, towards
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Clients, System
 from fedpace.engines.codec import encoded_bytes
-from fedpace.engines.simulated import Network, SimulatedEngine, charge
+from fedpace.engines.simulated import SimulatedEngine
+from fedpace.wireless.network import Network, charge
 
 
 def system(**changes):

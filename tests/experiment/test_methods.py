@@ -7,9 +7,9 @@ import pytest
 
 from fedpace import Clients, InputError, System, load_experiment
 from fedpace.core.adapter import MERGED
-from fedpace.engines.simulated import Network
 from fedpace.experiment.methods import METHODS, make_plan, method_named
 from fedpace.planning.planner import PLANNERS
+from fedpace.wireless.network import Network
 
 PUBLISHED = [name for name, method in METHODS.items() if method.published]
 

@@ -7,7 +7,7 @@ not; only the seconds do.
 import numpy as np
 
 from fedpace.core.record import RoundRecord
-from fedpace.engines.simulated import Network, charge
+from fedpace.wireless.network import Network, charge
 
 
 def round_seconds(record: RoundRecord, network: Network, seed: int) -> float:

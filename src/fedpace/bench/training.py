@@ -14,7 +14,6 @@ from fedpace.bench.replay import round_seconds
 from fedpace.bench.suite import Suite, experiment_of
 from fedpace.core.plan import Plan
 from fedpace.core.target import Target
-from fedpace.engines.simulated import Network
 from fedpace.experiment.build import Work, build_work, network_of, set_up
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.methods import make_plan
@@ -22,6 +21,7 @@ from fedpace.experiment.network import planning_clients
 from fedpace.experiment.run import play
 from fedpace.planning.round_time.distribution import round_time
 from fedpace.run_folder.writer import write_text
+from fedpace.wireless.network import Network
 
 Keys = tuple[tuple[str, Any], ...]
 """Of a section, with their values."""

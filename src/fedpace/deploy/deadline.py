@@ -8,10 +8,10 @@ import numpy as np
 from scipy.stats import norm
 
 from fedpace.core.messages import ClientTask
-from fedpace.engines.simulated import Network, charge
 from fedpace.estimation.client_means import ClientMeans
 from fedpace.planning.renewal import Renewal, overhead_seconds
 from fedpace.wireless.latency import upload_bits
+from fedpace.wireless.network import Network, charge
 
 QUANTILE = 0.99
 """With this probability nobody is late who is as fast as usual."""

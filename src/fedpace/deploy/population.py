@@ -13,13 +13,13 @@ from fedpace.core.adapter import AdapterLayout
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats
 from fedpace.engines.flower.roster import AWAY, Member, Roster
-from fedpace.engines.simulated import Network
 from fedpace.experiment.build import first_network
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import DRAWN
 from fedpace.federation.checks import believed_examples
 from fedpace.federation.methods.fedvarp import most_clients
 from fedpace.wireless.clients_file import read_clients
+from fedpace.wireless.network import Network
 from fedpace.wireless.population import with_newcomers
 
 FILE = "clients.csv"

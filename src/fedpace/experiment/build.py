@@ -16,7 +16,6 @@ from fedpace.core.rng import rng_for
 from fedpace.core.target import Target
 from fedpace.data.load import load_data
 from fedpace.engines.codec import encoded_bytes
-from fedpace.engines.simulated import Network
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.methods import method_named, planner_options
 from fedpace.experiment.network import build_network
@@ -37,6 +36,7 @@ from fedpace.lora import (
     tokenise,
 )
 from fedpace.lora.local_training import ClientExamples
+from fedpace.wireless.network import Network
 
 
 @dataclass(frozen=True, slots=True, eq=False)

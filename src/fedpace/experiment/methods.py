@@ -10,7 +10,6 @@ from fedpace.core.adapter import AdapterLayout
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients
-from fedpace.engines.simulated import Network
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
 from fedpace.federation.aggregation import Aggregation
@@ -20,6 +19,7 @@ from fedpace.federation.methods.flexlora import flexlora
 from fedpace.federation.methods.flora import flora
 from fedpace.federation.methods.hetlora import hetlora
 from fedpace.planning.planner import PLANNERS, SCALED, plan
+from fedpace.wireless.network import Network
 
 
 @dataclass(frozen=True, slots=True)

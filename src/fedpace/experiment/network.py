@@ -7,10 +7,10 @@ import numpy as np
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats, System
-from fedpace.engines.simulated import Network
 from fedpace.experiment.config import Experiment
 from fedpace.wireless.channel import mean_faded
 from fedpace.wireless.clients_file import read_clients
+from fedpace.wireless.network import Network
 from fedpace.wireless.population import draw_clients, scenario_named
 
 DRAWN = (

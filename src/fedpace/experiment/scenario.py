@@ -11,7 +11,6 @@ from fedpace.core.errors import MissingExtraError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import VALUE_BITS, Clients, Floats, System
 from fedpace.core.rng import rng_for
-from fedpace.engines.simulated import Network
 from fedpace.experiment.config import Scenario, anchor, parse, read_toml
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.planning.planner import plan
@@ -19,6 +18,7 @@ from fedpace.planning.renewal import expected_seconds
 from fedpace.planning.round_time.distribution import round_time, simulate_round_seconds
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, upload_bits
+from fedpace.wireless.network import Network
 
 _SHOWN = 20
 """More clients than this are told by a sample of rows."""

@@ -1,6 +1,6 @@
 r"""Renew the plan while the run goes on, from what the rounds have shown.
 
-After each round `Renewal` takes the record into account: the noise scale (estimation/noise_scale.py)
+After each round `Renewal` takes the record into account: the noise scale (`estimation.noise_scale`)
 and, per client, how much slower it started and sent than its profile says. Every so many rounds it
 plans again, starting from the plan in force, and changes over only if the new plan is predicted to
 be better by more than a threshold: estimates always move a little, and near its optimum the

@@ -20,10 +20,10 @@ from safetensors.numpy import save
 from fedpace.core.adapter import Array
 from fedpace.core.errors import InputError
 from fedpace.core.record import RoundRecord
-from fedpace.engines.simulated import Network
 from fedpace.reporting.metrics import Plans
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, upload_bits
+from fedpace.wireless.network import Network
 
 FORMAT = "fedpace-checkpoint-1"
 

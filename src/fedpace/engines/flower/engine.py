@@ -21,8 +21,8 @@ from fedpace.engines.flower.echoes import Echoes
 from fedpace.engines.flower.messages import Wire, body_bytes, read_update, task_content, told
 from fedpace.engines.flower.roster import Roster
 from fedpace.engines.flower.traffic import Traffic
-from fedpace.engines.simulated import Network, charge
 from fedpace.federation.engine import Delivery, RoundOutcome
+from fedpace.wireless.network import Network, charge
 
 ROSTER_SECONDS = 1.0
 """Between looks at who is there; answers are looked for more often."""

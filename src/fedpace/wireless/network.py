@@ -1,0 +1,72 @@
+"""Devices, links and the rule that divides the band: what a round costs on the virtual clock."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpace.core.profile import Clients, Floats, System
+from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
+from fedpace.wireless.channel import faded, fading_gains, uplink
+from fedpace.wireless.latency import start_seconds
+
+__all__ = ["Network", "charge"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Network:
+    """What the virtual clock charges for."""
+
+    clients: Clients
+    system: System
+    allocation: Literal["equal-finish", "equal-share"] = "equal-finish"
+    fading: bool = False
+    """Rayleigh block fading, drawn anew each round."""
+
+
+def charge(
+    network: Network,
+    seed: int,
+    round_index: int,
+    client: NDArray[np.int64],
+    sketch_rank: NDArray[np.int64],
+    upload_bits: Floats,
+    received_rank: NDArray[np.int64] | None = None,
+) -> tuple[Floats, Allocation]:
+    """Compute when the participants of a round send, and how the band is divided among them.
+
+    A round that was trained once can so be charged again, on another network or by another rule.
+
+    Args:
+        network: devices, links, rule.
+        seed: the run's seed; fading is drawn from its stream.
+        round_index: 0, 1, 2, ...
+        client: the participants' positions in the population, shape (M,).
+        sketch_rank: k of each participant, shape (M,).
+        upload_bits: what each participant sends, bit, shape (M,).
+        received_rank: rank components each receives beforehand, shape (M,); by default what its
+            sketch needs.
+
+    Returns:
+        When each starts to send, s, shape (M,), and the allocation; the round takes the
+        allocation's latest finish and the system's overhead.
+    """
+    clients, system = network.clients, network.system
+    every_rank, every_received = np.ones(len(clients)), None
+    every_rank[client] = sketch_rank
+    if received_rank is not None:
+        every_received = np.ones(len(clients))
+        every_received[client] = received_rank
+    start = start_seconds(clients, system, every_rank, every_received)[client]
+    if network.fading:
+        clients = faded(clients, fading_gains(seed, round_index, len(clients)))
+    share = allocate_bandwidth(
+        start,
+        upload_bits,
+        system.bandwidth_hz,
+        **uplink(clients, client),
+        max_bandwidth_hz=clients.max_bandwidth_hz[client],
+        rule=network.allocation,
+    )
+    return start, share
