@@ -7,12 +7,30 @@
     ├── MissingExtraError           an optional part is not installed; exit status 2
     └── RunError (RuntimeError)     the run itself failed; exit status 1
 
-Each message is one line: the value, the place it came from, and the remedy.
+Each message is one line: the value, the place it came from, and the remedy. That line is for
+whoever gave the value. What may be told to somebody else, as a client tells its server, is the
+error's `public` part alone: kinds and counts, never a value, a line or a path.
 """
 
 
 class FedPaceError(Exception):
-    """Base of every exception FedPace raises on purpose."""
+    """Base of every exception FedPace raises on purpose.
+
+    Args:
+        message: the line for whoever gave the value.
+        public: what may be told to others; without it nothing but that there is an error.
+
+    Example:
+        >>> error = InputError("mine.csv:3: label is 'Ann Lee'", public="a label is no class")
+        >>> str(error), error.public
+        ("mine.csv:3: label is 'Ann Lee'", 'a label is no class')
+        >>> InputError("mine.csv:3: label is 'Ann Lee'").public
+        'its own screen says why'
+    """
+
+    def __init__(self, message: object = "", *, public: str = "its own screen says why") -> None:
+        super().__init__(message)
+        self.public = public
 
 
 class InputError(FedPaceError, ValueError):
@@ -23,11 +41,17 @@ class MissingExtraError(FedPaceError, ImportError):
     """A part that was asked for needs an optional package that is not installed."""
 
     def __init__(self, package: str, extra: str) -> None:
-        super().__init__(
+        message = (
             f"this needs the package '{package}', which is not installed; "
             f"pip install 'fedpace[{extra}]'"
         )
+        super().__init__(message, public=message)
 
 
 class RunError(FedPaceError, RuntimeError):
     """The input was right, the run failed."""
+
+
+def public_part(error: BaseException) -> str:
+    """Return what may be told of an error to others: of a foreign one nothing but its type."""
+    return error.public if isinstance(error, FedPaceError) else type(error).__name__

@@ -130,7 +130,8 @@ def _files_by_split(folder: Path) -> dict[str, list[Path]]:
             stem = re.sub(r"-\d+-of-\d+$", "", path.name.split(".")[0])
             found.setdefault(stem, []).append(path)
     if not found:
-        raise InputError(f"[data] {folder}: no data file here (.jsonl, .csv, .parquet, .txt)")
+        what = "no data file here (.jsonl, .csv, .parquet, .txt)"
+        raise InputError(f"[data] {folder}: {what}", public=what)
     for stem, paths in found.items():
         if len({path.name.split(".")[0] for path in paths}) < len(paths):
             names = ", ".join(path.name for path in paths)
@@ -191,6 +192,9 @@ def load_training(name: str, label_names: Sequence[str] | None) -> Examples:
     table = source.splits[_train_split(source)]()
     if label_names is None:
         return to_examples(table, {}, [])
+    if not table.label:
+        what = "examples without labels, where the server's experiment needs them"
+        raise InputError(f"{table.places[0]}: {what}", public=what)
     numbers = source.label_names or label_names
     codes: dict[int | str, int] = {n: c for c, n in enumerate(label_names)}
     for value in {v for v in table.label or () if isinstance(v, int)}:

@@ -12,7 +12,7 @@ from flwr.app import Context
 from numpy.typing import NDArray
 
 from fedpace.core.adapter import Role
-from fedpace.core.errors import FedPaceError, InputError, RunError
+from fedpace.core.errors import FedPaceError, InputError, RunError, public_part
 from fedpace.core.examples import Examples
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.profile import Sketch
@@ -66,19 +66,20 @@ class Client:
             return {"name": self.own.name, "refusal": "over"}
         try:
             if (objection := version_objection(offer)) is not None:
-                raise InputError(objection)
+                raise InputError(objection, public=objection)
             if self.own.name not in offer.get("population", [self.own.name]):
-                raise InputError(
+                late = (
                     f"the run began without {self.own.name!r} and takes no more clients; join "
                     "before it begins, or under the name of a client that it has (--name)"
                 )
+                raise InputError(late, public=late)
             key = (str(offer["experiment"]), str(offer["base"]))
             if key != self._offer:
                 self._load(offer)
                 self._offer = key
         except (FedPaceError, KeyError) as error:
             self.refusal = str(error)
-            return {"name": self.own.name, "refusal": self.refusal}
+            return {"name": self.own.name, "refusal": public_part(error)}
         return self._facts
 
     @property
@@ -116,7 +117,9 @@ class Client:
         examples = own_examples(self.own, experiment, labels)
         adapted, base = _model(text, self.own.model, names)
         if (objection := model_objection(offer, adapted, base)) is not None:
-            raise InputError(objection)
+            # Without the model's name, which may be a path of this machine.
+            public = objection.partition(";")[0].replace(f" {adapted.base.name!r}", "")
+            raise InputError(objection, public=public)
         tokens = tokenise(examples, adapted.base, max_length=experiment.model.max_length)
         made: dict[tuple[int, Sketch, tuple[Role, ...]], Train] = {}
 
@@ -184,14 +187,18 @@ def own_examples(own: Own, experiment: Experiment, labels: list[str] | None) -> 
     if own.partition is None:
         assert own.data is not None
         if not own.data.exists():
-            raise InputError(f"--data {own.data}: no such file or folder; correct the path")
+            raise InputError(
+                f"--data {own.data}: no such file or folder; correct the path",
+                public="its data are not there",
+            )
         return load_training(str(own.data), labels)
     index, count = own.partition
     data = experiment.data
     if count != data.clients:
         raise InputError(
             f"--partition {index}/{count}: the server's experiment deals to {data.clients} "
-            f"clients; write --partition {index}/{data.clients}"
+            f"clients; write --partition {index}/{data.clients}",
+            public=f"its --partition does not deal to {data.clients} clients",
         )
     train, shares = _dealt(experiment.to_toml())
     return train.take(shares[index])

@@ -34,7 +34,7 @@ from flwr.supernode.runtime.run_clientapp import (
     push_task_output,
 )
 
-from fedpace.core.errors import RunError
+from fedpace.core.errors import RunError, public_part
 from fedpace.deploy.flower_patches import shorten_app
 
 _PROJECT = """
@@ -143,10 +143,9 @@ def _do(node: Endpoint, token: str, app: ClientApp) -> str:
             try:
                 reply = app(message, context)
             except Exception as error:  # the server is told, whatever it was
-                reason = f"{type(error).__name__}: {error}"
-                reply = Message(
-                    Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), reply_to=message
-                )
+                # Its kind alone: an exception's text may quote the client's examples.
+                failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, public_part(error))
+                reply = Message(failed, reply_to=message)
             push_message(client, reply, context)
             push_task_output(client, context, SubStatus.COMPLETED, "")
         finally:

@@ -4,15 +4,18 @@ The app holds no model. It calls what it was made with: in `fedpace join` the tr
 process, in a plain Flower project a trainer that is built at the first message.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flwr.app import Context, Message
+from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
+from flwr.common.constant import ErrorCode
 
 from fedpace.core.adapter import AdapterLayout, Role
+from fedpace.core.errors import public_part
 from fedpace.core.profile import Sketch
 from fedpace.engines.flower.messages import (
     accepted_updates,
@@ -26,6 +29,8 @@ from fedpace.engines.flower.messages import (
 from fedpace.engines.flower.roster import introduction, offer_of
 from fedpace.federation.engine import Train
 
+logger = logging.getLogger(__name__)
+Handler = Callable[[Message, Context], Message]
 Pace = Callable[[float, int], None]
 """Called before an answer is handed over, with the rate that the server assigned, bit/s, and the
 bytes of the answer: what enforces the rate sets it here."""
@@ -77,6 +82,20 @@ def make_client_app(
         pace(assigned_bps(message.content), body_bytes(content))
         return Message(content, reply_to=message)
 
-    app.query()(query)
-    app.train()(train)
+    app.query()(_discreet(query))
+    app.train()(_discreet(train))
     return app
+
+
+def _discreet(answer: Handler) -> Handler:
+    """Send the kind of an error alone: its text may quote the client's examples."""
+
+    def discreet(message: Message, context: Context) -> Message:
+        try:
+            return answer(message, context)
+        except Exception as error:
+            logger.exception("a message could not be answered")
+            failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, public_part(error))
+            return Message(failed, reply_to=message)
+
+    return discreet
