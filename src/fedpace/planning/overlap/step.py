@@ -1,0 +1,67 @@
+r"""How large a server step a beat allows.
+
+With u the mean of what a beat aggregates, V the variance of it and d the mean number of adapters
+between the one that an update was trained on and the one it is added to (weighted by data), the
+progress of a beat is largest at the effective step (docs/theory.md)
+
+.. math:: s = \frac{1}{L\,(1 + \theta d + v)}, \qquad v = V / \|u\|^2 .
+
+A server with Adam divides by :math:`\sqrt{\|u\|^2 + V}` itself, so its rate is s times that.
+"""
+
+import numpy as np
+
+from fedpace.core.errors import InputError
+
+__all__ = ["server_rate_factor"]
+
+
+def server_rate_factor(
+    server_optimizer: str,
+    noise: float,
+    tuned_noise: float,
+    *,
+    delay_beats: float = 0.0,
+    theta: float = 1.0,
+    present: float = 1.0,
+) -> float:
+    """Return what to multiply a tuned server rate by, so that it fits another schedule.
+
+    A rate is tuned on synchronous rounds of noise v0. For beats of noise v and delay d it becomes
+    (1 + v0) / (1 + theta d + v) times as large for "sgd" and
+    sqrt((1 + v0) (1 + v)) / (1 + theta d + v) for "adam": linear, and the square root of it where
+    nothing is late. While part of the data weight cannot have arrived yet, the mean of a beat and
+    its variance are smaller by that share; SGD's step then shrinks by itself, Adam's does not and
+    is told to.
+
+    Args:
+        server_optimizer: "sgd" or "adam".
+        noise: v = V / ||u||^2 of a beat, noise_ratio V / V_full, >= 0.
+        tuned_noise: v0, that of the rounds on which the rate was tuned.
+        delay_beats: d = sum_n a_n (E[b_n] - 1); 0 in a synchronous schedule.
+        theta: price of the delay.
+        present: data weight of the clients whose update can have arrived by this beat, in [0, 1].
+
+    Returns:
+        The factor; 1 for the rounds on which the rate was tuned.
+
+    Raises:
+        InputError: an unknown server optimiser, or a value out of range.
+
+    Example:
+        >>> server_rate_factor("adam", 8.0, 3.5), server_rate_factor("sgd", 8.0, 3.5)
+        (0.7071067811865476, 0.5)
+    """
+    for name, value in (("noise", noise), ("tuned_noise", tuned_noise),
+                        ("delay_beats", delay_beats), ("theta", theta)):  # fmt: skip
+        if not 0 <= value < np.inf:
+            raise InputError(f"{name} is {value!r}; it must be a number of 0 or more")
+    if not 0 <= present <= 1:
+        raise InputError(f"present is {present!r}; it is a share of the data, from 0 to 1")
+    linear = (1 + tuned_noise) / (1 + theta * delay_beats + noise)
+    if server_optimizer == "sgd":
+        return float(linear)
+    if server_optimizer != "adam":
+        raise InputError(f"server_optimizer is {server_optimizer!r}; choose 'sgd' or 'adam'")
+    scale = np.sqrt(present * (present + noise) / (1 + tuned_noise))
+    return float(linear * scale)
