@@ -114,9 +114,10 @@ def main() -> None:
     from fedpace.deploy.certificates import make_development_ca
     from fedpace.deploy.keys import add_key, make_key, read_public_key
     from fedpace.deploy.secure_server import Protection
-    from fedpace.deploy.server import Waiting, conduct, own_server
+    from fedpace.deploy.server import conduct, own_server
     from fedpace.deploy.server_view import ServerView
     from fedpace.deploy.tcp_relay import open_relay
+    from fedpace.deploy.waiting import Waiting
     from fedpace.engines.flower.traffic import Traffic
     from fedpace.experiment.config import load_experiment
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from fedpace.experiment.config import load_experiment
 from fedpace.federation.checks import Checks
-from fedpace.run_folder.writer import read_records
+from fedpace.run_folder.reader import read_records
 
 
 def main(folder: Path) -> None:

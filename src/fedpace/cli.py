@@ -70,8 +70,9 @@ def run_command(
         fedpace run --resume runs/mine
     """
     from fedpace.commands import run_experiment
+    from fedpace.experiment.request import Request
 
-    run_experiment(experiment, method or [], set_ or [], out, resume, _out, _err)
+    run_experiment(Request(experiment, method or (), set_ or (), out, resume), _out, _err)
 
 
 @app.command("plan")
@@ -172,10 +173,17 @@ def serve_command(
 
         fedpace serve --resume runs/fleet
     """
-    from fedpace.deploy.commands import serve
+    from fedpace.deploy.commands import Listening, serve
+    from fedpace.deploy.waiting import Waiting
+    from fedpace.experiment.request import Request
 
-    serve(experiment, method or [], set_ or [], host, port, clients, wait, patience, closed, out,
-          resume, log, certificates, keys, _out, _err)  # fmt: skip
+    serve(
+        Request(experiment, method or (), set_ or (), out, resume),
+        Listening(host, port, log, certificates, keys),
+        Waiting(clients, wait, patience, closed),
+        _out,
+        _err,
+    )
 
 
 @app.command("join")

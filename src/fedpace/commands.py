@@ -8,37 +8,23 @@ from rich.console import Console
 from rich.markup import escape
 
 from fedpace.core.errors import InputError
-from fedpace.experiment.config import load_experiment
+from fedpace.experiment.request import Request
 from fedpace.progress import RunProgress
 
 
-def run_experiment(
-    path: Path | None,
-    methods: Sequence[str],
-    overrides: Sequence[str],
-    out: Path | None,
-    resume_folder: Path | None,
-    console: Console,
-    errors: Console,
-) -> None:
+def run_experiment(request: Request, console: Console, errors: Console) -> None:
     """`fedpace run`: run or resume, show the table, write the report."""
-    if resume_folder is not None and out is not None:
-        raise InputError("--out and --resume exclude each other; a resumed run stays in its folder")
-    if resume_folder is not None and path is None:
-        path = resume_folder / "experiment.toml"
-    experiment = load_experiment(path, overrides)
-    if methods:
-        experiment = experiment.model_copy(update={"methods": list(methods)})
+    experiment = request.experiment()
     # Only now: these load torch, which a mistake in the file need not wait for.
     from fedpace.experiment.run import resume, run
     from fedpace.reporting.report import write_report
     from fedpace.reporting.tables import summary_table
 
     with RunProgress(errors) as progress:
-        if resume_folder is not None:
-            record = resume(resume_folder, experiment=experiment, show=progress.show)
+        if request.resume is not None:
+            record = resume(request.resume, experiment=experiment, show=progress.show)
         else:
-            record = run(experiment, out=out, show=progress.show)
+            record = run(experiment, out=request.out, show=progress.show)
     console.print(summary_table(record.summary))
     console.print(f"report:  {escape(str(write_report(record.folder)))}", highlight=False)
     console.print(f"adapter: {escape(str(record.folder / 'adapter'))}", highlight=False)

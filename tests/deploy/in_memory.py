@@ -6,8 +6,9 @@ from rich.console import Console
 
 from engines.fake_grid import FakeGrid
 from fedpace.deploy.client_work import Client, Own
-from fedpace.deploy.server import Waiting, conduct
+from fedpace.deploy.server import conduct
 from fedpace.deploy.server_view import ServerView
+from fedpace.deploy.waiting import Waiting
 from fedpace.engines.flower.client import make_client_app
 from fedpace.experiment.config import load_experiment
 from tiny import EXPERIMENT, write_experiment

@@ -15,14 +15,16 @@ from engines.fake_grid import FakeGrid
 from fedpace.core.errors import InputError
 from fedpace.deploy import server
 from fedpace.deploy.client_work import Client, Own
-from fedpace.deploy.server import Waiting, conduct
+from fedpace.deploy.server import conduct
 from fedpace.deploy.server_view import ServerView
+from fedpace.deploy.waiting import Waiting
 from fedpace.engines.flower.client import make_client_app
 from fedpace.engines.flower.roster import Roster
 from fedpace.engines.flower.traffic import Traffic
 from fedpace.experiment.config import load_experiment
 from fedpace.reporting.report import write_report
-from fedpace.run_folder.writer import read_checkpoint, read_records
+from fedpace.run_folder.checkpoint import read_checkpoint
+from fedpace.run_folder.reader import read_records
 from fedpace.wireless.clients_file import read_clients
 from tiny import EXPERIMENT, write_examples, write_experiment
 

@@ -9,7 +9,7 @@ pytest.importorskip("flwr")
 pytest.importorskip("torch")
 
 from deploy.processes import flwr, free_port, process, superlink, wait_until
-from fedpace.run_folder.writer import read_records
+from fedpace.run_folder.reader import read_records
 from tiny import EXPERIMENT, write_experiment
 
 pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]

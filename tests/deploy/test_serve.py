@@ -27,9 +27,9 @@ from fedpace.deploy.tcp_relay import PACKET_BYTES, open_relay
 from fedpace.engines.flower.engine import ECHOES
 from fedpace.engines.flower.traffic import Traffic
 from fedpace.experiment.config import load_experiment
-from fedpace.experiment.run import in_process
+from fedpace.experiment.site import in_process
 from fedpace.reporting.report import write_report
-from fedpace.run_folder.writer import read_records
+from fedpace.run_folder.reader import read_records
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.clients_file import read_clients
 from tiny import write_examples, write_model

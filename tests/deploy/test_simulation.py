@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 import fedpace as fp
 from deploy.processes import environment
 from fedpace.experiment.config import load_experiment
-from fedpace.run_folder.writer import read_records
+from fedpace.run_folder.reader import read_records
 from tiny import EXPERIMENT, write_experiment
 
 pytestmark = [

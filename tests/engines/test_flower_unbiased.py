@@ -24,7 +24,8 @@ from fedpace.engines.flower.client import ClientWork, make_client_app
 from fedpace.engines.flower.engine import FlowerEngine
 from fedpace.engines.flower.messages import Wire
 from fedpace.engines.flower.roster import Roster
-from fedpace.experiment.run import Site, run
+from fedpace.experiment.run import run
+from fedpace.experiment.site import Site
 from fedpace.federation.checks import Checks
 from toy_work import toy_experiment, toy_network, toy_work
 

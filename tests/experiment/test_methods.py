@@ -141,7 +141,7 @@ def test_a_run_of_all_methods_resumes_reports_and_saves(place):
 
     from fedpace import resume, run
     from fedpace.reporting.report import write_report
-    from fedpace.run_folder.writer import read_checkpoint
+    from fedpace.run_folder.checkpoint import read_checkpoint
 
     class Stop(Exception):
         pass

@@ -9,10 +9,11 @@ pytest.importorskip("torch")
 
 from fedpace.core.profile import Clients
 from fedpace.engines.simulated import SimulatedEngine
-from fedpace.experiment.run import Site, resume, run
+from fedpace.experiment.run import resume, run
+from fedpace.experiment.site import Site
 from fedpace.reporting.report import write_report
-from fedpace.reporting.run_folder import read_run
-from fedpace.run_folder.writer import read_checkpoint, read_records
+from fedpace.run_folder.checkpoint import read_checkpoint
+from fedpace.run_folder.reader import read_records, read_run
 from fedpace.wireless.clients_file import read_clients
 from toy_work import toy_experiment, toy_network, toy_work
 

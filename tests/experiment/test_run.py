@@ -12,10 +12,11 @@ from safetensors.numpy import load_file
 
 import tiny
 from fedpace import InputError, load_experiment, resume, run
-from fedpace.experiment.build import build_work
+from fedpace.experiment.loop import play
 from fedpace.experiment.methods import planner_options
-from fedpace.experiment.run import play
-from fedpace.run_folder.writer import read_checkpoint, read_records
+from fedpace.experiment.prepare import prepare
+from fedpace.run_folder.checkpoint import read_checkpoint
+from fedpace.run_folder.reader import read_records
 from warm import Command
 
 pytestmark = pytest.mark.torch
@@ -61,8 +62,8 @@ def test_a_method_with_a_rule_of_its_own_is_followed_at_every_renewal(place):
     path = place / "statistics.toml"
     path.write_text(text.replace('["adaptive", "uniform"]', '["statistics", "weighted"]'))
     experiment = load_experiment(path)
-    work = build_work(experiment)
-    plans = {name: [p for _, p in play(experiment, work, name)] for name in experiment.methods}
+    ready = prepare(experiment)
+    plans = {name: [p for _, p in play(ready, name)] for name in experiment.methods}
     changes = [n for n in range(1, 6) if plans["statistics"][n] is not plans["statistics"][n - 1]]
     assert changes == [3]  # replan_every = 3, long before our own planner would trust the noise
     first, last = (plans["statistics"][n].sampling_probability for n in (0, -1))
@@ -171,7 +172,7 @@ def test_a_finished_run_resumes_to_itself(finished):
 
 def test_a_method_played_without_a_folder_gives_the_records_of_the_run(finished, place):
     experiment = load_experiment(place / "my.toml")
-    played = [r for r, _ in play(experiment, build_work(experiment), "uniform")]
+    played = [r for r, _ in play(prepare(experiment), "uniform")]
     recorded = [r for r in read_records(finished.folder) if r.method == "uniform"]
     assert [r.to_json() for r in played] == [r.to_json() for r in recorded]
 

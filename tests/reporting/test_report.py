@@ -8,9 +8,9 @@ import pytest
 
 from fedpace.core.errors import MissingExtraError
 from fedpace.reporting.report import write_report
-from fedpace.reporting.run_folder import read_summary
 from fedpace.reporting.style import PALETTE
 from fedpace.reporting.tables import prediction_rows, summary_rows
+from fedpace.run_folder.reader import read_summary
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 

@@ -2,9 +2,9 @@ import io
 
 from rich.console import Console
 
-from fedpace.reporting.run_folder import read_summary
 from fedpace.reporting.tables import prediction_rows, summary_rows, summary_table
 from fedpace.reporting.units import bits_text, seconds_text
+from fedpace.run_folder.reader import read_summary
 
 
 def test_the_table_shows_what_the_summary_says(run_folder):

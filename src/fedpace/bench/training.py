@@ -14,11 +14,12 @@ from fedpace.bench.replay import round_seconds
 from fedpace.bench.suite import Suite, experiment_of
 from fedpace.core.plan import Plan
 from fedpace.core.target import Target
-from fedpace.experiment.build import Work, build_work, network_of, set_up
+from fedpace.experiment.build import network_of
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.loop import play
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.network import planning_clients
-from fedpace.experiment.run import play
+from fedpace.experiment.prepare import Prepared, prepare
 from fedpace.planning.round_time.distribution import round_time
 from fedpace.run_folder.writer import write_text
 from fedpace.wireless.network import Network
@@ -124,9 +125,9 @@ def _train(
     beaten: Callable[[Mapping[Pair, float]], bool],
 ) -> Trained:
     began = time.monotonic()
-    work = build_work(experiment)
+    prepared = prepare(experiment)
     rules = suite.methods[spec.method].rules
-    networks = _networks(suite, spec, experiment, work)
+    networks = _networks(suite, spec, prepared)
     _check_plans(spec, experiment, networks)
     target = Target.parse(suite.tasks[spec.task].target)
     now = {pair: 0.0 for pair in networks}
@@ -140,7 +141,7 @@ def _train(
     evaluations: list[tuple[int, Mapping[str, float]]] = []
     updates = bits = 0
     ended = "budget"
-    for record, plan in play(experiment, work, experiment.methods[0]):
+    for record, plan in play(prepared, experiment.methods[0]):
         gain = dict(plan.gain) if gain is None else gain
         for pair, network in networks.items():
             now[pair] += round_seconds(record, network, spec.seed)
@@ -169,9 +170,10 @@ def _train(
     )  # fmt: skip
 
 
-def _networks(suite: Suite, spec: Spec, experiment: Experiment, work: Work) -> dict[Pair, Network]:
+def _networks(suite: Suite, spec: Spec, prepared: Prepared) -> dict[Pair, Network]:
     """The networks to charge, under each of the method's rules."""
-    setup = set_up(experiment, work, experiment.methods[0])
+    experiment, work = prepared.experiment, prepared.site.work
+    setup = prepared.setups[experiment.methods[0]]
     made, rules = {}, suite.methods[spec.method].rules
     for name in spec.networks:
         # Put together anew: over the section of another network, its keys would stay.

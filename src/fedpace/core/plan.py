@@ -1,6 +1,6 @@
 """A plan: who takes part how often, and at what rank."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -125,3 +125,7 @@ def _number(value: float) -> float | None:
 
 def _float(value: float | None) -> float:
     return np.nan if value is None else float(value)
+
+
+Plans = Sequence[tuple[int, Plan]]
+"""Plans with the round from which each was in force, ascending; the first from round 0."""

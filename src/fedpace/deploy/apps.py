@@ -40,8 +40,9 @@ _clients: dict[int, Client] = {}
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the experiment that the run's configuration names."""
-    from fedpace.deploy.server import Waiting, conduct
+    from fedpace.deploy.server import conduct
     from fedpace.deploy.server_view import ServerView
+    from fedpace.deploy.waiting import Waiting
 
     config = context.run_config
     experiment = load_experiment(Path(str(config["experiment"])))

@@ -2,7 +2,7 @@
 
 import platform
 import re
-from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
@@ -11,50 +11,44 @@ from rich.markup import escape
 from fedpace.core.errors import InputError
 from fedpace.deploy.certificates import LOOPBACK, read_certificates
 from fedpace.deploy.secure_server import Protection
-from fedpace.experiment.config import load_experiment
+from fedpace.deploy.waiting import Waiting
+from fedpace.experiment.request import Request
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """Where a server listens, and to whom."""
+
+    host: str
+    port: int
+    log: Path | None = None
+    """File for what Flower says."""
+    certificates: Path | None = None
+    """Folder of `fedpace certificates`."""
+    keys: Path | None = None
+    """Folder of `fedpace keys`."""
 
 
 def serve(
-    path: Path | None,
-    methods: Sequence[str],
-    overrides: Sequence[str],
-    host: str,
-    port: int,
-    clients: int | None,
-    wait: float,
-    patience: float,
-    closed: bool,
-    out: Path | None,
-    resume: Path | None,
-    log: Path | None,
-    certificates: Path | None,
-    keys: Path | None,
-    console: Console,
-    errors: Console,
+    request: Request, listening: Listening, waiting: Waiting, console: Console, errors: Console
 ) -> None:
     """`fedpace serve`: start Flower's server, run or resume, write the report."""
-    if resume is not None and out is not None:
-        raise InputError("--out and --resume exclude each other; a resumed run stays in its folder")
-    if resume is not None and path is None:
-        path = resume / "experiment.toml"
-    experiment = load_experiment(path, overrides)
-    if methods:
-        experiment = experiment.model_copy(update={"methods": list(methods)})
-    protection = _protection(host, certificates, keys)
+    experiment = request.experiment()
+    host, port = listening.host, listening.port
+    protection = _protection(host, listening.certificates, listening.keys)
     # Only now: these load torch, which a mistake in the file need not wait for.
-    from fedpace.deploy.server import Waiting, conduct, own_server
+    from fedpace.deploy.server import conduct, own_server
     from fedpace.deploy.server_view import ServerView
     from fedpace.reporting.report import write_report
     from fedpace.reporting.tables import summary_table
 
-    waiting = Waiting(clients or experiment.data.clients, wait, patience, closed)
-    log = log or Path("fedpace-serve.log")
+    log = listening.log or Path("fedpace-serve.log")
     with (
         ServerView(errors) as view,
         own_server(host, port, log, protection, view.note) as grid,
     ):
         view.note(f"listening on {host}:{port}")
-        record = conduct(grid, experiment, waiting, view, out=out, resumed=resume)
+        record = conduct(grid, experiment, waiting, view, out=request.out, resumed=request.resume)
     console.print(summary_table(record.summary))
     console.print(f"report:  {escape(str(write_report(record.folder)))}", highlight=False)
     console.print(f"adapter: {escape(str(record.folder / 'adapter'))}", highlight=False)

@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from fedpace.deploy.population import (
 from fedpace.deploy.runtime import Endpoint, server_grid, start_run
 from fedpace.deploy.secure_server import Protection, open_door
 from fedpace.deploy.server_view import ServerView
+from fedpace.deploy.waiting import Waiting
 from fedpace.engines.flower.arrivals import Arrivals
 from fedpace.engines.flower.echoes import Echoes
 from fedpace.engines.flower.engine import FlowerEngine
@@ -43,36 +44,22 @@ from fedpace.experiment.build import (
     Setup,
     Work,
     build_model,
-    check,
     evaluator,
     examples_of,
     work_fingerprint,
 )
 from fedpace.experiment.config import Experiment
-from fedpace.experiment.run import RunRecord, Site, resume, run
+from fedpace.experiment.run import RunRecord, resume, run
+from fedpace.experiment.site import Site
 from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
 from fedpace.planning.renewal import Renewal
-from fedpace.run_folder.writer import read_records
+from fedpace.run_folder.reader import read_records
 
 CLAIM_SECONDS = 8.0
 """How long a port that is in use may become free."""
 OWN_NODES = Traffic(poll_seconds=POLL_SECONDS)
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """When a run begins, and how long its rounds wait."""
-
-    clients: int
-    """It begins when so many have come."""
-    seconds: float
-    """Or, after so many seconds, with those that have, at least one."""
-    patience_seconds: float
-    """What a round waits at most before the fleet's speed is known."""
-    closed: bool = False
-    """Whether the run keeps to those with whom it began."""
 
 
 def conduct(
@@ -180,7 +167,6 @@ def _site(
     experiment: Experiment,
 ) -> Site:
     """Load the server's part, wait for the clients, and make the engine's maker."""
-    check(experiment)
     before = None if resumed is None else names_in(resumed)
     view.say("loading model and data")
     train, held_out = examples_of(experiment)
@@ -189,7 +175,8 @@ def _site(
     roster = Roster(grid, make_offer(experiment, adapted, train.label_names, run_name))
     rosters.append(roster)
     roster.most = room_for(experiment, adapted.layout)
-    _gather(roster, waiting, view, before)
+    wanted = (waiting.clients or experiment.data.clients) if before is None else len(before)
+    _gather(roster, waiting, wanted, view, before)
     view.names = roster.names
     network = (
         first_population(experiment, adapted.layout, roster)
@@ -256,11 +243,14 @@ def _checks(experiment: Experiment) -> Checks:
 
 
 def _gather(
-    roster: Roster, waiting: Waiting, view: ServerView, before: Sequence[str] | None
+    roster: Roster,
+    waiting: Waiting,
+    wanted: int,
+    view: ServerView,
+    before: Sequence[str] | None,
 ) -> None:
     """Wait until the clients are there; a resumed run waits for those it had."""
     end = time.monotonic() + waiting.seconds
-    wanted = waiting.clients if before is None else len(before)
     while True:
         roster.poll()
         there = [m.name for m in roster.present() if before is None or m.name in before]

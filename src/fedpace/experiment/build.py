@@ -1,4 +1,4 @@
-"""The only place that turns an experiment into live objects: model, data, trainer, methods."""
+"""From an experiment to live objects: data, model, trainer, evaluation, methods."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -139,7 +139,6 @@ def build_work(experiment: Experiment) -> Work:
     Raises:
         InputError: something in the experiment does not fit; nothing has been written.
     """
-    check(experiment)
     seed, data = experiment.seed, experiment.data
     train, held_out = examples_of(experiment)
     shares = partition(

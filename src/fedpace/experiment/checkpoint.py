@@ -6,14 +6,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Plan, Plans
 from fedpace.experiment.build import Setup, Work
 from fedpace.experiment.network import planning_clients
 from fedpace.federation.checks import Watch
 from fedpace.federation.rounds import ServerState
 from fedpace.planning.renewal import Renewal, RenewalState
-from fedpace.reporting.metrics import Plans
-from fedpace.run_folder.writer import Checkpoint, read_checkpoint, write_checkpoint
+from fedpace.run_folder.checkpoint import read_checkpoint, write_checkpoint
+from fedpace.run_folder.schema import Checkpoint
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -341,6 +341,19 @@ def anchor(table: dict[str, Any], folder: Path) -> None:
             table[section][key] = str((folder / value).resolve())
 
 
+def difference(one: Experiment, two: Experiment) -> str:
+    """Name the first key in which two experiments differ."""
+    a, b = one.model_dump(), two.model_dump()
+    for section in a:
+        if a[section] == b[section]:
+            continue
+        if not isinstance(a[section], dict):
+            return f"{section} is {a[section]!r} there and {b[section]!r} here"
+        key = next(k for k in a[section] if a[section][k] != b[section][k])
+        return f"[{section}] {key} is {a[section][key]!r} there and {b[section][key]!r} here"
+    return "no key differs"
+
+
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
     return {
         key: _without_none(value) if isinstance(value, Mapping) else value

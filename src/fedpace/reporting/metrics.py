@@ -7,18 +7,16 @@ where a plan is needed the plans in force: `(first round, plan)`, the first from
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Plans
 from fedpace.core.profile import Floats
-from fedpace.core.record import RoundRecord
+from fedpace.core.record import RoundRecord, records_of
 from fedpace.core.target import Target
-
-Plans = Sequence[tuple[int, Plan]]
-"""Plans with the round from which each was in force, ascending; the first from round 0."""
 
 
 def first_reaching(records: Sequence[RoundRecord], target: Target) -> RoundRecord | None:
@@ -207,6 +205,32 @@ def summarise(
         entry["final_accuracy"] = _known(final.get("accuracy"))
         entry["initial_accuracy"] = _known((initial or {}).get("accuracy"))
     return entry
+
+
+def summarise_run(
+    records: Sequence[RoundRecord],
+    plans: Mapping[str, Plans],
+    initial: Mapping[str, Mapping[str, float]],
+    target: Target | None,
+) -> dict[str, Any]:
+    """Make summary.json, but for where and with what the run was made.
+
+    Args:
+        records: of all methods.
+        plans: by method; the first is the reference of the speed-ups.
+        initial: by method, the evaluation before its first round.
+        target: when the clock is read; None if the run had none.
+    """
+    methods = {
+        method: summarise(records_of(records, method), made, target, initial[method])
+        for method, made in plans.items()
+    }
+    seconds = {name: entry["time_to_target_seconds"] for name, entry in methods.items()}
+    return {
+        "methods": methods,
+        "speedup": speedups(seconds),  # type: ignore[arg-type]
+        "target": None if target is None else str(target),
+    }
 
 
 def speedups(seconds: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -21,11 +21,11 @@ from fedpace.reporting.metrics import (
     participation_counts,
     time_split,
 )
-from fedpace.reporting.run_folder import Run, read_run
 from fedpace.reporting.style import PALETTE
 from fedpace.reporting.svg import inline_svg
 from fedpace.reporting.tables import prediction_rows, summary_rows
 from fedpace.reporting.units import seconds_text, target_text
+from fedpace.run_folder.reader import Run, read_run
 
 _CLIENT_ROWS = 100
 """Clients listed in the page; all of them are in clients.csv and plan.json."""

@@ -1,1 +1,1 @@
-"""A run on disk: its files, and what is written when."""
+"""A run on disk: its schema, who writes it, who reads it. The layout is in docs/file-formats.md."""

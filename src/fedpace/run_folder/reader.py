@@ -1,42 +1,19 @@
 """Read a run folder: settings, clients, plans, records, summary; say what is missing or cut off."""
 
-import csv
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
-from fedpace.core.profile import Clients, Floats
+from fedpace.core.plan import Plan, Plans
+from fedpace.core.profile import Floats
 from fedpace.core.record import RoundRecord
 from fedpace.core.target import Target
-from fedpace.reporting.metrics import Plans
-
-FILES = ("experiment.toml", "clients.csv", "plan.json", "rounds.jsonl", "summary.json")
-"""What a report needs of a run folder."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Run:
-    """What a run folder holds; mappings go by method, the first method first."""
-
-    experiment: str
-    """experiment.toml as text."""
-    clients: Clients
-    start_seconds: Floats
-    """From the start of a round until the client sends, at full rank, shape (N,)."""
-    upload_seconds: Floats
-    """To send the full rank alone in the whole band, shape (N,)."""
-    plans: Mapping[str, Plans]
-    records: Mapping[str, Sequence[RoundRecord]]
-    summary: Mapping[str, Any]
-    target: Target | None
-    notes: Sequence[str]
-    """What a reader must know of the folder's state, for people to read."""
+from fedpace.run_folder.schema import CLIENTS, EXPERIMENT, FILES, PLAN, ROUNDS, SUMMARY, Run
+from fedpace.wireless.clients_file import read_clients
 
 
 def read_run(folder: Path) -> Run:
@@ -58,15 +35,15 @@ def read_run(folder: Path) -> Run:
             f"{folder / missing[0]} is missing; if the run was interrupted, finish it with "
             f"`fedpace run --resume {folder}`"
         )
-    clients = _clients(folder / "clients.csv")
+    clients = read_clients(folder / CLIENTS)
     summary = read_summary(folder)
     names = list(summary["methods"])
-    table = _json(folder / "plan.json")
-    records, notes = _records(folder / "rounds.jsonl", names, len(clients))
+    table = _json(folder / PLAN)
+    records, notes = _records(folder / ROUNDS, names, len(clients))
     # A plan from before newcomers entered is for the first clients alone.
     entered = {n for made in records.values() for record in made for n in record.entered}
     sizes = range(len(clients) - len(entered), len(clients) + 1)
-    plans = _plans(table, names, sizes, folder / "plan.json")
+    plans = _plans(table, names, sizes, folder / PLAN)
     for name in names:
         came = [record for record in records[name] if record.entered]
         if came:
@@ -82,10 +59,10 @@ def read_run(folder: Path) -> Run:
                 "the figures show the latter."
             )
     return Run(
-        experiment=(folder / "experiment.toml").read_text("utf-8"),
+        experiment=(folder / EXPERIMENT).read_text("utf-8"),
         clients=clients,
-        start_seconds=_seconds(table, "start_seconds", len(clients), folder / "plan.json"),
-        upload_seconds=_seconds(table, "upload_seconds", len(clients), folder / "plan.json"),
+        start_seconds=_seconds(table, "start_seconds", len(clients), folder / PLAN),
+        upload_seconds=_seconds(table, "upload_seconds", len(clients), folder / PLAN),
         plans=plans,
         records=records,
         summary=summary,
@@ -94,13 +71,23 @@ def read_run(folder: Path) -> Run:
     )
 
 
+def read_records(folder: Path) -> list[RoundRecord]:
+    """Read rounds.jsonl, none where it is missing; a last line cut off by a kill is left out.
+
+    Raises:
+        InputError: another line is damaged.
+    """
+    path = folder / ROUNDS
+    return _lines(path)[0] if path.exists() else []
+
+
 def read_summary(folder: Path) -> Mapping[str, Any]:
     """Read summary.json of a run folder; enough for the table.
 
     Raises:
         InputError: missing, damaged, or without methods.
     """
-    path = folder / "summary.json"
+    path = folder / SUMMARY
     if not path.is_file():
         raise InputError(f"{path} is missing; is {folder} the folder of a finished run?")
     summary = _json(path)
@@ -120,23 +107,6 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise InputError(f"{path} holds a {type(table).__name__}, not a table; restore or rerun")
     return table
-
-
-def _clients(path: Path) -> Clients:
-    with path.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        columns: dict[str, list[str]] = {name: [] for name in reader.fieldnames or ()}
-        for row in reader:
-            if None in row or None in row.values():
-                raise InputError(
-                    f"{path} line {reader.line_num} has not {len(columns)} cells as its header"
-                )
-            for name, cell in row.items():
-                columns[name].append(cell)
-    try:
-        return Clients.from_columns(**columns)
-    except InputError as error:
-        raise InputError(f"{path}: {error}") from None
 
 
 def _plans(
@@ -167,24 +137,10 @@ def _seconds(table: Mapping[str, Any], key: str, clients: int, path: Path) -> Fl
 def _records(
     path: Path, names: Sequence[str], clients: int
 ) -> tuple[dict[str, list[RoundRecord]], list[str]]:
+    """Return the records of a finished run by method, and what is to be said of them."""
     records: dict[str, list[RoundRecord]] = {name: [] for name in names}
-    notes = []
-    lines = path.read_text("utf-8").splitlines()
-    for number, line in enumerate(lines, start=1):
-        try:
-            table = json.loads(line)
-        except ValueError:
-            if number < len(lines):
-                raise InputError(f"{path} line {number} is not valid JSON; restore it") from None
-            notes.append(
-                "The last line of rounds.jsonl is cut off, as when a run is interrupted; "
-                "it is left out."
-            )
-            continue
-        try:
-            record = RoundRecord.from_json(table)
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path} line {number} is no round record: {error!r}") from None
+    found, cut_off = _lines(path)
+    for number, record in enumerate(found, start=1):
         if any(not 0 <= p.client < clients for p in record.participants):
             raise InputError(f"{path} line {number} names a client outside 0..{clients - 1}")
         if record.method not in records:
@@ -194,4 +150,22 @@ def _records(
         records[record.method].append(record)
     if empty := [name for name in names if not records[name]]:
         raise InputError(f"{path} has no round of method {empty[0]!r}; the run has not begun it")
-    return records, notes
+    notes = [
+        "The last line of rounds.jsonl is cut off, as when a run is interrupted; it is left out."
+    ]
+    return records, notes if cut_off else []
+
+
+def _lines(path: Path) -> tuple[list[RoundRecord], bool]:
+    """Return the records in a file, and whether its last line is cut off."""
+    records: list[RoundRecord] = []
+    lines = path.read_text("utf-8").split("\n")
+    # What follows the last line feed is nothing, or a line that was not written to its end.
+    for number, line in enumerate(lines[:-1], start=1):
+        try:
+            records.append(RoundRecord.from_json(json.loads(line)))
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{path} line {number} is no round record: {error!r}") from None
+        except ValueError:
+            raise InputError(f"{path} line {number} is not valid JSON; restore it") from None
+    return records, lines[-1] != ""

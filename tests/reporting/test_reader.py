@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
-from fedpace.reporting.run_folder import FILES, read_run, read_summary
+from fedpace.run_folder.reader import read_run, read_summary
+from fedpace.run_folder.schema import FILES
 
 
 @pytest.fixture
@@ -89,8 +90,8 @@ def test_what_does_not_fit_together_is_named(folder, name, edit, message):
 @pytest.mark.parametrize(
     ("cells", "message"),
     [
-        ("phone-9,0.1", "line 8 has not 5 cells"),
-        ("phone-9,much,1,1,inf", "clients.csv: client column 'data_weight' is not numeric"),
+        ("phone-9,0.1", "line 8: 2 cells where the header has 5"),
+        ("phone-9,much,1,1,inf", "line 8: data_weight is 'much'"),
         ("phone-9,0.1,1,1,inf", "plan of 'adaptive' is not for the 7 clients"),
     ],
 )

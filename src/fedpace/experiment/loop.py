@@ -1,0 +1,128 @@
+"""The loop over a method's rounds, in plain sight."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+from fedpace.core.plan import Plan
+from fedpace.core.record import RoundRecord
+from fedpace.experiment.build import Setup, Work, set_up
+from fedpace.experiment.checkpoint import Progress, begin, grow, with_plan
+from fedpace.experiment.methods import make_plan
+from fedpace.experiment.prepare import Prepared, make_renewal
+from fedpace.federation.rounds import Federation, run_round
+from fedpace.federation.server_optimizer import ServerOptimizer
+from fedpace.planning.renewal import Renewal
+
+
+@dataclass(slots=True, eq=False)
+class Course:
+    """A method on its way: the one thing that changes while a run runs."""
+
+    method: str
+    work: Work
+    """For the population as it is now."""
+    setup: Setup
+    """For the population as it is now."""
+    renewal: Renewal
+    """Its state is `progress.renewal`."""
+    progress: Progress
+
+
+def rounds(
+    prepared: Prepared,
+    course: Course,
+    before_growth: Callable[[Work], None] = lambda work: None,
+) -> Iterator[RoundRecord]:
+    """Play a method to its end: who is there, a round, its evaluation, the plan for the next.
+
+    Args:
+        prepared: the experiment.
+        course: where the method is; after each record, where it is then.
+        before_growth: called with the work for all before new clients enter.
+
+    Yields:
+        The record of each round.
+    """
+    site, training = prepared.site, prepared.experiment.training
+    engine = site.make_engine(course.setup, course.progress.clock_seconds, course.renewal)
+    while not course.progress.finished:
+        work = site.newcomers(course.work)
+        known, count = len(course.progress.state.plan), len(work.network.clients)
+        if known < count:
+            before_growth(work)
+            _grow(prepared, course, work)
+            engine = site.make_engine(course.setup, engine.now(), course.renewal)
+        state = course.progress.state
+        site.show_plan(state.plan)
+        record, state = run_round(engine, _federation(prepared, course), state)
+        last = state.round_index == training.rounds
+        reached = False
+        if last or state.round_index % training.eval_every == 0:
+            evaluation = course.work.evaluate(state.adapter)
+            record = replace(record, evaluation=evaluation)
+            reached = prepared.target is not None and prepared.target.reached(evaluation)
+        renewed = state.plan
+        if course.setup.aggregation.unbiased:
+            renewed = course.renewal(record, state.plan)
+            record = replace(record, noise_scale=course.renewal.noise_record())
+        course.progress = Progress(
+            state=replace(state, plan=renewed),
+            clock_seconds=engine.now(),
+            plans=with_plan(course.progress.plans, state.round_index, renewed),
+            initial=course.progress.initial,
+            renewal=course.renewal.state,
+            finished=last or reached,
+        )
+        yield replace(record, entered=tuple(range(known, count)))
+
+
+def play(
+    prepared: Prepared, method: str, *, server_optimizer: ServerOptimizer | None = None
+) -> Iterator[tuple[RoundRecord, Plan]]:
+    """Run one method without a run folder: its rounds, each with the plan in force, to its end.
+
+    Args:
+        prepared: the experiment.
+        method: one name, of the experiment's methods or another.
+        server_optimizer: in place of the experiment's, or of a published method's average.
+    """
+    work = prepared.site.work
+    setup = set_up(prepared.experiment, work, method, server_optimizer=server_optimizer)
+    first = make_plan(prepared.experiment, setup.network, method)
+    renewal = make_renewal(prepared, setup, method)
+    progress = begin(work, setup, first, {}, renewal.state)
+    course = Course(method, work, setup, renewal, progress)
+    plan = first
+    for record in rounds(prepared, course):
+        yield record, plan
+        plan = course.progress.state.plan
+
+
+def _grow(prepared: Prepared, course: Course, work: Work) -> None:
+    """Take in who entered."""
+    experiment, method = prepared.experiment, course.method
+    setup = set_up(experiment, work, method)
+
+    def plan_anew(plan: Plan) -> Plan:
+        """Plan as at a renewal, or before enough is known as at first."""
+        made = course.renewal.anew(plan) if experiment.planner.replan_every else None
+        return make_plan(experiment, setup.network, method) if made is None else made
+
+    course.work, course.setup = work, setup
+    course.progress = grow(course.progress, setup, course.renewal, plan_anew)
+
+
+def _federation(prepared: Prepared, course: Course) -> Federation:
+    clients, site = course.work.network.clients, prepared.site
+    return Federation(
+        method=course.method,
+        layout=course.work.layout,
+        data_weight=clients.data_weight,
+        availability=course.renewal.availability()
+        if site.learn_availability
+        else clients.availability,
+        aggregation=course.setup.aggregation,
+        server_optimizer=course.setup.server_optimizer,
+        seed=prepared.experiment.seed,
+        checks=site.checks,
+    )

@@ -1,0 +1,76 @@
+"""From an experiment to what `run`, `resume`, `serve` and `bench` run: in one way for all."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from fedpace.core.plan import Plan
+from fedpace.core.target import Target
+from fedpace.experiment.build import Setup, Work, check, set_up
+from fedpace.experiment.config import Experiment
+from fedpace.experiment.methods import make_plan, planner_options
+from fedpace.experiment.network import planning_clients
+from fedpace.experiment.site import MakeSite, Site, in_process
+from fedpace.planning.planner import MINIMISING, plan
+from fedpace.planning.renewal import LEAST_GAIN, Renewal, expected_seconds, renew_every
+from fedpace.reporting.tensorboard import require_tensorboard
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Prepared:
+    """An experiment that is ready to run; nothing of it changes on the way."""
+
+    experiment: Experiment
+    site: Site
+    target: Target | None
+    setups: Mapping[str, Setup]
+    """Every method, for the clients that are there at the beginning."""
+    plans: Mapping[str, Plan]
+    """Every method's plan for them."""
+
+
+def prepare(experiment: Experiment, make_site: MakeSite | None = None) -> Prepared:
+    """Load what an experiment needs, set its methods up and plan.
+
+    Args:
+        experiment: what is to be run.
+        make_site: where the clients are; by default in this process.
+
+    Raises:
+        InputError: something in the experiment does not fit; nothing has been written.
+    """
+    check(experiment)
+    text = experiment.training.target
+    target = None if text is None else Target.parse(text)
+    if experiment.output.tensorboard:
+        require_tensorboard()
+    site = (make_site or in_process)(experiment)
+    setups = {method: set_up(experiment, site.work, method) for method in experiment.methods}
+    plans = {name: make_plan(experiment, each.network, name) for name, each in setups.items()}
+    return Prepared(experiment, site, target, setups, plans)
+
+
+def set_up_for(prepared: Prepared, method: str, work: Work) -> tuple[Setup, Plan]:
+    """Return a method and its first plan for the clients that are there when it begins."""
+    setup, first = prepared.setups[method], prepared.plans[method]
+    if len(first) < len(work.network.clients):  # newcomers, under an earlier method
+        setup = set_up(prepared.experiment, work, method)
+        first = make_plan(prepared.experiment, setup.network, method)
+    return setup, first
+
+
+def make_renewal(prepared: Prepared, setup: Setup, method: str) -> Renewal:
+    """Return what observes every round, and plans anew only where the experiment asks for it."""
+    experiment = prepared.experiment
+    never = experiment.training.rounds + 1
+    options = planner_options(experiment, method)
+    renewal = renew_every(
+        partial(plan, **options),
+        planning_clients(setup.network),
+        setup.network.system,
+        every=experiment.planner.replan_every or never,
+        threshold=LEAST_GAIN if options["planner"] in MINIMISING else None,
+        objective=partial(expected_seconds, quantile=options["quantile"]),
+    )
+    renewal.learn_availability = prepared.site.learn_availability
+    return renewal

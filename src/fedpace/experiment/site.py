@@ -1,0 +1,53 @@
+"""Where a run's clients are: in this process, or wherever whoever makes a site has them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedpace.core.plan import Plan
+from fedpace.engines.simulated import SimulatedEngine
+from fedpace.experiment.build import Setup, Work, build_work
+from fedpace.experiment.config import Experiment
+from fedpace.federation.checks import Checks
+from fedpace.federation.engine import Engine
+from fedpace.planning.renewal import Renewal
+
+MakeEngine = Callable[[Setup, float, Renewal], Engine]
+"""A method, the seconds on the clock so far, and what is known of the clients -> its engine."""
+
+
+def _nobody_new(work: Work) -> Work:
+    return work
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """Where a run's clients are."""
+
+    work: Work
+    """For the population with which the run begins, or goes on."""
+    make_engine: MakeEngine
+    checks: Checks | None = None
+    """What arrives is checked; None where the clients are our own."""
+    learn_availability: bool = False
+    """Weigh by how often each client answered so far, not by its profile."""
+    show_plan: Callable[[Plan], None] = lambda plan: None
+    """Called before every round with the plan in force."""
+    newcomers: Callable[[Work], Work] = _nobody_new
+    """Asked before every round: the work so far -> the same, or that of a population in which new
+    clients stand behind the known ones."""
+
+
+MakeSite = Callable[[Experiment], Site]
+"""Called once the experiment is checked and the run folder is claimed."""
+
+
+def in_process(experiment: Experiment) -> Site:
+    """Return the site of clients that are all in this process, on the virtual clock."""
+
+    def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
+        return SimulatedEngine(
+            setup.train, setup.network, setup.sent, seed=experiment.seed, now=now,
+            upload_type=experiment.lora.upload_dtype,
+        )  # fmt: skip
+
+    return Site(build_work(experiment), make_engine)
