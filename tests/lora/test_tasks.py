@@ -5,14 +5,8 @@ import torch
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
 from fedpace.lora import evaluate, load_base, tokenise
-from fedpace.lora.tasks import (
-    IGNORED,
-    PROMPT_TEMPLATE,
-    collate,
-    concatenate,
-    draw_batches,
-    row_scores,
-)
+from fedpace.lora.tasks import collate, concatenate, draw_batches, row_scores
+from fedpace.lora.tokens import IGNORED, PROMPT_TEMPLATE
 from lora import tiny_models
 
 pytestmark = pytest.mark.torch

@@ -31,7 +31,7 @@ from fedpace.lora.local_training import LocalTraining
 from fedpace.lora.loop import train_client
 from fedpace.lora.model import BaseModel, load_base
 from fedpace.lora.saving import save_adapter
-from fedpace.lora.tasks import TokenisedExamples, tokenise
+from fedpace.lora.tokens import TokenisedExamples, tokenise
 from fedpace.lora.trainer import make_trainer
 
 __all__ = [

@@ -8,7 +8,8 @@ from fedpace.core.errors import InputError
 from fedpace.lora.adapter import AdaptedModel, to_tensors
 from fedpace.lora.grouping import default_max_tokens, group_by_length
 from fedpace.lora.merged import merged_into_base
-from fedpace.lora.tasks import TokenisedExamples, collate, row_scores
+from fedpace.lora.tasks import collate, row_scores
+from fedpace.lora.tokens import TokenisedExamples
 
 
 def evaluate(

@@ -10,7 +10,8 @@ from fedpace.core.adapter import ROLES, Role
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Sketch
-from fedpace.lora.tasks import Integers, TokenisedExamples, draw_batches
+from fedpace.lora.tasks import draw_batches
+from fedpace.lora.tokens import Integers, TokenisedExamples
 
 _OPTIMIZERS = {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}
 ClientExamples = Sequence[TokenisedExamples] | Mapping[int, TokenisedExamples]

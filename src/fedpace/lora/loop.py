@@ -13,7 +13,8 @@ from fedpace.lora.adapter import AdaptedModel, to_array, to_tensors
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
 from fedpace.lora.merged import merged_into_base
 from fedpace.lora.sketch import component_scale, components_of, lora_scaling
-from fedpace.lora.tasks import TokenisedExamples, collate, row_scores
+from fedpace.lora.tasks import collate, row_scores
+from fedpace.lora.tokens import TokenisedExamples
 
 Stepped = Callable[[int], None]
 """Called with the number of local steps that are done, by whoever shows progress."""

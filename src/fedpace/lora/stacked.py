@@ -30,7 +30,8 @@ from fedpace.lora.grouping import group_by_length
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
 from fedpace.lora.merged import merged_into_base
 from fedpace.lora.sketch import chosen_first, component_scale, components_of
-from fedpace.lora.tasks import Integers, collate, concatenate, row_scores
+from fedpace.lora.tasks import collate, concatenate, row_scores
+from fedpace.lora.tokens import Integers
 
 _MAX_CLIENTS = 32
 """Clients stacked at once: what a pass costs beyond its tokens is shared well before that."""
