@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.round_time.band_share import band_share
@@ -50,7 +50,7 @@ class Case:
     name: str
     clients: Clients
     system: System
-    plan: Plan
+    plan: Decision
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _case(index: int, rng: np.random.Generator) -> Case:
     )
     return Case(
         name + (", limits" if limits else ""), clients, system,
-        Plan(sampling, clients.client_id.copy(), q, rank),
+        Decision(q, rank),
     )  # fmt: skip
 
 
@@ -253,7 +253,7 @@ def replacement(draws: int) -> None:
             )
             system, rank = System(1e6, 16, bits_per_rank=1e5), np.full(count, 8)
             weight = clients.data_weight.copy()
-            plan = Plan("draws", clients.client_id.copy(), weight, rank, number)
+            plan = Decision(weight, rank, number)
             seconds = simulate_round_seconds(plan, clients, system, draws, 1)
             law = round_time(plan, clients, system)
             mean = 100 * (law.mean / seconds.mean() - 1)

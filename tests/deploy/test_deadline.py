@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("flwr")
 
 from fedpace.core.messages import ClientTask
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.deploy.deadline import LEAST_SECONDS, SLACK, Deadline
@@ -21,7 +21,7 @@ CLIENTS = Clients.from_columns(
     data_weight=[1, 1, 1], step_seconds=[1, 1, 1], spectral_efficiency=[1, 1, 1]
 )
 SYSTEM = System(bandwidth_hz=1e6, lora_rank=4, local_steps=10, fixed_bits=0.0, bits_per_rank=2.5e5)
-PLAN = Plan("test", CLIENTS.client_id, np.ones(3), np.full(3, 4))
+PLAN = Plan("test", CLIENTS.client_id, Decision(np.ones(3), np.full(3, 4)))
 
 
 def tasks(*who):

@@ -10,7 +10,7 @@ from rich.console import Console
 
 pytest.importorskip("flwr")
 
-from fedpace.core.plan import Plan, RoundSeconds
+from fedpace.core.plan import Decision, Plan, RoundSeconds
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.deploy.server_view import ServerView
 from fedpace.engines.flower.engine import RoundStatus
@@ -34,7 +34,8 @@ def record(index, method="adaptive", **changes):
 
 
 PLAN = Plan(
-    "exact", np.array(["ann", "ben", "cat"]), np.array([1.0, 0.5, 0.4]), np.array([4, 16, 8]),
+    "exact", np.array(["ann", "ben", "cat"]),
+    Decision(np.array([1.0, 0.5, 0.4]), np.array([4, 16, 8])),
     round_seconds=RoundSeconds(2.0, 1.9, 3.5),
 )  # fmt: skip
 BAD = record(1, participants=(), refusals=((2, "its loss is nan"),), missing=(0, 1))

@@ -11,7 +11,7 @@ from engines.fake_grid import FakeGrid, TimedGrid
 from engines.test_flower import ROLES, Clock, app
 from federation.toy import LAYOUT, random_adapter
 from fedpace.core.messages import ClientTask
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.engines.flower.echoes import Echoes
@@ -129,7 +129,7 @@ def test_the_plan_is_renewed_with_the_overhead_and_the_links_that_there_are():
         objective=lambda *_: 1.0,
     )  # fmt: skip
     assert overhead_seconds(renewal.state, world.system) == 7.0
-    plan = Plan("test", world.clients.client_id, np.ones(N), np.full(N, 4))
+    plan = Plan("test", world.clients.client_id, Decision(np.ones(N), np.full(N, 4)))
     bands = [[], [], []]
     for index in range(90):
         outcome = play(world, index, [n for n in range(N) if n != index % N])

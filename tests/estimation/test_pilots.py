@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, System
 from fedpace.estimation.pilots import estimate_from_pilots, relative_variance, rounds_to_levels
 from fedpace.planning.solver.objective import relative_rounds
@@ -77,9 +77,9 @@ def test_the_variance_of_a_plan_is_the_one_in_the_relative_rounds():
     system = System(bandwidth_hz=1e6, lora_rank=8, noise_ratio=0.7, sketch="residual")
     chance, rank = rng.dirichlet(np.ones(6)), rng.integers(1, 9, 6)
     for draws in (None, 3):
-        plan = Plan("test", clients.client_id, chance, rank, draws)
+        decision = Decision(chance, rank, draws)
         rounds = relative_rounds(chance, rank.astype(float), clients, system, draws)
-        assert rounds * 1.7 == pytest.approx(1 + 0.7 * relative_variance(plan, clients, 8))
+        assert rounds * 1.7 == pytest.approx(1 + 0.7 * relative_variance(decision, clients, 8))
 
 
 def test_useless_pilots_are_refused_with_the_remedy():

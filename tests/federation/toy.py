@@ -4,7 +4,7 @@ import numpy as np
 
 from fedpace.core.adapter import AdapterLayout, TensorSpec, take_components
 from fedpace.core.messages import ClientTask, ClientUpdate, draw_components
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision, Plan
 
 LAYOUT = AdapterLayout(
     rank=4,
@@ -29,7 +29,8 @@ def random_adapter(seed):
 
 def make_plan(q, k, draws=None):
     q = np.asarray(q, dtype=np.float64)
-    return Plan("test", np.arange(len(q)).astype(str), q, np.asarray(k, dtype=np.int64), draws)
+    decision = Decision(q, np.asarray(k, dtype=np.int64), draws)
+    return Plan("test", np.arange(len(q)).astype(str), decision)
 
 
 def sketched_update(client, full, components):

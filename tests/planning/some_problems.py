@@ -4,7 +4,7 @@ import numpy as np
 
 from fedpace.core.profile import Clients, System
 from fedpace.core.rng import rng_for
-from fedpace.planning.solver.objective import Problem
+from fedpace.planning.solver.objective import Problem, log_objective
 
 
 def some_clients(count, seed=0, spread=1.0, rank=8, **columns):
@@ -41,3 +41,8 @@ def some_problem(count, seed=0, spread=1.0, rank=8, columns=None, system=None, *
         some_system(count, rank, **(system or {})),
         **limits,
     )
+
+
+def value_of(problem, made):
+    """Logarithm of the objective of a decision, or of what a planner returned."""
+    return log_objective(problem, getattr(made, "decision", made))

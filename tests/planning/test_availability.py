@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.planning.planner import plan
@@ -14,7 +14,7 @@ from fedpace.planning.renewal import RenewalState, renew_every
 CLIENTS = Clients.from_columns(
     data_weight=[1, 1, 2], step_seconds=[0.1, 0.1, 0.1], spectral_efficiency=[1, 1, 1]
 )
-PLAN = Plan("test", CLIENTS.client_id, np.ones(3), np.full(3, 4))
+PLAN = Decision(np.ones(3), np.full(3, 4))
 
 
 def record(index, came, missed, refused=()):

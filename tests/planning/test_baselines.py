@@ -6,20 +6,19 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from fedpace.core.plan import Decision
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
 from fedpace.planning.infocom22 import _chances, infocom22
 from fedpace.planning.round_time.upper_bound import band_seconds, solo_seconds
 from fedpace.planning.solver.limits import p95_seconds
 from fedpace.planning.solver.objective import (
-    Decision,
-    log_objective,
     noise_weight,
     probability_limit,
     rank_limit,
 )
 from fedpace.wireless.latency import start_seconds
-from planning.some_problems import some_problem
+from planning.some_problems import some_problem, value_of
 
 SCALED = {
     uniform: lambda c: np.ones(len(c)),
@@ -33,24 +32,24 @@ SCALED = {
 def test_a_sampler_of_one_scale_has_its_form_and_its_best_scale(planner, count):
     problem = some_problem(count, 5)
     made = planner(problem)
-    q, direction = made.sampling_probability, SCALED[planner](problem.clients)
+    q, direction = made.decision.sampling_probability, SCALED[planner](problem.clients)
     free = (q > problem.q_min) & (q < 1)
     if free.sum() > 1:
         assert np.ptp(np.log(q / direction)[free]) < 1e-9
-    assert np.all(made.sketch_rank == 8)
+    assert np.all(made.decision.sketch_rank == 8)
     least = min(
-        log_objective(
-            problem, Decision(np.clip(s * direction, problem.q_min, 1.0), made.sketch_rank)
+        value_of(
+            problem, Decision(np.clip(s * direction, problem.q_min, 1.0), made.decision.sketch_rank)
         )
         for s in np.geomspace(1e-3 / direction.max(), 1 / direction.min(), 300)
     )
-    assert log_objective(problem, made) <= least + 1e-4
+    assert value_of(problem, made) <= least + 1e-4
 
 
 @pytest.mark.parametrize("planner", SCALED)
 def test_at_a_given_cohort_the_form_stays(planner):
     problem = some_problem(60, 5, cohort=0.3)
-    q, direction = planner(problem).sampling_probability, SCALED[planner](problem.clients)
+    q, direction = planner(problem).decision.sampling_probability, SCALED[planner](problem.clients)
     free = (q > problem.q_min) & (q < 1)
     assert free.sum() > 10
     assert np.ptp(np.log(q / direction)[free]) < 1e-9
@@ -64,12 +63,14 @@ def test_a_cohort_that_breaks_a_limit_is_infeasible_and_says_so():
     poor = some_problem(20, 1, cohort=0.5, columns=joules)  # five steps: pays for q = 0.2
     assert "max_joules_per_round does not pay for cohort = 0.5" in weighted(poor).verdict
     rich = some_problem(20, 1, cohort=0.1, columns=joules)
-    assert weighted(rich).sampling_probability.mean() == pytest.approx(0.1)
+    assert weighted(rich).decision.sampling_probability.mean() == pytest.approx(0.1)
 
 
 def test_full_participation_is_everyone_always():
     made = full(some_problem(5))
-    assert np.all(made.sampling_probability == 1) and np.all(made.sketch_rank == 8)
+    assert np.all(made.decision.sampling_probability == 1) and np.all(
+        made.decision.sketch_rank == 8
+    )
 
 
 def test_statistics_allow_for_clients_that_often_do_not_answer():
@@ -80,15 +81,15 @@ def test_statistics_allow_for_clients_that_often_do_not_answer():
             40, 2, columns={**equal, "availability": availability}, system={"noise_ratio": 0.1}
         )
     )
-    q = made.sampling_probability
+    q = made.decision.sampling_probability
     assert q[0] == pytest.approx(2 * q[39])  # 1 / sqrt(availability)
 
 
 def test_oort_prefers_the_useful_and_punishes_the_slow_by_the_square():
     problem = some_problem(30, 6)
     made = oort(problem)
-    clients, q = problem.clients, made.sampling_probability
-    seconds = solo_seconds(clients, problem.system, made.sketch_rank.astype(float))
+    clients, q = problem.clients, made.decision.sampling_probability
+    seconds = solo_seconds(clients, problem.system, made.decision.sketch_rank.astype(float))
     worth = q / (clients.data_weight * np.sqrt(clients.update_second_moment))
     free = (q > problem.q_min) & (q < 1)
     fast = free & (worth > 0.999 * worth[free].max())
@@ -104,10 +105,12 @@ def test_fslora_gives_faster_devices_larger_ranks_within_memory():
     seconds = solo_seconds(problem.clients, problem.system, rank_limit(problem))
     roomy = np.arange(20) >= 3
     order = np.argsort(seconds[roomy])
-    assert np.all(np.diff(made.sketch_rank[roomy][order]) <= 0)
-    assert made.sketch_rank[roomy].max() == 16 and made.sketch_rank[roomy].min() < 8
-    assert np.all(made.sketch_rank[:3] <= 2)
-    assert np.ptp(made.sampling_probability) == 0
+    assert np.all(np.diff(made.decision.sketch_rank[roomy][order]) <= 0)
+    assert (
+        made.decision.sketch_rank[roomy].max() == 16 and made.decision.sketch_rank[roomy].min() < 8
+    )
+    assert np.all(made.decision.sketch_rank[:3] <= 2)
+    assert np.ptp(made.decision.sampling_probability) == 0
 
 
 @pytest.mark.parametrize("draws", [1, 7])
@@ -132,26 +135,39 @@ def test_infocom22_minimises_its_own_approximation(draws):
 def test_infocom22_has_its_best_number_of_draws(count):
     problem = some_problem(count, 8)
     made = infocom22(problem)
-    assert made.sampling_probability.sum() == pytest.approx(1)
-    ours, k = log_objective(problem, made), rank_limit(problem)
-    for draws in {1, 2, 3, made.draws - 1, made.draws + 1, 2 * made.draws, count, 2 * count}:
+    assert made.decision.sampling_probability.sum() == pytest.approx(1)
+    ours, k = value_of(problem, made), rank_limit(problem)
+    for draws in {
+        1,
+        2,
+        3,
+        made.decision.draws - 1,
+        made.decision.draws + 1,
+        2 * made.decision.draws,
+        count,
+        2 * count,
+    }:
         if 1 <= draws <= 2 * count:
-            other = Decision(_chances(problem, draws, k), made.sketch_rank, draws)
-            assert ours <= log_objective(problem, other) + 1e-9
+            other = Decision(_chances(problem, draws, k), made.decision.sketch_rank, draws)
+            assert ours <= value_of(problem, other) + 1e-9
 
 
 def test_infocom22_draws_enough_to_honour_q_min():
     made = infocom22(some_problem(40, 8, q_min=0.1))
-    assert made.draws >= 4 and np.all(made.draws * made.sampling_probability >= 0.1 - 1e-12)
+    assert made.decision.draws >= 4 and np.all(
+        made.decision.draws * made.decision.sampling_probability >= 0.1 - 1e-12
+    )
 
 
 def test_icc24_is_exact_without_the_ranks():
     problem = some_problem(20, 9, columns={"max_rank": np.arange(1, 21)})
     made = icc24(problem)
-    assert np.array_equal(made.sketch_rank, np.minimum(np.arange(1, 21), 8))
+    assert np.array_equal(made.decision.sketch_rank, np.minimum(np.arange(1, 21), 8))
     same = some_problem(20, 9, columns={"max_rank": np.ones(20)})
     np.testing.assert_allclose(
-        icc24(same).sampling_probability, exact(same).sampling_probability, rtol=2e-3
+        icc24(same).decision.sampling_probability,
+        exact(same).decision.sampling_probability,
+        rtol=2e-3,
     )
 
 
@@ -163,14 +179,16 @@ def test_energy_budgets_hold(planner):
     }  # fmt: skip
     problem = some_problem(8, 3, columns=columns)
     made = planner(problem)
-    limit = probability_limit(problem, made.sketch_rank.astype(float))
-    assert np.any(limit < 1) and np.all(made.sampling_probability <= limit * (1 + 1e-12))
+    limit = probability_limit(problem, made.decision.sketch_rank.astype(float))
+    assert np.any(limit < 1) and np.all(made.decision.sampling_probability <= limit * (1 + 1e-12))
 
 
 def test_infocom22_leaves_out_cohorts_that_break_an_energy_budget():
     columns = {"step_joules": np.ones(8), "max_joules_per_round": np.full(8, 4.0)}
     made = infocom22(some_problem(8, 3, columns=columns))
-    assert made.verdict == "converged" and np.all(made.joins() <= 0.8 + 1e-9)
+    assert made.verdict == "converged" and np.all(
+        made.decision.participation_probability() <= 0.8 + 1e-9
+    )
     columns["max_joules_per_round"] = np.full(8, 0.01)
     assert infocom22(some_problem(8, 3, columns=columns)).verdict.startswith("infeasible")
 
@@ -179,12 +197,16 @@ def test_infocom22_leaves_out_cohorts_that_break_an_energy_budget():
 def test_the_p95_limit_holds(planner):
     free = some_problem(14, 3, system={"noise_ratio": 2.0})
     loose = planner(free)
-    before = p95_seconds(free, loose.joins(), loose.sketch_rank)
+    before = p95_seconds(
+        free, loose.decision.participation_probability(), loose.decision.sketch_rank
+    )
     problem = replace(free, p95_limit_seconds=0.7 * before, made={})
     made = planner(problem)
-    after = p95_seconds(problem, made.joins(), made.sketch_rank)
+    after = p95_seconds(
+        problem, made.decision.participation_probability(), made.decision.sketch_rank
+    )
     assert made.verdict == "converged" and after <= 0.7 * before
-    assert log_objective(problem, made) >= log_objective(free, loose)
+    assert value_of(problem, made) >= value_of(free, loose)
 
 
 def test_full_participation_cannot_keep_a_tight_p95_limit():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import Bounds, differential_evolution, minimize
 
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients
 from fedpace.planning import exact as exact_module
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
@@ -19,14 +20,12 @@ from fedpace.planning.solver.deadlines import other_deadlines
 from fedpace.planning.solver.limits import p95_seconds
 from fedpace.planning.solver.local_search import settle
 from fedpace.planning.solver.objective import (
-    Decision,
     evaluate,
     exact_law,
-    log_objective,
     probability_limit,
     rank_limit,
 )
-from planning.some_problems import some_problem
+from planning.some_problems import some_problem, value_of
 
 OTHERS = [paper, full, uniform, weighted, statistics, oort, infocom22, icc24, fslora]
 
@@ -65,7 +64,7 @@ def test_no_global_search_finds_a_plan_one_percent_better(seed):
     problem = some_problem(
         1 + seed, seed, system={"sketch": ("scaled", "residual")[seed % 2], "noise_ratio": 0.1}
     )
-    ours = log_objective(problem, exact(problem))
+    ours = value_of(problem, exact(problem))
     assert ours <= global_minimum(problem, seed) + np.log(1.01)
 
 
@@ -76,7 +75,7 @@ def test_no_global_search_finds_a_plan_one_percent_better_of_up_to_six_clients(s
         1 + seed % 6, 100 + seed, spread=1.5,
         system={"sketch": ("scaled", "residual")[seed % 2], "noise_ratio": 0.02 * 2**seed % 1.5},
     )  # fmt: skip
-    ours = log_objective(problem, exact(problem))
+    ours = value_of(problem, exact(problem))
     assert ours <= global_minimum(problem, seed) + np.log(1.01)
 
 
@@ -86,7 +85,7 @@ def test_no_global_search_finds_a_plan_one_percent_better_of_up_to_six_clients(s
 def test_no_local_solver_of_scipy_ends_lower_with_a_hundred_clients(method):
     problem = some_problem(100, 3)
     value, bounds = relaxed(problem)
-    ours = log_objective(problem, exact(problem))
+    ours = value_of(problem, exact(problem))
     for chance in (0.999, 0.3, 0.1, 0.03):
         start = np.log(np.append(np.full(100, chance), rank_limit(problem)))
         end = minimize(
@@ -100,9 +99,9 @@ def test_no_local_solver_of_scipy_ends_lower_with_a_hundred_clients(method):
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
 def test_it_is_never_worse_than_any_other_planner(count, sketch):
     problem = some_problem(count, count, system={"sketch": sketch})
-    ours = log_objective(problem, exact(problem))
+    ours = value_of(problem, exact(problem))
     for other in OTHERS:
-        theirs = log_objective(problem, other(problem))
+        theirs = value_of(problem, other(problem))
         assert ours <= theirs + 1e-3, other.__name__
 
 
@@ -117,16 +116,16 @@ def test_it_is_never_worse_than_any_other_planner_on_more_problems(seed):
             "bandwidth_hz": 10.0 ** (6 + seed % 3), "overhead_seconds": float(seed % 3),
         },
     )  # fmt: skip
-    ours = log_objective(problem, exact(problem))
+    ours = value_of(problem, exact(problem))
     for other in OTHERS:
-        assert ours <= log_objective(problem, other(problem)) + 1e-3, other.__name__
+        assert ours <= value_of(problem, other(problem)) + 1e-3, other.__name__
 
 
 @pytest.mark.parametrize("sketch", ["scaled", "residual"])
 def test_no_change_of_a_clients_q_helps(sketch):
     problem = some_problem(12, 5, system={"sketch": sketch})
     best = exact(problem)
-    q, k = best.sampling_probability, best.sketch_rank.astype(float)
+    q, k = best.decision.sampling_probability, best.decision.sketch_rank.astype(float)
     law = exact_law(problem, near=(q, k))
     here = evaluate(problem, law, q, k).log_objective
     for n in range(12):
@@ -139,7 +138,7 @@ def test_no_change_of_a_clients_q_helps(sketch):
 def test_both_elasticities_balance_where_no_limit_holds():
     problem = some_problem(60, 2, system={"noise_ratio": 1.0})
     best = exact(problem)
-    q, k = best.sampling_probability, best.sketch_rank.astype(float)
+    q, k = best.decision.sampling_probability, best.decision.sketch_rank.astype(float)
     point = evaluate(problem, exact_law(problem), q, k)
     gap = point.time_by_q - point.rounds_by_q
     free = (q > problem.q_min) & (q < 1)
@@ -152,7 +151,9 @@ def test_both_elasticities_balance_where_no_limit_holds():
 def test_rounding_the_ranks_costs_at_most_half_a_percent(seed):
     problem = some_problem(100, seed, rank=[4, 8, 16][seed], system={"bandwidth_hz": 2e8})
     best = exact(problem)
-    assert np.any((best.sketch_rank > 1) & (best.sketch_rank < problem.system.lora_rank))
+    assert np.any(
+        (best.decision.sketch_rank > 1) & (best.decision.sketch_rank < problem.system.lora_rank)
+    )
     assert best.statistics["rounding_cost"] <= 0.005
 
 
@@ -162,29 +163,29 @@ def test_identical_clients_are_treated_alike():
          "update_second_moment"), np.ones(7)
     )  # fmt: skip
     best = exact(some_problem(7, columns=columns))
-    assert np.ptp(best.sampling_probability) < 1e-6 * best.sampling_probability[0]
-    assert np.ptp(best.sketch_rank) == 0
+    assert np.ptp(best.decision.sampling_probability) < 1e-6 * best.decision.sampling_probability[0]
+    assert np.ptp(best.decision.sketch_rank) == 0
 
 
 def test_one_client_alone_keeps_its_largest_rank():
     problem = some_problem(1, columns={"max_rank": [5]}, system={"sketch": "scaled"})
     best = exact(problem)
-    assert best.sketch_rank.tolist() == [5]
+    assert best.decision.sketch_rank.tolist() == [5]
     grid = np.geomspace(problem.q_min, 1, 400)
-    values = [log_objective(problem, Decision(np.array([q]), np.array([5]))) for q in grid]
-    assert log_objective(problem, best) <= min(values) + 1e-6
+    values = [value_of(problem, Decision(np.array([q]), np.array([5]))) for q in grid]
+    assert value_of(problem, best) <= min(values) + 1e-6
 
 
 def test_without_noise_the_fewest_possible_take_part():
     problem = some_problem(5, system={"noise_ratio": 0.0, "sketch": "residual"})
     best = exact(problem)
-    np.testing.assert_allclose(best.sampling_probability, problem.q_min)
-    assert np.all(best.sketch_rank == 1)
+    np.testing.assert_allclose(best.decision.sampling_probability, problem.q_min)
+    assert np.all(best.decision.sketch_rank == 1)
 
 
 def test_where_rounds_are_short_and_the_noise_is_great_everyone_takes_part():
     problem = some_problem(5, spread=0.3, system={"noise_ratio": 50.0, "overhead_seconds": 1e4})
-    assert np.all(exact(problem).sampling_probability == 1)
+    assert np.all(exact(problem).decision.sampling_probability == 1)
 
 
 def test_the_order_of_the_clients_does_not_matter():
@@ -192,11 +193,11 @@ def test_the_order_of_the_clients_does_not_matter():
     order = np.random.default_rng(0).permutation(20)
     first, second = exact(problem), exact(replace(problem, clients=problem.clients.take(order)))
     np.testing.assert_allclose(
-        second.sampling_probability, first.sampling_probability[order], rtol=1e-3
+        second.decision.sampling_probability, first.decision.sampling_probability[order], rtol=1e-3
     )
-    assert np.mean(second.sketch_rank != first.sketch_rank[order]) <= 0.1
-    assert log_objective(problem, first) == pytest.approx(
-        log_objective(replace(problem, clients=problem.clients.take(order)), second), abs=1e-6
+    assert np.mean(second.decision.sketch_rank != first.decision.sketch_rank[order]) <= 0.1
+    assert value_of(problem, first) == pytest.approx(
+        value_of(replace(problem, clients=problem.clients.take(order)), second), abs=1e-6
     )
 
 
@@ -211,14 +212,16 @@ def test_the_unit_of_time_does_not_matter():
         system=replace(problem.system, overhead_seconds=2.0),
     )  # fmt: skip
     first, second = exact(problem), exact(slow)
-    np.testing.assert_allclose(second.sampling_probability, first.sampling_probability, rtol=1e-6)
-    assert np.array_equal(second.sketch_rank, first.sketch_rank)
+    np.testing.assert_allclose(
+        second.decision.sampling_probability, first.decision.sampling_probability, rtol=1e-6
+    )
+    assert np.array_equal(second.decision.sketch_rank, first.decision.sketch_rank)
 
 
 def test_the_same_problem_gives_the_same_plan_bit_by_bit():
     first, second = exact(some_problem(30, 6)), exact(some_problem(30, 6))
-    assert np.array_equal(first.sampling_probability, second.sampling_probability)
-    assert np.array_equal(first.sketch_rank, second.sketch_rank)
+    assert np.array_equal(first.decision.sampling_probability, second.decision.sampling_probability)
+    assert np.array_equal(first.decision.sketch_rank, second.decision.sketch_rank)
     assert first.statistics == second.statistics
 
 
@@ -226,8 +229,8 @@ def test_the_same_problem_gives_the_same_plan_bit_by_bit():
 def test_a_warm_start_comes_to_the_same_plan_for_less(count):
     problem = some_problem(count, 1)
     cold = exact(problem)
-    warm = exact(some_problem(count, 1), cold)
-    assert log_objective(problem, warm) == pytest.approx(log_objective(problem, cold), abs=1e-4)
+    warm = exact(some_problem(count, 1), cold.decision)
+    assert value_of(problem, warm) == pytest.approx(value_of(problem, cold), abs=1e-4)
     assert warm.statistics["evaluations"] < cold.statistics["evaluations"]
 
 
@@ -236,16 +239,16 @@ def test_hundreds_are_planned_for_again_briefly_and_nearly_as_well(seed):
     problem = some_problem(400, seed)
     cold = exact(problem)
     again = replace(problem, system=replace(problem.system, noise_ratio=0.6), made={})
-    warm, best = exact(again, cold), exact(again)
-    assert log_objective(again, warm) <= log_objective(again, best) + 1e-3
+    warm, best = exact(again, cold.decision), exact(again)
+    assert value_of(again, warm) <= value_of(again, best) + 1e-3
     assert warm.statistics["evaluations"] < 0.5 * best.statistics["evaluations"]
 
 
 def test_a_bad_warm_start_does_not_make_a_bad_plan():
     problem = some_problem(100, 2, system={"noise_ratio": 0.3})
     bad = Decision(np.ones(100), np.full(100, 8))
-    cold = log_objective(problem, exact(problem))
-    assert log_objective(problem, exact(some_problem(100, 2, system={"noise_ratio": 0.3}), bad)) < (
+    cold = value_of(problem, exact(problem))
+    assert value_of(problem, exact(some_problem(100, 2, system={"noise_ratio": 0.3}), bad)) < (
         cold + 0.005
     )
 
@@ -253,8 +256,10 @@ def test_a_bad_warm_start_does_not_make_a_bad_plan():
 def test_ranks_stay_within_the_memory():
     most = np.arange(1, 11)
     best = exact(some_problem(10, columns={"max_rank": most}, rank=16))
-    assert np.all(best.sketch_rank <= most) and np.all(best.sketch_rank >= 1)
-    assert np.all(exact(some_problem(10, columns={"max_rank": 0.5 + most})).sketch_rank <= most)
+    assert np.all(best.decision.sketch_rank <= most) and np.all(best.decision.sketch_rank >= 1)
+    assert np.all(
+        exact(some_problem(10, columns={"max_rank": 0.5 + most})).decision.sketch_rank <= most
+    )
 
 
 def test_energy_budgets_hold_and_are_used_well():
@@ -265,9 +270,9 @@ def test_energy_budgets_hold_and_are_used_well():
     problem = some_problem(2, 7, rank=4, columns=columns, system={"noise_ratio": 1.0})
     best = exact(problem)
     joules = 5 * problem.clients.step_joules + problem.clients.upload_joules_per_bit * 1e6 * (
-        4 + best.sketch_rank
+        4 + best.decision.sketch_rank
     )
-    spent = best.sampling_probability * joules
+    spent = best.decision.sampling_probability * joules
     assert np.all(spent <= problem.clients.max_joules_per_round * (1 + 1e-9))
     law, least = exact_law(problem), np.inf
     for ranks in np.ndindex(4, 4):  # every rank, the best q for it
@@ -281,51 +286,53 @@ def test_energy_budgets_hold_and_are_used_well():
         for start in (bounds.ub, bounds.ub - 1, bounds.ub - 3):
             end = minimize(value, start, jac=True, method="L-BFGS-B", bounds=bounds)
             least = min(least, end.fun)
-    assert log_objective(problem, best) <= least + 0.002
+    assert value_of(problem, best) <= least + 0.002
 
 
 def test_the_p95_limit_holds_and_is_used_well():
     free = some_problem(2, 7, rank=1, system={"noise_ratio": 1.0})
     loose = exact(free)
-    limit = 0.8 * p95_seconds(free, loose.sampling_probability, loose.sketch_rank)
+    limit = 0.8 * p95_seconds(free, loose.decision.sampling_probability, loose.decision.sketch_rank)
     problem = replace(free, p95_limit_seconds=limit, made={})
     best = exact(problem)
-    assert p95_seconds(problem, best.sampling_probability, best.sketch_rank) <= limit
+    assert (
+        p95_seconds(problem, best.decision.sampling_probability, best.decision.sketch_rank) <= limit
+    )
     one, least = np.ones(2), np.inf
     grid = np.geomspace(1e-3, 1, 16)
     for q in np.stack(np.meshgrid(grid, grid), -1).reshape(-1, 2):
         if p95_seconds(problem, q, one) <= limit:
-            least = min(least, log_objective(problem, Decision(q, one.astype(int))))
-    assert log_objective(problem, best) <= least + 0.005
-    assert log_objective(problem, best) > log_objective(free, loose)
+            least = min(least, value_of(problem, Decision(q, one.astype(int))))
+    assert value_of(problem, best) <= least + 0.005
+    assert value_of(problem, best) > value_of(free, loose)
 
 
 @pytest.mark.slow
 def test_many_clients_keep_a_p95_limit_too():
     free = some_problem(30, 7)
     loose = exact(free)
-    limit = 0.7 * p95_seconds(free, loose.sampling_probability, loose.sketch_rank)
+    limit = 0.7 * p95_seconds(free, loose.decision.sampling_probability, loose.decision.sketch_rank)
     best = exact(replace(free, p95_limit_seconds=limit, made={}))
-    reached = p95_seconds(free, best.sampling_probability, best.sketch_rank)
+    reached = p95_seconds(free, best.decision.sampling_probability, best.decision.sketch_rank)
     assert 0.95 * limit < reached <= limit
 
 
 def test_a_quantile_can_be_minimised_in_the_place_of_the_mean():
     mean, tail = some_problem(6, 3), some_problem(6, 3, quantile=0.95)
     by_mean, by_tail = exact(mean), exact(tail)
-    assert log_objective(tail, by_tail) <= log_objective(tail, by_mean) + 1e-6
-    assert log_objective(mean, by_mean) <= log_objective(mean, by_tail) + 1e-6
+    assert value_of(tail, by_tail) <= value_of(tail, by_mean) + 1e-6
+    assert value_of(mean, by_mean) <= value_of(mean, by_tail) + 1e-6
 
 
 def test_a_crowd_is_planned_nearly_as_well_as_client_by_client(monkeypatch):
     problem = some_problem(900, 8)
-    whole = log_objective(problem, exact(problem))
+    whole = value_of(problem, exact(problem))
     for module in (objective_module, exact_module):
         monkeypatch.setattr(module, "CROWD", 300)
     monkeypatch.setattr(condense_module, "_GROUPS", 300)
     crowd = some_problem(900, 8)
     assert crowd.crowd is not None
-    assert log_objective(problem, exact(crowd)) <= whole + 0.003
+    assert value_of(problem, exact(crowd)) <= whole + 0.003
 
 
 @pytest.mark.slow
@@ -334,19 +341,19 @@ def test_crowds_of_other_kinds_are_planned_nearly_as_well_too(monkeypatch, seed)
     kinds = [{"sketch": "scaled"}, {"bandwidth_hz": 2e9}, {"noise_ratio": 3.0}]
     columns = {"max_rank": np.where(np.arange(1000) % 3, 8, 2)} if seed else {}
     problem = some_problem(1000, seed, columns=columns, system=kinds[seed])
-    whole = log_objective(problem, exact(problem))
+    whole = value_of(problem, exact(problem))
     for module in (objective_module, exact_module):
         monkeypatch.setattr(module, "CROWD", 400)
     monkeypatch.setattr(condense_module, "_GROUPS", 400)
     crowd = exact(some_problem(1000, seed, columns=columns, system=kinds[seed]))
-    assert log_objective(problem, crowd) <= whole + 0.003
+    assert value_of(problem, crowd) <= whole + 0.003
 
 
 def test_another_deadline_is_found_where_no_small_step_leads():
     system = {"noise_ratio": 3.0, "bandwidth_hz": 4e8}
     problem = some_problem(200, 3, spread=0.8, system=system)
     best = exact(problem)
-    q, k = best.sampling_probability, best.sketch_rank.astype(float)
+    q, k = best.decision.sampling_probability, best.decision.sketch_rank.astype(float)
     plans = other_deadlines(problem, q, k)
     ends = [settle(problem, *plan, move_ranks=True, tolerance=1e-5) for plan in plans]
     stuck = max(ends, key=lambda end: end.point.log_objective)

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients
 from fedpace.planning.solver.objective import (
-    Decision,
     Problem,
     evaluate,
     exact_law,

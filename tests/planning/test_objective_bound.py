@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients
 from fedpace.planning.round_time.distribution import simulate_round_seconds, upper_bound_seconds
 from fedpace.planning.round_time.upper_bound import bound_and_gradient, solo_seconds
@@ -43,7 +43,7 @@ def test_no_simulated_mean_exceeds_it(link, limited):
         columns["max_bandwidth_hz"] = np.full(8, system.bandwidth_hz / 3)
     clients = Clients.from_columns(**columns)
     bound = bound_and_gradient(Q, K.astype(float), clients, system)[0]
-    rounds = simulate_round_seconds(Plan("", clients.client_id, Q, K), clients, system, 4000, 0)
+    rounds = simulate_round_seconds(Decision(Q, K), clients, system, 4000, 0)
     error = rounds.std() / np.sqrt(len(rounds))
     assert rounds.mean() - 3 * error < bound < 2 * rounds.mean()
 
@@ -79,6 +79,6 @@ def test_a_count_is_so_many_equal_clients():
 def test_alone_a_client_takes_its_solo_time():
     clients, system = some_clients(1), some_system(1, overhead_seconds=0.0)
     rank = np.array([3])
-    plan = Plan("", clients.client_id, np.ones(1), rank)
+    plan = Decision(np.ones(1), rank)
     alone = solo_seconds(clients, system, rank.astype(float))[0]
     assert simulate_round_seconds(plan, clients, system, 1, 0)[0] == pytest.approx(alone)

@@ -10,17 +10,18 @@ from fedpace.planning.paper import paper
 from fedpace.planning.solver.objective import (
     bound_law,
     evaluate,
-    log_objective,
     probability_limit,
     rank_limit,
 )
 from fedpace.planning.solver.sampling import fill
-from planning.some_problems import some_problem
+from planning.some_problems import some_problem, value_of
 
 
-def bound_objective(problem, decision):
-    rank = decision.sketch_rank.astype(float)
-    return evaluate(problem, bound_law(problem), decision.sampling_probability, rank).log_objective
+def bound_objective(problem, made):
+    rank = made.decision.sketch_rank.astype(float)
+    return evaluate(
+        problem, bound_law(problem), made.decision.sampling_probability, rank
+    ).log_objective
 
 
 def test_water_filling_solves_its_convex_problem():
@@ -50,7 +51,7 @@ def test_what_costs_nothing_is_filled_to_the_brim():
 @pytest.mark.parametrize("count", [1, 3, 20, 100])
 def test_it_comes_within_five_percent_of_exact(count, sketch):
     problem = some_problem(count, 1, system={"sketch": sketch, "noise_ratio": 0.3})
-    assert log_objective(problem, paper(problem)) <= log_objective(problem, exact(problem)) + 0.05
+    assert value_of(problem, paper(problem)) <= value_of(problem, exact(problem)) + 0.05
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -86,15 +87,17 @@ def test_it_keeps_the_limits():
     }  # fmt: skip
     problem = some_problem(8, columns=columns)
     made = paper(problem)
-    assert np.all((made.sketch_rank >= 1) & (made.sketch_rank <= columns["max_rank"]))
-    limit = probability_limit(problem, made.sketch_rank.astype(float))
-    assert np.all(made.sampling_probability <= limit * (1 + 1e-12))
-    assert np.all(made.sampling_probability >= problem.q_min)
+    assert np.all(
+        (made.decision.sketch_rank >= 1) & (made.decision.sketch_rank <= columns["max_rank"])
+    )
+    limit = probability_limit(problem, made.decision.sketch_rank.astype(float))
+    assert np.all(made.decision.sampling_probability <= limit * (1 + 1e-12))
+    assert np.all(made.decision.sampling_probability >= problem.q_min)
 
 
 def test_it_starts_where_it_is_told():
     problem = some_problem(30, 3)
     cold = paper(problem)
-    warm = paper(problem, cold)
+    warm = paper(problem, cold.decision)
     assert warm.statistics["iterations"] <= cold.statistics["iterations"]
-    assert log_objective(problem, warm) == pytest.approx(log_objective(problem, cold), abs=2e-3)
+    assert value_of(problem, warm) == pytest.approx(value_of(problem, cold), abs=2e-3)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, System
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import (
@@ -42,7 +42,7 @@ def best_plan(clients, system, *, start=None, predict=True):
     """Minimises `objective`: q_n = sqrt(overhead c_n / w_n) by Cauchy-Schwarz, then cut to 1."""
     cost, noise = prices(clients, system)
     q = np.clip(np.sqrt(OVERHEAD * noise / cost), 1e-3, 1.0)
-    return Plan("stand-in", clients.client_id, q, np.full(len(clients), 4))
+    return Plan("stand-in", clients.client_id, Decision(q, np.full(len(clients), 4)))
 
 
 @pytest.fixture
@@ -195,7 +195,7 @@ def test_devices_and_links_slower_than_profiled_are_found_out(world, clients, sy
         lambda c, s, start, predict: start, profiled, system, every=5, objective=lambda *_: 1.0
     )
     # In every second round a share of the band for Shannon links to be matched at: W / (sum q).
-    plan = Plan("test", profiled.client_id, np.full(50, 1.0), np.full(50, 4))
+    plan = Plan("test", profiled.client_id, Decision(np.full(50, 1.0), np.full(50, 4)))
     system_of = replace(system, bandwidth_hz=2e5 * 50)
     renewal.system = system_of
     simulate(world, real, system_of, renewal, plan, 120)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, System
 from fedpace.planning.round_time.distribution import (
     choose_nodes,
@@ -83,7 +83,7 @@ def test_the_gradient_of_the_mean_is_close_to_the_exact_one(kind):
     _, d_q, d_rank = mean_and_gradient(q, rank, clients, SYSTEM)
 
     def exact(q, k):
-        plan = Plan("exact", clients.client_id.copy(), q.copy(), k.copy())
+        plan = Decision(q.copy(), k.copy())
         seconds, chance = enumerate_round_seconds(plan, clients, SYSTEM)
         return seconds @ chance
 

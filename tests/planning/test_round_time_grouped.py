@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients
 from fedpace.planning.round_time.distribution import (
     mean_and_gradient,
@@ -80,7 +80,7 @@ def test_groups_of_a_crowd_take_as_long_as_its_members(cohort):
     crowd = gather(clients, system, groups=3000)
     assert len(crowd.first) < count / 4
     law = crowd_round_time(crowd, q, k.astype(float))
-    rounds = simulate_round_seconds(Plan("", clients.client_id, q, k), clients, system, 400, 0)
+    rounds = simulate_round_seconds(Decision(q, k), clients, system, 400, 0)
     error = rounds.std() / np.sqrt(len(rounds))
     assert law.mean == pytest.approx(rounds.mean(), abs=3 * error + 0.005 * law.mean)
     assert law.quantile(0.5) == pytest.approx(np.median(rounds), rel=0.1)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, System
 from fedpace.planning.round_time.distribution import (
     enumerate_round_seconds,
@@ -34,7 +34,7 @@ def population(count, *, shannon=False, limits=False, seed=0, **columns):
 
 def planned(clients, q, draws=None, rank=8):
     chance = np.broadcast_to(np.asarray(q, dtype=float), (len(clients),)).copy()
-    return Plan("test", clients.client_id.copy(), chance, np.full(len(clients), rank), draws)
+    return Decision(chance, np.full(len(clients), rank), draws)
 
 
 KINDS = [{}, {"shannon": True}, {"limits": True}, {"shannon": True, "limits": True}]

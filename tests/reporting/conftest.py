@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedpace.core.plan import Plan, RoundSeconds
+from fedpace.core.plan import Decision, Plan, RoundSeconds
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.core.target import Target
 from fedpace.reporting.metrics import speedups, summarise
@@ -95,7 +95,7 @@ def _plan(name, ids, weight, start, efficiency):
     draws = [np.flatnonzero(rng.random(len(ids)) < q) for _ in range(min(200, 4 * len(ids)))]
     times = [_finish(start[s], (bits / efficiency)[s]) + 0.5 for s in draws]
     seconds = RoundSeconds(float(np.mean(times)), *map(float, np.quantile(times, [0.5, 0.95])))
-    return Plan(name, ids, q, rank, verdict="converged", round_seconds=seconds)
+    return Plan(name, ids, Decision(q, rank), verdict="converged", round_seconds=seconds)
 
 
 def _records(name, plans, rounds, start, efficiency, weight, speed, goal, m):

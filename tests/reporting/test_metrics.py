@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan, RoundSeconds
+from fedpace.core.plan import Decision, Plan, RoundSeconds
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.core.target import Target
 from fedpace.reporting.metrics import (
@@ -37,7 +37,9 @@ def record(index, clock, people=(), seconds=1.0, **evaluation):
 def plan(q, mean=2.0, **kind):
     seconds = None if mean is None else RoundSeconds(mean, mean, mean)
     ids = np.arange(len(q)).astype(str)
-    return Plan("exact", ids, np.array(q), np.full(len(q), 4), round_seconds=seconds, **kind)
+    return Plan(
+        "exact", ids, Decision(np.array(q), np.full(len(q), 4), **kind), round_seconds=seconds
+    )
 
 
 def test_the_clock_is_read_at_the_first_evaluation_that_reaches_the_target():

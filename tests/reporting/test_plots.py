@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from fedpace.core.plan import Plan, RoundSeconds
+from fedpace.core.plan import Decision, Plan, RoundSeconds
 from fedpace.core.target import Target
 from fedpace.reporting import plots
 from fedpace.reporting.metrics import TimeSplit
@@ -22,7 +22,7 @@ def plan(count, q=None, k=None):
     rng = np.random.default_rng(0)
     q = rng.uniform(0.05, 0.9, count) if q is None else np.full(count, q)
     k = rng.integers(1, 17, count) if k is None else np.full(count, k)
-    return Plan("exact", np.arange(count).astype(str), q, k)
+    return Plan("exact", np.arange(count).astype(str), Decision(q, k))
 
 
 def links(count):

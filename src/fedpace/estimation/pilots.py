@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 from scipy.special import stdtrit
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, Floats
 from fedpace.estimation.noise_scale import CONFIDENCE, SUFFICIENT, fieller_interval
 
@@ -43,15 +43,15 @@ class PilotEstimate:
         return self.verdict == SUFFICIENT
 
 
-def relative_variance(plan: Plan, clients: Clients, lora_rank: int) -> float:
-    r"""V(q, k) of a plan as a multiple of V at full participation and full rank.
+def relative_variance(decision: Decision, clients: Clients, lora_rank: int) -> float:
+    r"""V(q, k) of a decision as a multiple of V at full participation and full rank.
 
     :math:`V = \sum_n a_n^2 \kappa_n \Gamma_n E[c_n^2]/E[c_n]^2` with c_n how often client n
     counts in a round: 1/(q_n p_n) for independent sampling and availability p_n; for K draws with
     replacement (1 + (1/chance - 1)/K)/p_n.
 
     Args:
-        plan: gives q, k and K.
+        decision: gives q, k and K.
         clients: give a_n, p_n and Gamma_n.
         lora_rank: r.
 
@@ -59,14 +59,14 @@ def relative_variance(plan: Plan, clients: Clients, lora_rank: int) -> float:
         >>> from fedpace.core.profile import Clients
         >>> clients = Clients.from_columns(
         ...     data_weight=[3, 1], step_seconds=[1, 1], spectral_efficiency=[1, 1])
-        >>> half = Plan("uniform", clients.client_id, np.array([0.5, 0.5]), np.array([4, 8]))
+        >>> half = Decision(np.array([0.5, 0.5]), np.array([4, 8]))
         >>> relative_variance(half, clients, lora_rank=8)
         3.8
     """
     squared = clients.data_weight**2 * clients.update_second_moment
-    chance, draws = plan.sampling_probability, plan.draws
+    chance, draws = decision.sampling_probability, decision.draws
     moment = 1 / chance if draws is None else 1 + (1 / chance - 1) / draws
-    kappa = lora_rank / plan.sketch_rank
+    kappa = lora_rank / decision.sketch_rank
     return float((squared * kappa * moment / clients.availability).sum() / squared.sum())
 
 

@@ -70,7 +70,7 @@ def with_plan(plans: Plans, round_index: int, newest: Plan) -> Plans:
     first, old = plans[-1]
     if newest is old:
         return plans
-    if newest.sampling_probability is old.sampling_probability:
+    if newest.decision is old.decision:
         return [*plans[:-1], (first, newest)]
     return [*(plans[:-1] if first == round_index else plans), (round_index, newest)]
 

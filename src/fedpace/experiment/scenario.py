@@ -110,7 +110,7 @@ def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) ->
     rank = np.full(len(clients), float(system.lora_rank))
     law = round_time(made, clients, system)
     draws = int(np.clip(_SIMULATED / len(clients), 200, 2000))
-    simulated = simulate_round_seconds(made, clients, system, draws, scenario.seed)
+    simulated = simulate_round_seconds(made.decision, clients, system, draws, scenario.seed)
     grid = np.linspace(0, max(law.quantile(0.999), float(simulated.max())), 300)
     sample = f"\n(a sample of {_SWEPT} clients)" if len(clients) > _SWEPT else ""
     figures = {

@@ -7,14 +7,15 @@ is said in its docstring. `start` is accepted and ignored: they search one numbe
 
 import numpy as np
 
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.grouping import condense, group_mean
 from fedpace.planning.solver.limits import shrink_to_p95
 from fedpace.planning.solver.objective import (
     CROWD,
-    Decision,
     Problem,
+    Solution,
     exact_law,
     log_objective,
     probability_limit,
@@ -34,7 +35,7 @@ _OORT_PREFERRED = (0.3, 0.5, 0.7, 0.9)
 """Shares of the clients that are not penalised; Oort's pacer moves between such shares."""
 
 
-def full(problem: Problem, start: Decision | None = None) -> Decision:
+def full(problem: Problem, start: Decision | None = None) -> Solution:
     """Full participation: everyone in every round, q = 1, at the largest rank.
 
     FedAvg with all clients (McMahan et al., AISTATS 2017). Clients whose energy budget does not
@@ -43,11 +44,11 @@ def full(problem: Problem, start: Decision | None = None) -> Decision:
     k = rank_limit(problem)
     q = probability_limit(problem, k)
     if shrink_to_p95(problem, lambda part: q, k) is None:
-        return Decision(q, whole(k), verdict=TOO_SLOW.format("at full participation"))
-    return Decision(q, whole(k))
+        return Solution(Decision(q, whole(k)), TOO_SLOW.format("at full participation"))
+    return Solution(Decision(q, whole(k)))
 
 
-def uniform(problem: Problem, start: Decision | None = None) -> Decision:
+def uniform(problem: Problem, start: Decision | None = None) -> Solution:
     """Uniform sampling: one q for all, the best one, at the largest rank.
 
     The independent form of uniform client selection (McMahan et al., AISTATS 2017).
@@ -55,11 +56,11 @@ def uniform(problem: Problem, start: Decision | None = None) -> Decision:
     if "uniform" not in problem.made:
         k = rank_limit(problem)
         problem.made["uniform"] = _scaled(problem, np.ones(len(k)), k)
-    made: Decision = problem.made["uniform"]
+    made: Solution = problem.made["uniform"]
     return made
 
 
-def weighted(problem: Problem, start: Decision | None = None) -> Decision:
+def weighted(problem: Problem, start: Decision | None = None) -> Solution:
     """Sampling in proportion to data: q_n = min(1, s a_n), the best s, at the largest rank.
 
     The independent form of Li et al., "On the convergence of FedAvg on non-IID data", ICLR 2020
@@ -68,11 +69,11 @@ def weighted(problem: Problem, start: Decision | None = None) -> Decision:
     if "weighted" not in problem.made:
         direction = problem.clients.data_weight
         problem.made["weighted"] = _scaled(problem, direction, rank_limit(problem))
-    made: Decision = problem.made["weighted"]
+    made: Solution = problem.made["weighted"]
     return made
 
 
-def statistics(problem: Problem, start: Decision | None = None) -> Decision:
+def statistics(problem: Problem, start: Decision | None = None) -> Solution:
     """Optimal client sampling: q_n = min(1, s a_n sqrt(Gamma_n)), the best s, at the largest rank.
 
     Chen, Horvath and Richtarik, "Optimal client sampling for federated learning", TMLR 2022: least
@@ -86,7 +87,7 @@ def statistics(problem: Problem, start: Decision | None = None) -> Decision:
     return _scaled(problem, np.sqrt(variance), k)
 
 
-def oort(problem: Problem, start: Decision | None = None) -> Decision:
+def oort(problem: Problem, start: Decision | None = None) -> Solution:
     """Utility with a penalty on slow clients, after Oort.
 
     Lai et al., "Oort: Efficient federated learning via guided participant selection", OSDI 2021:
@@ -104,10 +105,10 @@ def oort(problem: Problem, start: Decision | None = None) -> Decision:
         utility = worth * np.minimum(1.0, preferred / np.maximum(seconds, 1e-300)) ** _OORT_ALPHA
         plans.append(_scaled(problem, utility, k))
     keeping = [plan for plan in plans if plan.verdict == "converged"]
-    return min(keeping or plans, key=lambda plan: log_objective(problem, plan))
+    return min(keeping or plans, key=lambda plan: log_objective(problem, plan.decision))
 
 
-def fslora(problem: Problem, start: Decision | None = None) -> Decision:
+def fslora(problem: Problem, start: Decision | None = None) -> Solution:
     """Uniform sampling, the rank set by the device.
 
     "Federated sketching LoRA" (FSLoRA, arXiv 2501.19389): the sketch rank follows the capability of
@@ -122,7 +123,7 @@ def fslora(problem: Problem, start: Decision | None = None) -> Decision:
     return _scaled(problem, np.ones(len(k)), k)
 
 
-def _scaled(problem: Problem, direction: Floats, k: Floats) -> Decision:
+def _scaled(problem: Problem, direction: Floats, k: Floats) -> Solution:
     """The best plan of the form q = min(limit, s direction) that keeps the p95 limit.
 
     Where the problem names a cohort the one of that mean is taken, or none.
@@ -132,11 +133,11 @@ def _scaled(problem: Problem, direction: Floats, k: Floats) -> Decision:
     if problem.cohort is not None:
         held = held_scale(direction, problem.cohort, problem.q_min, most)
         if held is None:
-            return Decision(most, whole(k), verdict=_UNPAID.format(problem.cohort))
+            return Solution(Decision(most, whole(k)), _UNPAID.format(problem.cohort))
         if shrink_to_p95(problem, lambda part: held, k) is None:
             verdict = TOO_SLOW.format(f"at cohort = {problem.cohort:g}")
-            return Decision(held, whole(k), verdict=verdict)
-        return Decision(held, whole(k))
+            return Solution(Decision(held, whole(k)), verdict)
+        return Solution(Decision(held, whole(k)))
     if len(k) > CROWD:
         condensed, groups = condense(problem)
         towards, ranks = group_mean(groups, direction), group_mean(groups, k)
@@ -152,5 +153,6 @@ def _scaled(problem: Problem, direction: Floats, k: Floats) -> Decision:
 
     fitting = shrink_to_p95(problem, path, k)
     if fitting is None:
-        return Decision(q, whole(k), verdict=TOO_SLOW.format("even with every client at q_min"))
-    return Decision(fitting, whole(k))
+        verdict = TOO_SLOW.format("even with every client at q_min")
+        return Solution(Decision(q, whole(k)), verdict)
+    return Solution(Decision(fitting, whole(k)))

@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.baselines import TOO_SLOW, full, statistics, uniform, weighted
 from fedpace.planning.paper import paper
@@ -20,8 +21,8 @@ from fedpace.planning.solver.limits import falling_path, hurried_ranks, shrink_t
 from fedpace.planning.solver.local_search import Settled, settle
 from fedpace.planning.solver.objective import (
     CROWD,
-    Decision,
     Problem,
+    Solution,
     evaluate,
     exact_law,
     probability_limit,
@@ -55,7 +56,7 @@ _GLANCE = 1e-4
 """with this tolerance and for as little gain of log(objective)."""
 
 
-def exact(problem: Problem, start: Decision | None = None) -> Decision:
+def exact(problem: Problem, start: Decision | None = None) -> Solution:
     """Minimise (round time) x (rounds) over q and k.
 
     Where clients are many, groups of similar ones are planned for first (`condense`), and the plan
@@ -81,13 +82,13 @@ def exact(problem: Problem, start: Decision | None = None) -> Decision:
     else:
         repaired, extra = _repaired(problem, settled, relaxed.point.log_objective)
     cost = repaired.point.log_objective - relaxed.point.log_objective
-    return _decision(
+    return _solution(
         problem, repaired,
         relaxed.evaluations + settled.evaluations + extra, {"rounding_cost": float(np.expm1(cost))},
     )  # fmt: skip
 
 
-def icc24(problem: Problem, start: Decision | None = None) -> Decision:
+def icc24(problem: Problem, start: Decision | None = None) -> Solution:
     """Minimise (round time) x (rounds) over q, every rank at its largest.
 
     What Geng et al., "Adaptive heterogeneous client sampling for federated learning over wireless
@@ -96,7 +97,7 @@ def icc24(problem: Problem, start: Decision | None = None) -> Decision:
     their bound on the round time, so that this differs from `exact` by the ranks alone.
     """
     settled = _relaxed(problem, start, move_ranks=False)
-    return _decision(problem, settled, settled.evaluations, {})
+    return _solution(problem, settled, settled.evaluations, {})
 
 
 def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> Settled:
@@ -145,14 +146,21 @@ def _starts(problem: Problem, start: Decision | None) -> list[tuple[Floats, Floa
     if start is not None:
         plans = [start]
     else:
-        plans = [make(problem) for make in (paper, statistics, weighted, uniform)]
+        plans = [make(problem).decision for make in (paper, statistics, weighted, uniform)]
         if len(problem.clients) <= _FEW:
-            plans.append(full(problem))
+            plans.append(full(problem).decision)
     most = rank_limit(problem)
     starts = []
     for plan in plans:
         k = np.minimum(plan.sketch_rank.astype(np.float64), most)
-        starts.append((np.clip(plan.joins(), problem.q_min, probability_limit(problem, k)), k))
+        starts.append(
+            (
+                np.clip(
+                    plan.participation_probability(), problem.q_min, probability_limit(problem, k)
+                ),
+                k,
+            )
+        )
     if problem.p95_limit_seconds is not None:  # a slow client can send less, or join less often
         hurried = [(q, hurried_ranks(problem, k)) for q, k in starts]
         starts += [h for h, s in zip(hurried, starts, strict=True) if np.any(h[1] != s[1])]
@@ -245,13 +253,13 @@ def _repaired(problem: Problem, settled: Settled, relaxed: float) -> tuple[Settl
     return settled, evaluations
 
 
-def _decision(
+def _solution(
     problem: Problem, settled: Settled, evaluations: int, statistics: dict[str, float]
-) -> Decision:
+) -> Solution:
     q, k = settled.q, settled.k
     fitting = shrink_to_p95(problem, falling_path(problem, q, k), k)
     verdict = settled.verdict
     if fitting is None:
         fitting, verdict = q, TOO_SLOW.format("even with every client at q_min")
     numbers = {"evaluations": evaluations, "kkt_residual": settled.residual, **statistics}
-    return Decision(np.clip(fitting, problem.q_min, 1.0), whole(k), None, verdict, numbers)
+    return Solution(Decision(np.clip(fitting, problem.q_min, 1.0), whole(k)), verdict, numbers)

@@ -17,12 +17,13 @@ a round taken as independent. A cohort that the problem names sets K = cohort x 
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.upper_bound import band_seconds
 from fedpace.planning.solver.limits import p95_seconds
 from fedpace.planning.solver.objective import (
-    Decision,
     Problem,
+    Solution,
     TimeLaw,
     bound_law,
     exact_law,
@@ -40,7 +41,7 @@ _FEW = 16
 _GRID = 16
 
 
-def infocom22(problem: Problem, start: Decision | None = None) -> Decision:
+def infocom22(problem: Problem, start: Decision | None = None) -> Solution:
     """Draws with replacement, the chances by Luo et al. and the best K; see the module.
 
     Args:
@@ -71,11 +72,12 @@ def infocom22(problem: Problem, start: Decision | None = None) -> Decision:
             step //= 2
         draws = best
     if not np.isfinite(value(draws)):
-        return Decision(
-            _chances(problem, least, k), whole(k), least,
+        return Solution(
+            Decision(_chances(problem, least, k), whole(k), least),
             "infeasible: no number of draws keeps the energy budgets and the p95 limit",
         )  # fmt: skip
-    return Decision(_chances(problem, draws, k), whole(k), draws, "converged", {"draws": draws})
+    decision = Decision(_chances(problem, draws, k), whole(k), draws)
+    return Solution(decision, statistics={"draws": draws})
 
 
 def _chances(problem: Problem, draws: int, k: Floats) -> Floats:
@@ -102,7 +104,7 @@ def _chances(problem: Problem, draws: int, k: Floats) -> Floats:
 def _value(problem: Problem, law: TimeLaw, draws: int, k: Floats) -> float:
     """Log of the common objective; infinite where a limit is broken."""
     decision = Decision(_chances(problem, draws, k), whole(k), draws)
-    joins = decision.joins()
+    joins = decision.participation_probability()
     if np.any(joins > probability_limit(problem, k) * (1 + 1e-9)):
         return np.inf
     limit = problem.p95_limit_seconds

@@ -14,14 +14,15 @@ line search finds the budget, and q and k alternate. Every step costs O(N).
 import numpy as np
 from scipy.optimize import minimize_scalar
 
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.grouping import condense, expand
 from fedpace.planning.solver.objective import (
     CROWD,
-    Decision,
     Point,
     Problem,
+    Solution,
     bound_law,
     evaluate,
     probability_limit,
@@ -40,7 +41,7 @@ _TOLERANCE, _CROWD_TOLERANCE = 1e-6, 1e-4
 """Ends when one iteration lowers the logarithm of the objective by less."""
 
 
-def paper(problem: Problem, start: Decision | None = None) -> Decision:
+def paper(problem: Problem, start: Decision | None = None) -> Solution:
     """Minimise (upper bound on the round time) x (rounds) by alternating convex steps.
 
     Args:
@@ -55,7 +56,7 @@ def paper(problem: Problem, start: Decision | None = None) -> Decision:
         tolerance = _CROWD_TOLERANCE
         if start is None:
             condensed, groups = condense(problem)
-            made = paper(condensed)
+            made = paper(condensed).decision
             ranks = made.sketch_rank.astype(np.float64)
             q, k = expand(problem, groups, made.sampling_probability, ranks)
             start = Decision(q, whole(k))
@@ -80,7 +81,7 @@ def paper(problem: Problem, start: Decision | None = None) -> Decision:
     for _ in range(3):
         point = evaluate(problem, law, q, k)
         q, _, point = _improved(problem, point, (q, k), _filled(problem, point, q, k), k)
-    return Decision(q, whole(k), None, verdict, {"iterations": iterations})
+    return Solution(Decision(q, whole(k)), verdict, {"iterations": iterations})
 
 
 def _beginning(problem: Problem, k: Floats) -> tuple[Floats, Point]:

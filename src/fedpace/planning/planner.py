@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan, RoundSeconds
+from fedpace.core.plan import Decision, Plan, RoundSeconds
 from fedpace.core.profile import ClientProfile, Clients, System
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
@@ -16,8 +16,8 @@ from fedpace.planning.paper import paper
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.limits import p95_seconds, predicted
 from fedpace.planning.solver.objective import (
-    Decision,
     Problem,
+    Solution,
     log_objective,
     probability_limit,
     rank_limit,
@@ -26,7 +26,7 @@ from fedpace.planning.solver.objective import (
 
 __all__ = ["MINIMISING", "PLANNERS", "SCALED", "plan"]
 
-PLANNERS: dict[str, Callable[[Problem, Decision | None], Decision]] = {
+PLANNERS: dict[str, Callable[[Problem, Decision | None], Solution]] = {
     "exact": exact,
     "paper": paper,
     "full": full,
@@ -38,7 +38,7 @@ PLANNERS: dict[str, Callable[[Problem, Decision | None], Decision]] = {
     "icc24": icc24,
     "fslora": fslora,
 }
-"""By name: (problem, decision to start from or None) -> decision."""
+"""By name: (problem, decision to start from or None) -> solution."""
 
 SCALED = ("uniform", "weighted", "statistics", "oort", "infocom22", "fslora")
 """Planners that leave one number open, the size of the cohort."""
@@ -113,16 +113,12 @@ def plan(
     contradiction = _contradiction(problem)
     if contradiction:
         least = np.full(len(clients), q_min)
-        decision = Decision(least, np.ones(len(clients), np.int64), verdict=contradiction)
-        return _described(problem, planner, decision)
-    decision = PLANNERS[planner](problem, None if start is None else _decision(start))
+        least_of_all = Decision(least, np.ones(len(clients), np.int64))
+        return _described(problem, planner, Solution(least_of_all, contradiction))
+    solution = PLANNERS[planner](problem, None if start is None else start.decision)
     if not predict:
-        return _bare(problem, planner, decision)
-    return _described(problem, planner, decision)
-
-
-def _decision(start: Plan) -> Decision:
-    return Decision(start.sampling_probability, start.sketch_rank, start.draws)
+        return _bare(problem, planner, solution)
+    return _described(problem, planner, solution)
 
 
 def _contradiction(problem: Problem) -> str | None:
@@ -157,45 +153,43 @@ def _contradiction(problem: Problem) -> str | None:
     return None
 
 
-def _bare(problem: Problem, planner: str, decision: Decision) -> Plan:
+def _bare(problem: Problem, planner: str, solution: Solution) -> Plan:
     """The plan of a decision, and nothing about it."""
-    return Plan(
-        planner, problem.clients.client_id.copy(), decision.sampling_probability,
-        decision.sketch_rank, decision.draws, decision.verdict,
-    )  # fmt: skip
+    ids = problem.clients.client_id.copy()
+    return Plan(planner, ids, solution.decision, solution.verdict)
 
 
-def _described(problem: Problem, planner: str, decision: Decision) -> Plan:
+def _described(problem: Problem, planner: str, solution: Solution) -> Plan:
     """The plan of a decision: with predictions, gains, and what binds."""
-    clients, system = problem.clients, problem.system
+    clients, system, decision = problem.clients, problem.system, solution.decision
     law = predicted(problem, decision)
     rounds = relative_rounds(
         decision.sampling_probability, decision.sketch_rank.astype(np.float64), clients, system,
         decision.draws,
     )  # fmt: skip
     gain = {}
-    if not decision.verdict.startswith("infeasible"):
+    if not solution.verdict.startswith("infeasible"):
         ours = log_objective(problem, decision)
         free = problem if problem.cohort is None else replace(problem, cohort=None, made={})
         for other in (uniform, weighted):
             theirs = other(free)
             if theirs.verdict == "converged":
-                gain[other.__name__] = float(np.exp(log_objective(free, theirs) - ours))
+                gain[other.__name__] = float(np.exp(log_objective(free, theirs.decision) - ours))
     return replace(
-        _bare(problem, planner, decision),
+        _bare(problem, planner, solution),
         round_seconds=RoundSeconds(law.mean, law.quantile(0.5), law.quantile(0.95)),
         relative_rounds=rounds,
         objective_seconds=law.mean * rounds,
         gain=gain,
         binds=_binds(problem, decision, law.mean),
-        statistics=decision.statistics,
+        statistics=solution.statistics,
     )
 
 
 def _binds(problem: Problem, decision: Decision, mean: float) -> dict[str, NDArray[np.bool_]]:
     """Which limit holds which client; limits that hold nobody are left out."""
     clients, system = problem.clients, problem.system
-    q, k = decision.joins(), decision.sketch_rank.astype(np.float64)
+    q, k = decision.participation_probability(), decision.sketch_rank.astype(np.float64)
     paid = probability_limit(problem, k)
     memory = np.floor(clients.max_rank)
     capped = clients.max_bandwidth_hz < system.bandwidth_hz

@@ -39,7 +39,7 @@ from fedpace.estimation.noise_scale import (
     noise_scale,
     observe,
 )
-from fedpace.planning.solver.objective import Decision, Problem, log_objective
+from fedpace.planning.solver.objective import Problem, log_objective
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds
 
@@ -269,8 +269,8 @@ def expected_seconds(
     plan: Plan, clients: Clients, system: System, quantile: float | None = None
 ) -> float:
     """Mean round time, or that quantile of it, times relative rounds of a plan, s."""
-    decision = Decision(plan.sampling_probability, plan.sketch_rank, plan.draws)
-    return float(np.exp(log_objective(Problem(clients, system, quantile=quantile), decision)))
+    problem = Problem(clients, system, quantile=quantile)
+    return float(np.exp(log_objective(problem, plan.decision)))
 
 
 def informed(

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.round_time.band_smoothing import band_flutter
 from fedpace.planning.round_time.estimates import mean_field_seconds, upper_bound_seconds
@@ -80,7 +80,7 @@ class RoundTime:
         return float(np.interp(probability, self.probability[around], self.seconds[around]))
 
 
-def round_time(plan: Plan, clients: Clients, system: System) -> RoundTime:
+def round_time(plan: Plan | Decision, clients: Clients, system: System) -> RoundTime:
     """Predict how long a round takes, as a distribution.
 
     Up to 12 clients by listing all sets of participants, exactly. Beyond, by the law of a band
@@ -90,7 +90,7 @@ def round_time(plan: Plan, clients: Clients, system: System) -> RoundTime:
     participation with `plan.participation_probability()`.
 
     Args:
-        plan: sampling probabilities and ranks.
+        plan: sampling probabilities and ranks, as a plan or as its decision.
         clients: N clients.
         system: what they share.
 
@@ -101,17 +101,19 @@ def round_time(plan: Plan, clients: Clients, system: System) -> RoundTime:
         >>> clients = Clients.from_columns(
         ...     data_weight=[1, 1], step_seconds=[0.2, 0.6], spectral_efficiency=[2.0, 2.0])
         >>> system = System(bandwidth_hz=1e6, lora_rank=8, bits_per_rank=5e5)
-        >>> both = Plan("p", clients.client_id, np.array([1.0, 0.5]), np.array([8, 8]))
+        >>> both = Decision(np.array([1.0, 0.5]), np.array([8, 8]))
         >>> law = round_time(both, clients, system)
         >>> round(law.mean, 3), round(law.quantile(0.4), 3), round(law.quantile(0.95), 3)
         (4.618, 3.0, 6.236)
     """
-    certain = bool(np.all(plan.participation_probability() * clients.availability == 1))
+    decision = plan.decision if isinstance(plan, Plan) else plan
+    joins = decision.participation_probability()
+    certain = bool(np.all(joins * clients.availability == 1))
     if len(clients) <= _EXACT_CLIENTS:
-        return _steps(*enumerate_round_seconds(plan, clients, system))
+        return _steps(*enumerate_round_seconds(decision, clients, system))
     if certain:
-        return _steps(simulate_round_seconds(plan, clients, system, 1, 0), np.ones(1))
-    law = RoundLaw.of(plan.participation_probability(), plan.sketch_rank, clients, system)
+        return _steps(simulate_round_seconds(decision, clients, system, 1, 0), np.ones(1))
+    law = RoundLaw.of(joins, decision.sketch_rank, clients, system)
     seconds = law.nodes(_FINENESS)
     # The law is monotone; this only removes rounding.
     value = np.maximum.accumulate(law.cdf(seconds, band_flutter(_TERMS)))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.round_time.band_share import band_share
@@ -24,14 +24,14 @@ _CELLS = 1 << 21
 
 
 def simulate_round_seconds(
-    plan: Plan, clients: Clients, system: System, draws: int, seed: int
+    decision: Decision, clients: Clients, system: System, draws: int, seed: int
 ) -> Floats:
     """Draw participants and return how long each round takes.
 
-    A plan with `draws` is followed to the letter: its K draws are with replacement.
+    A decision with `draws` is followed to the letter: its K draws are with replacement.
 
     Args:
-        plan: sampling probabilities and ranks.
+        decision: sampling probabilities and ranks.
         clients: N clients; one that is asked answers with its availability.
         system: what they share.
         draws: number of rounds, D.
@@ -40,21 +40,24 @@ def simulate_round_seconds(
     Returns:
         T, shape (D,), s; the overhead alone for an empty round.
     """
-    law = RoundLaw.of(plan.participation_probability(), plan.sketch_rank, clients, system)
+    law = RoundLaw.of(decision.participation_probability(), decision.sketch_rank, clients, system)
     rng = rng_for(seed, "simulation")
     seconds = [
-        _finish_seconds(law, joined) for joined in _drawn(plan, clients.availability, draws, rng)
+        _finish_seconds(law, joined)
+        for joined in _drawn(decision, clients.availability, draws, rng)
     ]
     return system.overhead_seconds + np.concatenate(seconds)
 
 
-def enumerate_round_seconds(plan: Plan, clients: Clients, system: System) -> tuple[Floats, Floats]:
+def enumerate_round_seconds(
+    decision: Decision, clients: Clients, system: System
+) -> tuple[Floats, Floats]:
     """List every set of participants: its round time and its probability.
 
-    Clients join independently, with `plan.participation_probability()` times availability.
+    Clients join independently, with `decision.participation_probability()` times availability.
 
     Args:
-        plan: sampling probabilities and ranks.
+        decision: sampling probabilities and ranks.
         clients: N <= 16 clients.
         system: what they share.
 
@@ -70,24 +73,26 @@ def enumerate_round_seconds(plan: Plan, clients: Clients, system: System) -> tup
             f"{count} clients have 2^{count} sets of participants; "
             f"list them for {ENUMERABLE} at most, or use simulate_round_seconds"
         )
-    law = RoundLaw.of(plan.participation_probability(), plan.sketch_rank, clients, system)
+    law = RoundLaw.of(decision.participation_probability(), decision.sketch_rank, clients, system)
     joined = (np.arange(1 << count)[:, None] >> np.arange(count)) & 1 == 1
     chance = np.where(joined, law.probability, 1 - law.probability).prod(axis=1)
     return system.overhead_seconds + _finish_seconds(law, joined), chance
 
 
 def _drawn(
-    plan: Plan, availability: Floats, draws: int, rng: np.random.Generator
+    decision: Decision, availability: Floats, draws: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.bool_]]:
     """Yield who is there, shape (draws of a batch, N)."""
-    batch = max(1, _CELLS // len(plan))
+    batch = max(1, _CELLS // len(decision))
     for first in range(0, draws, batch):
         size = min(batch, draws - first)
-        if plan.draws is None:
-            yield rng.random((size, len(plan))) < plan.sampling_probability * availability
+        if decision.draws is None:
+            yield rng.random((size, len(decision))) < decision.sampling_probability * availability
             continue
-        asked = rng.choice(len(plan), size=(size, plan.draws), p=plan.sampling_probability)
-        joined = np.zeros((size, len(plan)), dtype=np.bool_)
+        asked = rng.choice(
+            len(decision), size=(size, decision.draws), p=decision.sampling_probability
+        )
+        joined = np.zeros((size, len(decision)), dtype=np.bool_)
         np.put_along_axis(joined, asked, True, axis=1)
         yield joined & (rng.random(joined.shape) < availability)
 

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.distribution import RoundTime, quantile_and_gradient, round_time
 from fedpace.planning.round_time.grouped import crowd_quantile_and_gradient, crowd_round_time
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.planning.solver.objective import Decision, Problem
+from fedpace.planning.solver.objective import Problem
 from fedpace.planning.solver.ranks import whole
 
 __all__ = [
@@ -30,9 +30,8 @@ def predicted(problem: Problem, decision: Decision) -> RoundTime:
     """The distribution of the round time that a plan states."""
     if problem.crowd is not None:
         rank = decision.sketch_rank.astype(np.float64)
-        return crowd_round_time(problem.crowd.at(rank), decision.joins(), rank)
-    plan = Plan("", problem.clients.client_id.copy(), decision.joins(), decision.sketch_rank.copy())
-    return round_time(plan, problem.clients, problem.system)
+        return crowd_round_time(problem.crowd.at(rank), decision.participation_probability(), rank)
+    return round_time(decision, problem.clients, problem.system)
 
 
 def p95_seconds(problem: Problem, sampling_probability: Floats, sketch_rank: Floats) -> float:

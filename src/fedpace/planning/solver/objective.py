@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
+from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.round_time.distribution import (
     choose_nodes,
@@ -37,9 +37,9 @@ from fedpace.wireless.latency import upload_bits
 
 __all__ = [
     "CROWD",
-    "Decision",
     "Point",
     "Problem",
+    "Solution",
     "TimeLaw",
     "bound_law",
     "evaluate",
@@ -95,24 +95,14 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Decision:
-    """What a planner decides, before anything is predicted of it."""
+class Solution:
+    """What a planner returns: its decision, and how it came to it."""
 
-    sampling_probability: Floats
-    """q, shape (N,); the chance of one draw where `draws` is set."""
-    sketch_rank: NDArray[np.int64]
-    """k, shape (N,)."""
-    draws: int | None = None
-    """K draws with replacement; None: everyone joins independently."""
+    decision: Decision
     verdict: str = "converged"
+    """As in `Plan`."""
     statistics: Mapping[str, float] = field(default_factory=dict)
-
-    def joins(self) -> Floats:
-        """Each client's chance to be in a round, shape (N,)."""
-        if self.draws is None:
-            return self.sampling_probability
-        absent = np.log1p(-np.minimum(self.sampling_probability, 1 - 1e-16))
-        return np.asarray(-np.expm1(self.draws * absent))
+    """As in `Plan`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -241,7 +231,7 @@ def log_objective(problem: Problem, decision: Decision) -> float:
     Where a decision has draws, the participants of a round are taken as independent.
     """
     q, k = decision.sampling_probability, decision.sketch_rank.astype(np.float64)
-    seconds = exact_law(problem)(decision.joins(), k)[0]
+    seconds = exact_law(problem)(decision.participation_probability(), k)[0]
     rounds = relative_rounds(q, k, problem.clients, problem.system, decision.draws)
     return float(np.log(seconds) + np.log(rounds))
 
