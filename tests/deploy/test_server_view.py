@@ -99,8 +99,8 @@ def test_another_method_begins_a_table_of_its_own():
 
 
 def test_draws_with_replacement_count_each_client_once():
-    drawn = replace(PLAN, sampling_probability=np.array([0.5, 0.3, 0.2]), draws=2,
-                    round_seconds=None, sketch_rank=np.full(3, 8))  # fmt: skip
+    decision = Decision(np.array([0.5, 0.3, 0.2]), np.full(3, 8), draws=2)
+    drawn = replace(PLAN, decision=decision, round_seconds=None)
     console = Console(file=StringIO(), width=200)
     ServerView(console).show_plan(drawn)
     expected = sum(1 - (1 - p) ** 2 for p in (0.5, 0.3, 0.2))

@@ -152,9 +152,7 @@ class ServerView:
 
 
 def _plan_text(plan: Plan) -> str:
-    chance = plan.sampling_probability
-    if plan.draws is not None:
-        chance = 1 - (1 - chance) ** plan.draws
+    chance = plan.participation_probability()
     low, high = int(plan.sketch_rank.min()), int(plan.sketch_rank.max())
     ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
     text = f"plan: {chance.sum():.1f} of {len(plan)} clients a round, {ranks}"
