@@ -228,6 +228,51 @@ def join_command(
     join_server(server, data, name, model, partition, wait, log, ca, key, pace, _out)
 
 
+@app.command("testbed")
+def testbed_command(
+    experiment: Annotated[
+        Path | None, typer.Argument(help="Experiment file; without one the embedded default.")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what this machine offers, and what is missing.")
+    ] = False,
+    clean: Annotated[
+        bool, typer.Option("--clean", help="Remove what testbeds left that were killed.")
+    ] = False,
+    links: Annotated[
+        Path | None,
+        typer.Option(help="Links that change: CSV of client, time_seconds, rate_bps."),
+    ] = None,
+    method: Annotated[
+        list[str] | None, typer.Option(help="Run these methods, one after another.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
+) -> None:
+    """Run an experiment on a real network that the kernel shapes: Linux, root, the extra `flower`.
+
+    Server and clients are processes in network namespaces of their own; the clock is measured.
+
+    Examples:
+        fedpace testbed --check
+
+        sudo fedpace testbed my.toml --out runs/measured
+
+        sudo fedpace testbed my.toml --set network.allocation=equal-share
+    """
+    from fedpace.testbed import commands
+
+    if check:
+        commands.show_check(_out)
+    elif clean:
+        commands.clean(_out)
+    else:
+        commands.run(experiment, method or [], set_ or [], out, links, _out)
+
+
 @app.command("certificates")
 def certificates_command(
     folder: Annotated[Path, typer.Argument(help="Folder to write into; made where missing.")],

@@ -3,6 +3,7 @@
 import socket
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from fedpace.deploy.flower_process import start, stop
 from fedpace.deploy.refusals import refusal_in
 from fedpace.deploy.runtime import Endpoint, serve_tasks
 from fedpace.deploy.uplink_pacing import Controller, Link, unpaced
-from fedpace.engines.flower.client import make_client_app
+from fedpace.engines.flower.client import ClientWork, make_client_app
 
 KEPT_OUT_SECONDS = 75.0
 """How long a client tries that Flower may still hold for connected: two heartbeats and more."""
@@ -44,6 +45,7 @@ def join(
     retry_seconds: float = 600.0,
     admission: Admission | None = None,
     controller: Controller = unpaced,
+    around: Callable[[ClientWork], ClientWork] = lambda work: work,
 ) -> None:
     """Take part until the server says that the run is over.
 
@@ -59,6 +61,7 @@ def join(
         retry_seconds: how long one that was there is.
         admission: authority and key, where the server asks for them.
         controller: what holds this client to the uplink rate that the server assigns.
+        around: puts something around its training, such as the pace of a slower device.
 
     Raises:
         InputError: the server cannot be reached, or does not take this client; with the remedy.
@@ -75,7 +78,10 @@ def join(
             link.pace(rate_bps, upload_bytes)
             client.sending(rate_bps, upload_bytes)
 
-        app = make_client_app(client.introduce, client.work, pace=pace, assigned=client.assigned)
+        app = make_client_app(
+            client.introduce, lambda context: around(client.work(context)), pace=pace,
+            assigned=client.assigned,
+        )  # fmt: skip
         folder = Path(name)
         log = log or folder / "node.log"
         kept_out_since = None

@@ -1,0 +1,81 @@
+"""What `fedpace testbed` does between its arguments and its output."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from fedpace.core.errors import InputError, RunError
+from fedpace.experiment.config import load_experiment
+from fedpace.testbed.kernel import examine, missing
+from fedpace.testbed.spaces import leftovers, remove
+
+
+def run(
+    path: Path | None,
+    methods: Sequence[str],
+    overrides: Sequence[str],
+    out: Path | None,
+    traces: Path | None,
+    console: Console,
+) -> None:
+    """`fedpace testbed EXPERIMENT`: run it, compare with what was predicted, write the report."""
+    experiment = load_experiment(path, overrides)
+    if methods:
+        experiment = experiment.model_copy(update={"methods": list(methods)})
+    from fedpace.testbed.traces import read_traces
+
+    changing = {} if traces is None else read_traces(traces, experiment.data.clients)
+    if (lacking := missing(examine())) is not None:
+        raise RunError(lacking)
+    # Only now: these load Flower, which a mistake in the file need not wait for.
+    from fedpace.experiment.build import check
+    from fedpace.reporting.report import write_report
+    from fedpace.reporting.run_folder import read_run
+    from fedpace.reporting.tables import summary_table
+    from fedpace.run_folder.writer import free_folder
+    from fedpace.testbed.prediction import compare, prediction_table, write_comparison
+    from fedpace.testbed.run import run_on_testbed
+
+    check(experiment)
+    folder = free_folder(Path("runs")) if out is None else out
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty; name another folder with --out")
+    folder = folder.resolve()
+    shaper = run_on_testbed(experiment, folder, changing)
+    compared = compare(experiment, folder, shaper)
+    write_comparison(folder, compared)
+    console.print(summary_table(read_run(folder).summary))
+    console.print(prediction_table(compared))
+    console.print(f"report:  {escape(str(write_report(folder)))}", highlight=False)
+
+
+def show_check(console: Console) -> None:
+    """`fedpace testbed --check`: list what there is and what is missing.
+
+    Raises:
+        RunError: something is missing without which there is no testbed.
+    """
+    findings = examine()
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in ("", "here", "for", "where it is missing"):
+        table.add_column(column)
+    for f in findings:
+        here = "yes" if f.there else "[red]no[/]" if f.needed else "no, optional"
+        table.add_row(f.name, here, f.purpose, escape("" if f.there else f.remedy))
+    console.print(table, highlight=False)
+    if (lacking := missing(findings)) is not None:
+        raise RunError(lacking)
+    console.print("a testbed can be made here")
+
+
+def clean(console: Console) -> None:
+    """`fedpace testbed --clean`: remove what testbeds left whose process has ended."""
+    found = leftovers()
+    for run in found:
+        for what in remove(run):
+            console.print(f"removed {what}", highlight=False, markup=False)
+    if not found:
+        console.print("nothing was left")

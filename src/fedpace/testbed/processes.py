@@ -1,0 +1,169 @@
+"""Server and clients as processes of their own, each in its namespace.
+
+They are forked from one process that has loaded the libraries, since twenty imports of torch would
+take minutes and gigabytes; a client loads its model itself, once.
+"""
+
+import multiprocessing
+import os
+import tempfile
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedpace.core.errors import FedPaceError, InputError
+from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.experiment.config import Experiment, parse
+from fedpace.testbed.links import SERVER_ADDRESS, Place
+from fedpace.testbed.spaces import enter
+
+PORT = 8080
+GATHER_SECONDS = 900.0
+"""How long the server waits for its clients: each loads its model, all on one machine."""
+PATIENCE_SECONDS = 600.0
+_PRELOADED = ["fedpace.deploy.server", "fedpace.deploy.client", "fedpace.reporting.report"]
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A process of the testbed, and the line to it."""
+
+    name: str
+    process: BaseProcess
+    line: Connection
+
+
+def start(name: str, place: Place, scratch: Path, work: Callable[..., None], *args: Any) -> Part:
+    """Start a part; `work` is called there with its line and the arguments."""
+    # Their processors are shared, and idle OpenMP threads would spin.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_run, args=(name, place.space, str(scratch), theirs, work, args), daemon=True
+    )
+    process.start()
+    theirs.close()
+    return Part(name, process, ours)
+
+
+def _run(
+    name: str, space: str, scratch: str, line: Connection, work: Callable[..., None],
+    args: Sequence[Any],
+) -> None:  # fmt: skip
+    enter(space)
+    os.environ["TMPDIR"], tempfile.tempdir = scratch, None
+    if name != "server":
+        log = os.open(f"{scratch}/{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+    try:
+        work(line, *args)
+    except FedPaceError as error:
+        line.send(("failed", isinstance(error, InputError), str(error)))
+    except KeyboardInterrupt:
+        pass
+    except BaseException as error:
+        traceback.print_exc()
+        line.send(("failed", False, f"{type(error).__name__}: {error}"))
+
+
+def serve(line: Connection, table: dict[str, Any], out: str, scratch: str) -> None:
+    """Run the experiment as `fedpace serve` does, over the shaped network."""
+    from flwr.superlink.grid import HttpGrid
+
+    from fedpace.deploy.server import Waiting, conduct, own_server
+    from fedpace.deploy.server_view import ServerView
+    from fedpace.testbed.grid import ShapedGrid
+
+    experiment = parse(Experiment, table, "experiment")
+    waiting = Waiting(experiment.data.clients, GATHER_SECONDS, PATIENCE_SECONDS, closed=True)
+
+    def ask(*words: Any) -> Any:
+        line.send(words)
+        return line.recv()
+
+    with (
+        ServerView(Console(stderr=True)) as view,
+        # Without TLS and keys: nobody else can enter these namespaces but root.
+        own_server(SERVER_ADDRESS, PORT, Path(scratch, "superlink.log")) as grid,
+    ):
+        assert isinstance(grid, HttpGrid)
+        conduct(ShapedGrid(grid, ask), experiment, waiting, view, out=Path(out))
+
+
+def take_part(line: Connection, number: int, count: int, scratch: str) -> None:
+    """Join as `fedpace join --partition` does, with training stretched to the profile."""
+    from fedpace.deploy.client import join
+    from fedpace.deploy.client_work import Own
+    from fedpace.deploy.flower_patches import TIMEOUT_VARIABLE
+    from fedpace.deploy.uplink_pacing import SLOW_ANSWER_SECONDS, Link
+    from fedpace.engines.flower.client import ClientWork
+
+    over = 0.0
+
+    def paced(work: ClientWork) -> ClientWork:
+        def make_train(*kind: Any) -> Callable[[Sequence[ClientTask]], Sequence[ClientUpdate]]:
+            return partial(train, work.make_train(*kind))
+
+        return ClientWork(work.layout, make_train)
+
+    def train(
+        inner: Callable[[Sequence[ClientTask]], Sequence[ClientUpdate]],
+        tasks: Sequence[ClientTask],
+    ) -> Sequence[ClientUpdate]:
+        nonlocal over
+        began = time.monotonic()
+        line.send(("fetched", tasks[0].sketch_rank))
+        seconds = line.recv()
+        updates = inner(tasks)
+        left = seconds - (time.monotonic() - began)
+        over = max(0.0, -left)
+        time.sleep(max(0.0, left))
+        return updates
+
+    def pace(rate_bps: float, upload_bytes: int) -> None:
+        line.send(("send", upload_bytes, over))
+        line.recv()
+
+    class Controller:
+        """The link is the kernel's: nothing of it is kept here."""
+
+        def __init__(self, server: str, tls: bool) -> None:
+            self.link = Link(server, pace, {TIMEOUT_VARIABLE: str(SLOW_ANSWER_SECONDS)})
+
+        def __enter__(self) -> Link:
+            return self.link
+
+        def __exit__(self, *error: object) -> None:
+            pass
+
+    own = Own(f"client-{number:0{len(str(count))}d}", None, (number, count))
+    join(
+        f"{SERVER_ADDRESS}:{PORT}", own, print, log=Path(scratch, f"node-{number}.log"),
+        wait_seconds=GATHER_SECONDS, controller=Controller, around=paced,
+    )  # fmt: skip
+
+
+def end(parts: Sequence[Part], seconds: float = 5.0) -> None:
+    """End what still runs of these."""
+    for part in parts:
+        part.process.terminate()
+    until = time.monotonic() + seconds
+    for part in parts:
+        part.process.join(max(0.0, until - time.monotonic()))
+        if part.process.is_alive():
+            part.process.kill()
+        with suppress(OSError):
+            part.line.close()
