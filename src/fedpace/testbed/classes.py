@@ -18,8 +18,9 @@ FRAME_BYTES, PAYLOAD_BYTES = 1514, 1448
 """Of a full segment: Ethernet, IPv4 and TCP with timestamps take 66 bytes."""
 FIRST = 0x10
 """Minor number of client 0's class."""
-QUEUE_BYTES = 96 * FRAME_BYTES
-"""Of a leaf: long enough that TCP keeps it filled, short enough that a request gets through."""
+QUEUE_BYTES = 8 << 20
+"""Of a leaf: all that TCP has under way at most. A shorter queue drops the end of a burst, and a
+connection at 300 kbit/s notices only after seconds."""
 _SHOWN = re.compile(
     rb"class htb 1:(?P<minor>[0-9a-f]+) .*?Sent (?P<sent>\d+) bytes (?P<packets>\d+) pkt "
     rb"\(dropped (?P<dropped>\d+).*?backlog (?P<backlog>\d+)(?P<unit>[KM]?)b",
@@ -93,6 +94,9 @@ class Classes:
         """End the open `tc`; the classes go with their namespace."""
         self._tc.kill()
         self._tc.wait()
+        for pipe in (self._tc.stdin, self._tc.stdout):
+            if pipe is not None:
+                pipe.close()
 
     @property
     def root_bps(self) -> float:

@@ -42,13 +42,17 @@ class Part:
     line: Connection
 
 
-def start(name: str, place: Place, scratch: Path, work: Callable[..., None], *args: Any) -> Part:
-    """Start a part; `work` is called there with its line and the arguments."""
-    # Their processors are shared, and idle OpenMP threads would spin.
+def preload() -> None:
+    """Have the libraries loaded where parts are forked from; before the first is started."""
+    # The processors are shared, and idle OpenMP threads would spin.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+
+
+def start(name: str, place: Place, scratch: Path, work: Callable[..., None], *args: Any) -> Part:
+    """Start a part; `work` is called there with its line and the arguments."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
     ours, theirs = context.Pipe()
     process = context.Process(
         target=_run, args=(name, place.space, str(scratch), theirs, work, args), daemon=True

@@ -1,0 +1,97 @@
+"""The kernel's classes against the formula, with bytes over TCP."""
+
+import numpy as np
+import pytest
+
+from fedpace.core.errors import RunError
+from fedpace.core.profile import Clients, System
+from fedpace.testbed.classes import Rate
+from fedpace.testbed.shaper import Shaper
+from fedpace.testbed.uploads import uploaders
+from fedpace.wireless.bandwidth import allocate_bandwidth
+from fedpace.wireless.network import Network
+from testbed.shaped import needs_kernel
+
+pytestmark = needs_kernel
+WHO, BITS, BAND = np.arange(3), 8.0 * np.array([100_000, 150_000, 200_000]), 2e6
+START = np.array([0.0, 0.3, 1.8])
+
+
+@pytest.fixture(scope="module")
+def network():
+    with uploaders(3) as made:
+        yield made
+
+
+def played(network, efficiency, rule, start=START):
+    """Ends of three uploads as the kernel gave them, and the rates assigned."""
+    clients = Clients.from_columns(
+        data_weight=[1] * 3, step_seconds=[1] * 3, spectral_efficiency=efficiency
+    )
+    shaper = Shaper(network.classes, Network(clients, System(BAND, 4)), rule, seed=0)
+    fixed = "equal-share" if rule == "work-conserving" else rule
+    share = allocate_bandwidth(start, BITS, BAND, spectral_efficiency=efficiency, rule=fixed)
+    rates = BITS / (share.finish_seconds - start)
+    passages = network.round(shaper, 0, WHO, start, (BITS / 8).astype(int), rates)
+    return np.array([p.sent_at - p.assigned_at for p in passages]), share.finish_seconds
+
+
+def busy_band(efficiency, start=START):
+    """When a band that never idles has done all work: T = max over n of what comes from n on."""
+    work = BITS / np.array(efficiency) / BAND
+    return max(start[n] + work[start >= start[n]].sum() for n in range(3))
+
+
+def test_clients_of_unequal_links_end_together_under_equal_finish(network):
+    ends, predicted = played(network, [1.0, 0.5, 4.0], "equal-finish")
+    assert np.ptp(predicted) < 1e-6
+    assert ends == pytest.approx(predicted, rel=0.1)
+    assert np.ptp(ends) < 0.1 * ends.max()
+
+
+def test_equal_shares_stay_equal_when_others_are_done(network):
+    ends, predicted = played(network, [1.0, 0.5, 4.0], "equal-share")
+    assert ends == pytest.approx(predicted, rel=0.1)
+
+
+@pytest.mark.parametrize("efficiency", [[1.0, 0.5, 4.0], [1.0, 1.0, 1.0]])
+def test_a_band_that_never_idles_ends_when_its_work_is_done(network, efficiency):
+    """Where a hertz is worth the same everywhere the kernel lends, elsewhere the shaper does."""
+    ends, _ = played(network, efficiency, "work-conserving")
+    assert ends.max() == pytest.approx(busy_band(efficiency), rel=0.1)
+    fixed, _ = played(network, efficiency, "equal-share")
+    assert fixed.max() > 1.15 * ends.max()
+
+
+def test_leaves_that_sum_above_their_root_are_refused_and_nothing_is_changed(network):
+    classes = network.classes
+    before = [classes.leaf(n) for n in range(3)]
+    with pytest.raises(RunError, match="would sum to 3000000 bit/s, above their root's 1000000"):
+        classes.change(1e6, dict.fromkeys(range(3), Rate(1e6, 1e6)))
+    assert [classes.leaf(n) for n in range(3)] == before
+
+
+def test_shrinking_and_growing_at_once_never_sums_above_the_root(network, monkeypatch):
+    classes, sums, root = network.classes, [], []
+    classes.change(3e6, {0: Rate(2e6, 2e6), 1: Rate(5e5, 5e5), 2: Rate(5e5, 5e5)})
+    leaves = {n: classes.leaf(n).rate_bps for n in range(3)}
+    root.append(3e6)
+    tell = classes._tell
+
+    def told(line):
+        words = line.split()
+        if words[:2] == ["class", "change"]:
+            minor, rate = words[words.index("classid") + 1], words[words.index("rate") + 1]
+            number, bps = int(minor[2:], 16), float(rate.removesuffix("bit"))
+            if number == 1:
+                root[0] = bps
+            else:
+                leaves[number - 0x10] = bps
+            sums.append(sum(leaves.values()) <= root[0])
+        tell(line)
+
+    monkeypatch.setattr(classes, "_tell", told)
+    classes.change(4e6, {0: Rate(1e5, 1e5), 1: Rate(3e6, 3e6), 2: Rate(9e5, 9e5)})
+    classes.change(1e6, {0: Rate(8e5, 8e5), 1: Rate(1e5, 1e5), 2: Rate(1e5, 1e5)})
+    assert len(sums) == 8
+    assert all(sums)
