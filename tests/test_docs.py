@@ -56,7 +56,7 @@ def _source(name):
 
 MODULES = [m.name for m in pkgutil.walk_packages(fedpace.__path__, "fedpace.")]
 NEEDS = {"fedpace.lora": "torch", "fedpace.experiment": "torch", "fedpace.deploy": "flwr",
-         "fedpace.engines.flower": "flwr"}  # fmt: skip
+         "fedpace.engines.flower": "flwr", "fedpace.testbed": "flwr"}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if ">>>" in _source(name)])
