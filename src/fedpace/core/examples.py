@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+Turn = tuple[str, str]
+"""(role, words) of a conversation; roles are "system", "user" and "assistant"."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Examples:
@@ -18,6 +21,7 @@ class Examples:
     "pair"        text, text_pair, label
     "instruct"    text (the prompt), response
     "corpus"      text (a passage)
+    "chat"        text (the first words of the user), turns
     ============  =================================================
     """
 
@@ -25,6 +29,8 @@ class Examples:
     text: tuple[str, ...]
     text_pair: tuple[str, ...] | None = None
     response: tuple[str, ...] | None = None
+    turns: tuple[tuple[Turn, ...], ...] | None = None
+    """The conversation of each example, the last turn the assistant's."""
     label: NDArray[np.int64] | None = None
     """Shape (M,), in 0..len(label_names)-1."""
     label_names: tuple[str, ...] | None = None
@@ -38,11 +44,11 @@ class Examples:
         """Return the examples at `index`, in that order."""
         rows = np.asarray(index, dtype=np.int64)
 
-        def pick(column: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        def pick(column: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
             return None if column is None else tuple(column[i] for i in rows)
 
         text: Any = pick(self.text)
         return Examples(
-            self.kind, text, pick(self.text_pair), pick(self.response),
+            self.kind, text, pick(self.text_pair), pick(self.response), pick(self.turns),
             None if self.label is None else self.label[rows], self.label_names, pick(self.group),
         )  # fmt: skip

@@ -1,19 +1,22 @@
 """Examples into token ids, once: what a model reads of them, and where its loss is.
 
-Causal language models see two kinds of examples: "instruct" (the loss is on the response alone) and
-"corpus" (on every token).
+Causal language models see three kinds of examples: "instruct" (the loss is on the response alone),
+"chat" (on the assistant's words) and "corpus" (on every token).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedpace.core.errors import InputError
-from fedpace.core.examples import Examples
+from fedpace.core.examples import Examples, Turn
+from fedpace.lora.chat import PLAIN, ChatTokens, has_template, template_of, tokenise_chat
 from fedpace.lora.model import BaseModel, Task
 
+LossOn = Literal["response", "all"]
 PROMPT_TEMPLATE = "Instruction:\n{prompt}\n\nResponse:\n"
 """What stands before the response of an "instruct" example; the end-of-text token stands after."""
 IGNORED = -100
@@ -62,18 +65,30 @@ class TokenisedExamples:
         )
 
 
-def tokenise(examples: Examples, base: BaseModel, *, max_length: int) -> TokenisedExamples:
+def tokenise(
+    examples: Examples,
+    base: BaseModel,
+    *,
+    max_length: int,
+    chat_template: str = "model",
+    loss_on: LossOn = "response",
+) -> TokenisedExamples:
     """Turn text into token ids.
 
-    "single" and "pair": truncated to `max_length`. "instruct": `PROMPT_TEMPLATE`, the response
-    and the end-of-text token; where that is too long the prompt loses its oldest tokens first,
-    then the response its last. "corpus": each passage is cut into blocks of `max_length`, so
+    "single" and "pair": truncated to `max_length`. "instruct": a turn of the user and one of the
+    assistant as the chat template writes them; without a template `PROMPT_TEMPLATE`, the response
+    and the end-of-text token. "chat": all turns as the template writes them. Where that is too
+    long, what stands before the last response loses its oldest tokens first, then that response its
+    last. "corpus": each passage is cut into blocks of `max_length`, so
     there may be more examples after than before: partition first, then tokenise.
 
     Args:
         examples: of a kind that fits the model's task.
         base: the model they are for.
         max_length: most tokens an example may have.
+        chat_template: "model" takes the model's own (and for "instruct" none where it has none);
+            or "plain", "chatml", "alpaca", or a Jinja file.
+        loss_on: "response": the assistant's words and the token that ends them; "all": every token.
 
     Raises:
         InputError: kind and task do not fit, a label is out of range, or `max_length` is.
@@ -81,19 +96,29 @@ def tokenise(examples: Examples, base: BaseModel, *, max_length: int) -> Tokenis
     limit = _longest(base) or max_length
     if not 2 <= max_length <= limit:
         raise InputError(f'max_length is {max_length}; model "{base.name}" takes 2 to {limit}')
-    kinds = {"classification": ("single", "pair"), "causal-lm": ("instruct", "corpus")}[base.task]
+    kinds = {"classification": ("single", "pair"), "causal-lm": ("instruct", "chat", "corpus")}[
+        base.task
+    ]
     if examples.kind not in kinds:
         raise InputError(
             f'the data are of kind "{examples.kind}"; task "{base.task}" needs '
-            f'"{kinds[0]}" or "{kinds[1]}"'
+            + " or ".join(f'"{kind}"' for kind in kinds)
         )
     if not len(examples):
         return TokenisedExamples(base.task, (), ())
     if base.task == "classification":
         return _tokenise_labelled(examples, base, max_length)
-    if examples.kind == "instruct":
-        return _tokenise_instruct(examples, base, max_length)
-    return _tokenise_corpus(examples, base, max_length)
+    if examples.kind == "corpus":
+        return _tokenise_corpus(examples, base, max_length)
+    plain = examples.kind == "instruct" and (
+        chat_template == PLAIN or (chat_template == "model" and not has_template(base.tokenizer))
+    )
+    if plain:
+        found = _tokenise_instruct(examples, base, max_length)
+    else:
+        template = template_of(base.tokenizer, chat_template, base.name)
+        found = _tokenise_turns(_turns(examples), base, template, max_length)
+    return found if loss_on == "response" else replace(found, labels=found.tokens)
 
 
 def _longest(base: BaseModel) -> int | None:
@@ -146,6 +171,40 @@ def _tokenise_instruct(examples: Examples, base: BaseModel, max_length: int) -> 
         tokens.append(kept + answer)
         labels.append([IGNORED] * len(kept) + answer)
     return TokenisedExamples("causal-lm", _arrays(tokens), _arrays(labels))
+
+
+def _turns(examples: Examples) -> Sequence[Sequence[Turn]]:
+    if examples.turns is not None:
+        return examples.turns
+    pairs = zip(examples.text, examples.response or (), strict=True)
+    return [(("user", prompt), ("assistant", response)) for prompt, response in pairs]
+
+
+def _tokenise_turns(
+    conversations: Sequence[Sequence[Turn]], base: BaseModel, template: str, max_length: int
+) -> TokenisedExamples:
+    tokens, labels = [], []
+    for index, turns in enumerate(conversations):
+        chat = tokenise_chat(base.tokenizer, turns, template)
+        if not any(chat.answer):
+            raise InputError(f"example {index} has no word of the assistant's; drop it")
+        ids, answer = _cut(chat, max_length)
+        tokens.append(ids)
+        labels.append([i if a else IGNORED for i, a in zip(ids, answer, strict=True)])
+    return TokenisedExamples("causal-lm", _arrays(tokens), _arrays(labels))
+
+
+def _cut(chat: ChatTokens, max_length: int) -> tuple[list[int], list[bool]]:
+    """Keep the last response and as much before it as there is room for."""
+    end = len(chat.answer) - chat.answer[::-1].index(True)
+    start = end
+    while start > 0 and chat.answer[start - 1]:
+        start -= 1
+    end = min(end, start + max_length - 1)
+    if len(chat.ids) <= max_length:
+        return chat.ids, chat.answer
+    kept = slice(max(0, end - max_length), end)
+    return chat.ids[kept], chat.answer[kept]
 
 
 def _tokenise_corpus(examples: Examples, base: BaseModel, max_length: int) -> TokenisedExamples:
