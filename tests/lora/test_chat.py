@@ -70,10 +70,8 @@ def test_the_same_words_elsewhere_are_not_taken_for_the_answer(tokenizer):
     turns = [("user", "say user: a"), ("assistant", "a")]
     found = chat.tokenise_chat(tokenizer, turns, OWN["trims"])
     assert answers(tokenizer, found) == ["a</s>"]
-    text = tokenizer.decode(found.ids)
-    assert (
-        found.answer.index(True) == text.index("[assistant]") + len("[assistant]") - len("</s>") + 1
-    )
+    before = found.ids[: found.answer.index(True)]
+    assert tokenizer.decode(before).endswith("[assistant]")
 
 
 def test_the_name_of_a_special_token_in_someones_words_is_no_special_token(tokenizer):

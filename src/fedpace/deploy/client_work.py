@@ -20,11 +20,11 @@ from fedpace.data.load import load_training
 from fedpace.deploy.client_view import ClientStatus, Show
 from fedpace.deploy.handshake import model_objection, version_objection
 from fedpace.engines.flower.client import ClientWork
-from fedpace.experiment.build import build_model, examples_of, trainers
+from fedpace.experiment.build import build_model, examples_of, tokenised, trainers
 from fedpace.experiment.config import Experiment, parse
 from fedpace.federation.engine import Train
 from fedpace.federation.partition import partition
-from fedpace.lora import AdaptedModel, tokenise
+from fedpace.lora import AdaptedModel
 from fedpace.lora.fingerprint import base_fingerprint
 
 Say = Callable[[str], None]
@@ -120,7 +120,7 @@ class Client:
             # Without the model's name, which may be a path of this machine.
             public = objection.partition(";")[0].replace(f" {adapted.base.name!r}", "")
             raise InputError(objection, public=public)
-        tokens = tokenise(examples, adapted.base, max_length=experiment.model.max_length)
+        tokens = tokenised(experiment, examples, adapted)
         made: dict[tuple[int, Sketch, tuple[Role, ...]], Train] = {}
 
         def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:

@@ -36,6 +36,7 @@ from fedpace.lora import (
     tokenise,
 )
 from fedpace.lora.local_training import ClientExamples
+from fedpace.lora.tokens import TokenisedExamples
 from fedpace.wireless.network import Network
 
 
@@ -147,8 +148,7 @@ def build_work(experiment: Experiment) -> Work:
     )  # fmt: skip
 
     adapted = build_model(experiment, train.label_names)
-    length = experiment.model.max_length
-    clients = [tokenise(train.take(s), adapted.base, max_length=length) for s in shares]
+    clients = [tokenised(experiment, train.take(s), adapted) for s in shares]
     return Work(
         layout=adapted.layout,
         initial_adapter=adapted.initial,
@@ -226,11 +226,24 @@ def trainers(
     return make_train
 
 
+def tokenised(
+    experiment: Experiment, examples: Examples, adapted: AdaptedModel
+) -> TokenisedExamples:
+    """Turn examples into token ids as the experiment says."""
+    return tokenise(
+        examples,
+        adapted.base,
+        max_length=experiment.model.max_length,
+        chat_template=experiment.data.chat_template,
+        loss_on=experiment.data.loss_on,
+    )
+
+
 def evaluator(
     experiment: Experiment, adapted: AdaptedModel, held_out: Examples
 ) -> Callable[[Adapter], dict[str, float]]:
     """Return what evaluates a global adapter on held-out examples."""
-    tokens = tokenise(held_out, adapted.base, max_length=experiment.model.max_length)
+    tokens = tokenised(experiment, held_out, adapted)
     return lambda adapter: evaluate(adapted, adapter, tokens)
 
 

@@ -64,6 +64,11 @@ class DataSection(_Section):
     """Number of clients."""
     size_sigma: NonNegative = 0.5
     """Log-normal spread of the clients' sizes (dirichlet, iid)."""
+    chat_template: str = "model"
+    """How turns of "chat" and "instruct" data become text: "model" (the model's own; prompt and
+    response without one as "plain"), "plain", "chatml", "alpaca", or a Jinja file."""
+    loss_on: Literal["response", "all"] = "response"
+    """Train on the response (the assistant's words) alone, or on every token."""
     max_eval: Annotated[int, Field(ge=0)] = 0
     """Evaluate on so many held-out examples, drawn once; 0 takes all."""
 
@@ -334,6 +339,7 @@ def _set(table: dict[str, Any], override: str) -> None:
 def anchor(table: dict[str, Any], folder: Path) -> None:
     """Make the relative paths of an experiment file independent of the working folder."""
     for section, key in (("model", "name"), ("data", "name"), ("data", "eval"),
+                         ("data", "chat_template"),
                          ("network", "clients")):  # fmt: skip
         value = table.get(section, {}).get(key) if isinstance(table.get(section), dict) else None
         # A hub id looks like a relative path; what exists beside the file is a path.
