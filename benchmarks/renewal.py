@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/renewal.py [estimate pilots doubt hysteresis time]
 
-Prints the tables of docs/constants.md; without arguments all of them, in about five minutes on one
-core. The updates are synthetic, so that the truth is known: client n's are normal around a mean
+Prints the tables of docs/noise-scale.md; without arguments all of them, in about five minutes on
+one core. The updates are synthetic, so that the truth is known: client n's are normal around a mean
 direction of its own (`KnownNoise`). Devices and links are those of the scenarios.
 """
 

@@ -25,7 +25,7 @@ from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.round_time.band_share import band_share
 from fedpace.planning.round_time.distribution import (
-    choose_nodes,
+    choose_quadrature,
     enumerate_round_seconds,
     mean_and_gradient,
     mean_field_seconds,
@@ -150,7 +150,7 @@ def normal_law(case: Case) -> tuple[float, float]:
     q, k = case.plan.sampling_probability, case.plan.sketch_rank
     law = RoundLaw.of(q, k, case.clients, case.system)
     alone = law.start + law.solo
-    seconds = np.concatenate([law.nodes(8), alone])
+    seconds = np.concatenate([law.quadrature(8), alone])
     seconds = np.unique(np.concatenate([seconds, alone * (1 - 1e-9)]))
     load = band_share(law.bits, seconds[:, None] - law.start, law.link, law.band)[0]
     can = alone <= seconds[:, None] * (1 + 1e-12)
@@ -227,7 +227,7 @@ def gradients(count: int, seed: int) -> None:
     rows = []
     for case in cases(count, seed):
         given = (case.plan.sampling_probability, case.plan.sketch_rank, case.clients, case.system)
-        many = mean_and_gradient(*given, nodes=choose_nodes(*given, fineness=8))
+        many = mean_and_gradient(*given, quadrature=choose_quadrature(*given, fineness=8))
         few = mean_and_gradient(*given)
         off = [np.max(np.abs(a - b)) / np.max(np.abs(b)) for a, b in zip(few, many, strict=True)]
         sums = [given[1] @ found[2] / found[0] for found in (few, many)]
@@ -263,7 +263,7 @@ def replacement(draws: int) -> None:
 
 def speed(most: int) -> None:
     print("processor seconds of one call; best of up to 50\n")
-    print("|       N | E[K] | link     | choose_nodes | mean_and_gradient, nodes kept |")
+    print("|       N | E[K] | link     | choose_quadrature | mean_and_gradient, nodes kept |")
     print("|--------:|-----:|----------|-------------:|------------------------------:|")
     for count in (100, 1_000, 10_000, 100_000, 1_000_000):
         for participants in (20, count // 10):
@@ -279,10 +279,12 @@ def speed(most: int) -> None:
                 system = System(1e6, 16, bits_per_rank=1e5)
                 q = participants / count * rng.uniform(0.5, 1.5, count)
                 given = (q, np.full(count, 8), clients, system)
-                nodes = choose_nodes(*given)
-                placing = _best(lambda given=given: choose_nodes(*given))
+                quadrature = choose_quadrature(*given)
+                placing = _best(lambda given=given: choose_quadrature(*given))
                 call = _best(
-                    lambda given=given, nodes=nodes: mean_and_gradient(*given, nodes=nodes)
+                    lambda given=given, quadrature=quadrature: mean_and_gradient(
+                        *given, quadrature=quadrature
+                    )
                 )
                 name = "Shannon" if link == "snr_hz" else "constant"
                 row = f"| {count:7d} | {participants:4d} | {name:<8} |"

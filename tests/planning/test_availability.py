@@ -35,17 +35,17 @@ def renewal():
 
 def test_weights_by_what_was_seen_so_far_are_unbiased_for_clients_that_fail_at_random(renewal):
     """Each round client n counts 1/p_n if it came: on average 1, whatever its failure rate."""
-    answers, rounds, settled = np.array([0.9, 0.5, 0.3]), 3000, 200
+    answers, rounds, optimum = np.array([0.9, 0.5, 0.3]), 3000, 200
     rng = np.random.default_rng(0)
     total = np.zeros(3)
     for index in range(rounds):
         known = renewal.availability()  # of earlier rounds alone, as the server has it
         came = rng.random(3) < answers
-        if index >= settled:
+        if index >= optimum:
             total += came / known
         renewal(record(index, np.flatnonzero(came), np.flatnonzero(~came)), PLAN)
     # Standard error of a mean of Bernoulli / p: sqrt((1 - p) / p / rounds), 0.03 at most.
-    np.testing.assert_allclose(total / (rounds - settled), 1.0, atol=0.1)
+    np.testing.assert_allclose(total / (rounds - optimum), 1.0, atol=0.1)
     np.testing.assert_allclose(renewal.availability(), answers, atol=0.04)
 
 

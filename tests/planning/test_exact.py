@@ -14,11 +14,11 @@ from fedpace.planning.exact import _best_deadline, exact, icc24
 from fedpace.planning.infocom22 import infocom22
 from fedpace.planning.paper import paper
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.planning.solver import grouping as condense_module
+from fedpace.planning.solver import grouping as grouping_module
 from fedpace.planning.solver import objective as objective_module
 from fedpace.planning.solver.deadlines import other_deadlines
 from fedpace.planning.solver.limits import p95_seconds
-from fedpace.planning.solver.local_search import settle
+from fedpace.planning.solver.local_search import local_search
 from fedpace.planning.solver.objective import (
     evaluate,
     exact_law,
@@ -324,29 +324,29 @@ def test_a_quantile_can_be_minimised_in_the_place_of_the_mean():
     assert value_of(mean, by_mean) <= value_of(mean, by_tail) + 1e-6
 
 
-def test_a_crowd_is_planned_nearly_as_well_as_client_by_client(monkeypatch):
+def test_a_large_population_is_planned_nearly_as_well_as_client_by_client(monkeypatch):
     problem = some_problem(900, 8)
     whole = value_of(problem, exact(problem))
     for module in (objective_module, exact_module):
-        monkeypatch.setattr(module, "CROWD", 300)
-    monkeypatch.setattr(condense_module, "_GROUPS", 300)
-    crowd = some_problem(900, 8)
-    assert crowd.crowd is not None
-    assert value_of(problem, exact(crowd)) <= whole + 0.003
+        monkeypatch.setattr(module, "LARGEST_UNGROUPED", 300)
+    monkeypatch.setattr(grouping_module, "_GROUPS", 300)
+    groups = some_problem(900, 8)
+    assert groups.groups is not None
+    assert value_of(problem, exact(groups)) <= whole + 0.003
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_crowds_of_other_kinds_are_planned_nearly_as_well_too(monkeypatch, seed):
+def test_large_populations_of_other_kinds_are_planned_nearly_as_well_too(monkeypatch, seed):
     kinds = [{"sketch": "scaled"}, {"bandwidth_hz": 2e9}, {"noise_ratio": 3.0}]
     columns = {"max_rank": np.where(np.arange(1000) % 3, 8, 2)} if seed else {}
     problem = some_problem(1000, seed, columns=columns, system=kinds[seed])
     whole = value_of(problem, exact(problem))
     for module in (objective_module, exact_module):
-        monkeypatch.setattr(module, "CROWD", 400)
-    monkeypatch.setattr(condense_module, "_GROUPS", 400)
-    crowd = exact(some_problem(1000, seed, columns=columns, system=kinds[seed]))
-    assert value_of(problem, crowd) <= whole + 0.003
+        monkeypatch.setattr(module, "LARGEST_UNGROUPED", 400)
+    monkeypatch.setattr(grouping_module, "_GROUPS", 400)
+    groups = exact(some_problem(1000, seed, columns=columns, system=kinds[seed]))
+    assert value_of(problem, groups) <= whole + 0.003
 
 
 def test_another_deadline_is_found_where_no_small_step_leads():
@@ -355,7 +355,7 @@ def test_another_deadline_is_found_where_no_small_step_leads():
     best = exact(problem)
     q, k = best.decision.sampling_probability, best.decision.sketch_rank.astype(float)
     plans = other_deadlines(problem, q, k)
-    ends = [settle(problem, *plan, move_ranks=True, tolerance=1e-5) for plan in plans]
+    ends = [local_search(problem, *plan, move_ranks=True, tolerance=1e-5) for plan in plans]
     stuck = max(ends, key=lambda end: end.point.log_objective)
     least = min(end.point.log_objective for end in ends)
     assert stuck.verdict == "converged" and stuck.point.log_objective > least + 0.01

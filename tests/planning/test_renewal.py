@@ -144,8 +144,8 @@ def test_on_a_stationary_population_hysteresis_ends_the_oscillation(world, clien
         renewal = renewal_of(clients, system, threshold=threshold)
         plans = simulate(world, clients, system, renewal, first, 300)
         assert renewal.state.planned == 59
-        settled = [p for i, p in enumerate(plans[101:]) if p is not plans[100 + i]]
-        switches[threshold] = len(settled)
+        optimum = [p for i, p in enumerate(plans[101:]) if p is not plans[100 + i]]
+        switches[threshold] = len(optimum)
         path = np.log([p.sampling_probability for p in plans[100:]])
         wander[threshold] = np.abs(np.diff(path, axis=0)).mean(axis=1).sum()
     assert switches[0.0] >= 30

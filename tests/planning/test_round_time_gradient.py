@@ -6,7 +6,7 @@ import pytest
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, System
 from fedpace.planning.round_time.distribution import (
-    choose_nodes,
+    choose_quadrature,
     enumerate_round_seconds,
     mean_and_gradient,
     mean_field_seconds,
@@ -60,11 +60,11 @@ def assert_gradient(law, q, rank, tolerance):
 @pytest.mark.parametrize("count", [1, 3, 20, 150])
 def test_the_gradient_of_the_mean_is_that_of_the_computed_number(count, kind):
     clients, q, rank = population(count, **KINDS[kind])
-    nodes = choose_nodes(q, rank, clients, SYSTEM)
-    for given in (nodes, None):
+    quadrature = choose_quadrature(q, rank, clients, SYSTEM)
+    for given in (quadrature, None):
         # A fresh choice of nodes is the same one at these points, so both hold.
         assert_gradient(
-            lambda q, k, given=given: mean_and_gradient(q, k, clients, SYSTEM, nodes=given),
+            lambda q, k, given=given: mean_and_gradient(q, k, clients, SYSTEM, quadrature=given),
             q, rank, 1e-5,
         )  # fmt: skip
 
@@ -96,11 +96,11 @@ def test_the_gradient_of_the_mean_is_close_to_the_exact_one(kind):
 def test_certain_participation_has_a_gradient_from_below():
     clients, q, rank = population(15)
     q[:5] = 1
-    nodes = choose_nodes(q, rank, clients, SYSTEM)
-    mean, d_q, _ = mean_and_gradient(q, rank, clients, SYSTEM, nodes=nodes)
+    quadrature = choose_quadrature(q, rank, clients, SYSTEM)
+    mean, d_q, _ = mean_and_gradient(q, rank, clients, SYSTEM, quadrature=quadrature)
     for n in range(5):
         less = q - 1e-6 * np.eye(15)[n]
-        below, _, _ = mean_and_gradient(less, rank, clients, SYSTEM, nodes=nodes)
+        below, _, _ = mean_and_gradient(less, rank, clients, SYSTEM, quadrature=quadrature)
         assert d_q[n] == pytest.approx((mean - below) / 1e-6, rel=1e-4, abs=1e-6)
 
 
@@ -111,11 +111,11 @@ def test_more_participation_and_more_rank_never_shorten_a_round():
     assert np.all(d_rank >= -1e-3 * d_rank.max())
 
 
-def test_kept_nodes_serve_a_plan_nearby():
+def test_kept_quadrature_serves_a_plan_nearby():
     clients, q, rank = population(50)
-    nodes = choose_nodes(q, rank, clients, SYSTEM)
+    quadrature = choose_quadrature(q, rank, clients, SYSTEM)
     moved = np.minimum(1, 1.1 * q), 0.9 * rank
-    kept = mean_and_gradient(*moved, clients, SYSTEM, nodes=nodes)
+    kept = mean_and_gradient(*moved, clients, SYSTEM, quadrature=quadrature)
     fresh = mean_and_gradient(*moved, clients, SYSTEM)
     assert kept[0] == pytest.approx(fresh[0], rel=3e-3)
     np.testing.assert_allclose(kept[1], fresh[1], atol=0.1 * fresh[1].max())
@@ -129,13 +129,13 @@ def test_where_most_rounds_are_empty_the_median_is_the_overhead_and_does_not_mov
 
 
 @pytest.mark.parametrize("participants", [2, 300])
-def test_nodes_placed_by_a_part_of_a_crowd_serve_all_of_it(participants):
+def test_quadrature_placed_by_a_part_of_a_large_population_serve_all_of_it(participants):
     count, slow = 60_000, System(bandwidth_hz=1e6, lora_rank=16, bits_per_rank=2e6)
     clients, q, rank = population(count, spread=3.0)
     q = participants / count * q / q.mean()
     mean, d_q, _ = mean_and_gradient(q, rank, clients, slow)
     fine = np.append(0.0, np.geomspace(0.5, 3e4, 120))
-    same, same_q, _ = mean_and_gradient(q, rank, clients, slow, nodes=fine)
+    same, same_q, _ = mean_and_gradient(q, rank, clients, slow, quadrature=fine)
     assert mean == pytest.approx(same, rel=5e-3)
     np.testing.assert_allclose(d_q, same_q, atol=0.03 * same_q.max())
 

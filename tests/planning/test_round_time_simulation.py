@@ -73,7 +73,7 @@ def test_simulated_rounds_have_the_listed_distribution(kind):
         assert np.mean(drawn <= s) == pytest.approx(chance[seconds <= s].sum(), abs=0.015)
 
 
-def test_a_crowd_takes_the_time_its_bandwidth_allocation_takes():
+def test_a_large_population_takes_the_time_its_bandwidth_allocation_takes():
     clients = population(300, shannon=True, limits=True)
     drawn = simulate_round_seconds(planned(clients, 1.0), clients, SYSTEM, 3, seed=0)
     np.testing.assert_allclose(drawn, together(clients, np.arange(300)), rtol=1e-11)

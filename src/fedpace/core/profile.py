@@ -220,7 +220,7 @@ class System:
     """How a client trains k of r components; see docs/theory."""
     noise_ratio: float = 0.5
     """V / ||u||^2 at full participation and full rank: a guess before a run, measured in it (what
-    exactly is measured: docs/constants.md). Too low a guess costs more than too high a one."""
+    exactly is measured: docs/noise-scale.md). Too low a guess costs more than too high a one."""
     download_ratio: float = 1.0
     """Bits received for each value over bits sent for it: above 1 where uploads are rounded."""
     download_fixed_bits: float | None = None

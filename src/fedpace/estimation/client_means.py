@@ -4,7 +4,7 @@ A client that joined twice tells little by itself, a client that never joined no
 client's own mean is to be trusted follows from all of them (empirical Bayes): from how far clients
 differ, and how far one client's observations scatter. Logarithms are compared, because the
 quantities are positive and scatter in proportion to their size: squared norms, and seconds observed
-over seconds predicted. Derived in docs/constants.md.
+over seconds predicted. Derived in docs/noise-scale.md.
 """
 
 from collections.abc import Mapping

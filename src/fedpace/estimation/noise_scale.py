@@ -5,8 +5,8 @@ The rounds needed grow as :math:`\beta/\alpha + V(q,k)` with
 participation and full rank to :math:`\beta/\alpha`, and the shape of :math:`\Gamma`. Both are
 estimated here from the updates that arrive anyway, in every round and at no cost: `observe` takes
 a round into account, `noise_scale` says what is known. estimation/pilots.py has the classical
-estimator from pilot runs. docs/constants.md has the derivations, what is unbiased and what is not,
-and the measured accuracy.
+estimator from pilot runs. docs/noise-scale.md has the derivations, what is unbiased and what is
+not, and the measured accuracy.
 """
 
 from collections.abc import Mapping, Sequence
@@ -50,7 +50,7 @@ MIN_ROUNDS = 10
 """Fewer rounds than this are called too few: below it the interval itself is not to be trusted."""
 MAX_DOUBT = 0.5
 """Widest interval, out of 1, of the share of rounds that noise costs, at the worst plan; it allows
-a ratio known to a factor of 3 either way. docs/constants.md has what a plan loses by that."""
+a ratio known to a factor of 3 either way. docs/noise-scale.md has what a plan loses by that."""
 CONFIDENCE = 0.95
 
 # Rows of the moments that are kept: per part the cross products C, the second moment V_full, the
@@ -225,7 +225,7 @@ def observe(
         What is known after. The arguments are not changed. Cost: O(participants), and one copy
         of the per-client arrays.
 
-    Source: derived in docs/constants.md.
+    Source: derived in docs/noise-scale.md.
     """
     people = record.participants
     client = np.array([p.client for p in people], dtype=np.int64)

@@ -3,7 +3,7 @@
 Luo et al. (INFOCOM 2022, arXiv 2112.11256) run pilots with uniform and with data-weighted sampling
 until several loss levels and solve the ratios of their rounds for beta/alpha. Here the same in the
 terms of this package's model, for any two samplings. What it costs and how it compares with
-estimation/noise_scale.py is in docs/constants.md.
+estimation/noise_scale.py is in docs/noise-scale.md.
 """
 
 from collections.abc import Sequence

@@ -10,10 +10,10 @@ import numpy as np
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.planning.solver.grouping import condense, group_mean
+from fedpace.planning.solver.grouping import group_mean, grouped_problem
 from fedpace.planning.solver.limits import shrink_to_p95
 from fedpace.planning.solver.objective import (
-    CROWD,
+    LARGEST_UNGROUPED,
     Problem,
     Solution,
     exact_law,
@@ -138,10 +138,10 @@ def _scaled(problem: Problem, direction: Floats, k: Floats) -> Solution:
             verdict = TOO_SLOW.format(f"at cohort = {problem.cohort:g}")
             return Solution(Decision(held, whole(k)), verdict)
         return Solution(Decision(held, whole(k)))
-    if len(k) > CROWD:
-        condensed, groups = condense(problem)
+    if len(k) > LARGEST_UNGROUPED:
+        by_group, groups = grouped_problem(problem)
         towards, ranks = group_mean(groups, direction), group_mean(groups, k)
-        q, _ = best_scale(condensed, exact_law(condensed), towards, ranks)
+        q, _ = best_scale(by_group, exact_law(by_group), towards, ranks)
         q = np.clip((q / towards).max() * direction, problem.q_min, most)
     else:
         q, _ = best_scale(problem, exact_law(problem), direction, k)

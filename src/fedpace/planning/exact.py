@@ -1,8 +1,8 @@
 """The planners that minimise the round-time law itself.
 
 `exact` moves q and k together, `icc24` q alone at the largest ranks. Both start from every simple
-plan, descend from the most promising (`settle`), and keep the best end; `exact` then rounds the
-ranks and repairs them by whole moves while q follows.
+plan, descend from the most promising (`local_search`), and keep the best end;
+`exact` then rounds the ranks and repairs them by whole moves while q follows.
 """
 
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ from fedpace.core.profile import Floats
 from fedpace.planning.baselines import TOO_SLOW, full, statistics, uniform, weighted
 from fedpace.planning.paper import paper
 from fedpace.planning.solver.deadlines import other_deadlines
-from fedpace.planning.solver.grouping import condense, expand
+from fedpace.planning.solver.grouping import expand, grouped_problem
 from fedpace.planning.solver.limits import falling_path, hurried_ranks, shrink_to_p95
-from fedpace.planning.solver.local_search import Settled, settle
+from fedpace.planning.solver.local_search import LocalOptimum, local_search
 from fedpace.planning.solver.objective import (
-    CROWD,
+    LARGEST_UNGROUPED,
     Problem,
     Solution,
     evaluate,
@@ -40,7 +40,7 @@ _ROUGH, _BRIEF_FINE = 1e-5, 3e-5
 """Tolerance of log(objective) while the starts are told apart, and at the end of a brief search."""
 _HUNDREDS = 200
 """Beyond so many clients the search from a given plan is brief."""
-_LONG, _CROWD_LONG = 200, 20
+_LONG, _GROUPED_ITERATIONS = 200, 20
 """Iterations of a descent, at most."""
 _BRIEF, _REPAIRS = 6, 8
 """Iterations of q after ranks are moved, and times that they are, at most."""
@@ -59,8 +59,8 @@ _GLANCE = 1e-4
 def exact(problem: Problem, start: Decision | None = None) -> Solution:
     """Minimise (round time) x (rounds) over q and k.
 
-    Where clients are many, groups of similar ones are planned for first (`condense`), and the plan
-    of the members is refined in a few iterations.
+    Where clients are many, groups of similar ones are planned for first (`grouped_problem`), and
+    the plan of the members is refined in a few iterations.
 
     Args:
         problem: the problem.
@@ -72,19 +72,19 @@ def exact(problem: Problem, start: Decision | None = None) -> Solution:
     relaxed = _relaxed(problem, start, move_ranks=True)
     q, k = rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)
     brief = _briefly(problem, start)
-    settled = settle(
+    optimum = local_search(
         problem, q, k, move_ranks=False, tolerance=_fine(problem, start),
         max_iterations=_BRIEF if brief else _LONG,
     )  # fmt: skip
-    repaired, extra = settled, 0
+    repaired, extra = optimum, 0
     if brief:  # the last iterations are few on purpose
-        repaired = replace(settled, verdict=relaxed.verdict)
+        repaired = replace(optimum, verdict=relaxed.verdict)
     else:
-        repaired, extra = _repaired(problem, settled, relaxed.point.log_objective)
+        repaired, extra = _repaired(problem, optimum, relaxed.point.log_objective)
     cost = repaired.point.log_objective - relaxed.point.log_objective
     return _solution(
         problem, repaired,
-        relaxed.evaluations + settled.evaluations + extra, {"rounding_cost": float(np.expm1(cost))},
+        relaxed.evaluations + optimum.evaluations + extra, {"rounding_cost": float(np.expm1(cost))},
     )  # fmt: skip
 
 
@@ -96,16 +96,16 @@ def icc24(problem: Problem, start: Decision | None = None) -> Solution:
     2402.10097) optimise: who takes part, without sketching. Ours: the exact law in the place of
     their bound on the round time, so that this differs from `exact` by the ranks alone.
     """
-    settled = _relaxed(problem, start, move_ranks=False)
-    return _solution(problem, settled, settled.evaluations, {})
+    optimum = _relaxed(problem, start, move_ranks=False)
+    return _solution(problem, optimum, optimum.evaluations, {})
 
 
-def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> Settled:
+def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> LocalOptimum:
     """The best local optimum that is found, ranks real-valued or at their largest."""
-    crowd = len(problem.clients) > CROWD and start is None
-    if crowd:
-        condensed, groups = condense(problem)
-        end = _relaxed(condensed, None, move_ranks=move_ranks)
+    many = len(problem.clients) > LARGEST_UNGROUPED and start is None
+    if many:
+        by_group, groups = grouped_problem(problem)
+        end = _relaxed(by_group, None, move_ranks=move_ranks)
         starts = [expand(problem, groups, end.q, end.k)]
     else:
         starts = _starts(problem, start)
@@ -113,19 +113,19 @@ def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> S
         most = rank_limit(problem)
         starts = [(np.minimum(q, probability_limit(problem, most)), most) for q, _ in starts]
     best = _best_end(problem, starts, _fine(problem, start), move_ranks=move_ranks)
-    if crowd or start is not None or len(problem.clients) <= _DEADLINES:
+    if many or start is not None or len(problem.clients) <= _DEADLINES:
         return best
     return _best_deadline(problem, best, move_ranks=move_ranks)
 
 
-def _best_deadline(problem: Problem, best: Settled, *, move_ranks: bool) -> Settled:
+def _best_deadline(problem: Problem, best: LocalOptimum, *, move_ranks: bool) -> LocalOptimum:
     """Try other deadlines than that of a local optimum while that helps."""
     law, evaluations = exact_law(problem), best.evaluations
     for _ in range(_DELAYS):
         plans = other_deadlines(problem, best.q, best.k)
         values = [evaluate(problem, law, q, k).log_objective for q, k in plans]
         ends = [
-            settle(
+            local_search(
                 problem, *plans[i], move_ranks=move_ranks, tolerance=_GLANCE, max_iterations=_BRIEF
             )
             for i in np.argsort(values, kind="stable")[:_TRIED]
@@ -134,7 +134,7 @@ def _best_deadline(problem: Problem, best: Settled, *, move_ranks: bool) -> Sett
         end = min(ends, key=lambda end: end.point.log_objective)
         if end.point.log_objective > best.point.log_objective - _GLANCE:
             break
-        best = settle(
+        best = local_search(
             problem, end.q, end.k, move_ranks=move_ranks, tolerance=_fine(problem),
             max_iterations=_LONG,
         )  # fmt: skip
@@ -173,7 +173,7 @@ def _best_end(
     tolerance: float,
     *,
     move_ranks: bool,
-) -> Settled:
+) -> LocalOptimum:
     """Descend roughly from the most promising starts, then to the end from the best."""
     followed = list(starts)
     evaluations = 0
@@ -183,20 +183,23 @@ def _best_end(
         followed = [starts[i] for i in np.argsort(values, kind="stable")[:_FOLLOWED]]
         evaluations = len(starts)
     if len(followed) > 1:
-        ends = [settle(problem, q, k, move_ranks=move_ranks, tolerance=_ROUGH) for q, k in followed]
+        ends = [
+            local_search(problem, q, k, move_ranks=move_ranks, tolerance=_ROUGH)
+            for q, k in followed
+        ]
         evaluations += sum(end.evaluations for end in ends)
         best = min(ends, key=lambda end: end.point.log_objective)
         followed = [(best.q, best.k)]
-    best = settle(
+    best = local_search(
         problem, *followed[0], move_ranks=move_ranks, tolerance=tolerance,
-        max_iterations=_CROWD_LONG if len(problem.clients) > CROWD else _LONG,
+        max_iterations=_GROUPED_ITERATIONS if len(problem.clients) > LARGEST_UNGROUPED else _LONG,
     )  # fmt: skip
     return replace(best, evaluations=best.evaluations + evaluations)
 
 
 def _briefly(problem: Problem, start: Decision | None) -> bool:
-    """Whether to stop near the optimum: in a crowd, and where hundreds are planned for again."""
-    return len(problem.clients) > (CROWD if start is None else _HUNDREDS)
+    """Whether to stop near the optimum: clients are many, or hundreds are planned for again."""
+    return len(problem.clients) > (LARGEST_UNGROUPED if start is None else _HUNDREDS)
 
 
 def _fine(problem: Problem, start: Decision | None = None) -> float:
@@ -206,7 +209,7 @@ def _fine(problem: Problem, start: Decision | None = None) -> float:
     return float(np.clip(1e-10 * len(problem.clients), 1e-7, _ROUGH))
 
 
-def _repaired(problem: Problem, settled: Settled, relaxed: float) -> tuple[Settled, int]:
+def _repaired(problem: Problem, optimum: LocalOptimum, relaxed: float) -> tuple[LocalOptimum, int]:
     """Move whole ranks by one while that helps.
 
     First many clients at once, as the model of `ranks` advises, and ever fewer; then, if rounding
@@ -215,20 +218,20 @@ def _repaired(problem: Problem, settled: Settled, relaxed: float) -> tuple[Settl
     evaluations = 0
 
     def tried(moved: NDArray[np.int64], q: Floats, k: Floats) -> bool:
-        nonlocal settled, evaluations
-        new_q, new_k = settled.q.copy(), settled.k.copy()
+        nonlocal optimum, evaluations
+        new_q, new_k = optimum.q.copy(), optimum.k.copy()
         new_q[moved], new_k[moved] = q[moved], k[moved]
-        trial = settle(
+        trial = local_search(
             problem, new_q, new_k, move_ranks=False, tolerance=_fine(problem),
             max_iterations=_BRIEF,
         )  # fmt: skip
         evaluations += trial.evaluations
-        helps = trial.point.log_objective < settled.point.log_objective - _WORTH / 10
-        settled = trial if helps else settled
+        helps = trial.point.log_objective < optimum.point.log_objective - _WORTH / 10
+        optimum = trial if helps else optimum
         return helps
 
     for _ in range(_REPAIRS):
-        q, k, promise = better_ranks(problem, settled.point, settled.q, settled.k)
+        q, k, promise = better_ranks(problem, optimum.point, optimum.q, optimum.k)
         order = np.argsort(promise, kind="stable")
         count = int(np.sum(promise < 0))
         while count and -np.sum(promise[order[:count]]) > _WORTH:
@@ -238,28 +241,28 @@ def _repaired(problem: Problem, settled: Settled, relaxed: float) -> tuple[Settl
         else:
             break
     for _ in range(_REPAIRS):
-        before = settled.point.log_objective
+        before = optimum.point.log_objective
         if before - relaxed < _COSTLY:
             break
-        weight = np.abs(settled.point.time_by_k) + settled.point.rounds_by_k
+        weight = np.abs(optimum.point.time_by_k) + optimum.point.rounds_by_k
         for n in np.argsort(-weight, kind="stable")[:_INFLUENTIAL]:
             for step in (-1.0, 1.0):
-                k = np.clip(settled.k + step, 1.0, rank_limit(problem))
-                q = np.clip(settled.q * settled.k / k, problem.q_min, probability_limit(problem, k))
-                if k[n] != settled.k[n]:
+                k = np.clip(optimum.k + step, 1.0, rank_limit(problem))
+                q = np.clip(optimum.q * optimum.k / k, problem.q_min, probability_limit(problem, k))
+                if k[n] != optimum.k[n]:
                     tried(np.array([n]), q, k)
-        if settled.point.log_objective > before - _WORTH:
+        if optimum.point.log_objective > before - _WORTH:
             break
-    return settled, evaluations
+    return optimum, evaluations
 
 
 def _solution(
-    problem: Problem, settled: Settled, evaluations: int, statistics: dict[str, float]
+    problem: Problem, optimum: LocalOptimum, evaluations: int, statistics: dict[str, float]
 ) -> Solution:
-    q, k = settled.q, settled.k
+    q, k = optimum.q, optimum.k
     fitting = shrink_to_p95(problem, falling_path(problem, q, k), k)
-    verdict = settled.verdict
+    verdict = optimum.verdict
     if fitting is None:
         fitting, verdict = q, TOO_SLOW.format("even with every client at q_min")
-    numbers = {"evaluations": evaluations, "kkt_residual": settled.residual, **statistics}
+    numbers = {"evaluations": evaluations, "kkt_residual": optimum.residual, **statistics}
     return Solution(Decision(np.clip(fitting, problem.q_min, 1.0), whole(k)), verdict, numbers)

@@ -17,9 +17,9 @@ from scipy.optimize import minimize_scalar
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.planning.solver.grouping import condense, expand
+from fedpace.planning.solver.grouping import expand, grouped_problem
 from fedpace.planning.solver.objective import (
-    CROWD,
+    LARGEST_UNGROUPED,
     Point,
     Problem,
     Solution,
@@ -37,7 +37,7 @@ _DEADLINES = (0.5, 0.7, 0.85, 0.95, 0.99, 1.0)
 """Shares of the clients that are faster than the deadlines tried."""
 _LEAST = 1e-12
 _MAX_ITERATIONS = 60
-_TOLERANCE, _CROWD_TOLERANCE = 1e-6, 1e-4
+_TOLERANCE, _GROUPED_TOLERANCE = 1e-6, 1e-4
 """Ends when one iteration lowers the logarithm of the objective by less."""
 
 
@@ -52,11 +52,11 @@ def paper(problem: Problem, start: Decision | None = None) -> Solution:
         The decision; its verdict says whether the steps converged.
     """
     law, tolerance = bound_law(problem), _TOLERANCE
-    if len(problem.clients) > CROWD:
-        tolerance = _CROWD_TOLERANCE
+    if len(problem.clients) > LARGEST_UNGROUPED:
+        tolerance = _GROUPED_TOLERANCE
         if start is None:
-            condensed, groups = condense(problem)
-            made = paper(condensed).decision
+            by_group, groups = grouped_problem(problem)
+            made = paper(by_group).decision
             ranks = made.sketch_rank.astype(np.float64)
             q, k = expand(problem, groups, made.sampling_probability, ranks)
             start = Decision(q, whole(k))

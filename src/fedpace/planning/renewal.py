@@ -4,7 +4,7 @@ After each round `Renewal` takes the record into account: the noise scale (`esti
 and, per client, how much slower it started and sent than its profile says. Every so many rounds it
 plans again, starting from the plan in force, and changes over only if the new plan is predicted to
 be better by more than a threshold: estimates always move a little, and near its optimum the
-objective is flat, so that without a threshold plans would follow the noise. docs/constants.md has
+objective is flat, so that without a threshold plans would follow the noise. docs/noise-scale.md has
 the measurements behind the default. A planner that follows a rule of its own ("statistics", "oort")
 has no such test to pass: judged by the predicted time its new plan might never be taken, and what
 it needs, Gamma_n, is known from the first round.
@@ -64,7 +64,7 @@ MAX_RATIO = 1e3
 
 
 class Replan(Protocol):
-    """A planner with everything but the population, the system and the start settled."""
+    """A planner with everything but the population, the system and the start given."""
 
     def __call__(
         self, clients: Clients, system: System, *, start: Plan | None, predict: bool
@@ -155,8 +155,8 @@ class Renewal:
             return plan
         noise = self.noise_scale()
         if self.threshold is not None and not noise.sufficient:
-            settled = plan.verdict.split("; not renewed", 1)[0]
-            return replace(plan, verdict=f"{settled}; not renewed: {noise.verdict}")
+            before = plan.verdict.split("; not renewed", 1)[0]
+            return replace(plan, verdict=f"{before}; not renewed: {noise.verdict}")
         clients, system = self._informed(noise, plan)
         candidate = self.replan(clients, system, start=plan, predict=False)
         better = True

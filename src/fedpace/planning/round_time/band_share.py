@@ -45,12 +45,12 @@ def band_share(
 def own_limit_acceptance(load: Floats, limit: Floats, spread: float) -> tuple[Floats, Floats]:
     """Chance that a client's own limit allows its load, and d/dx of its logarithm.
 
-    The limit has a log-normal flutter of its own, with E[1/xi] = 1 and the spread of the band's.
+    The limit has a log-normal smoothing of its own, with E[1/xi] = 1 and the spread of the band's.
 
     Args:
         load: x, shape (M, N), share of the band.
         limit: c, shape (N,), share of the band; 1 or more does not bind.
-        spread: of the flutter.
+        spread: of the smoothing.
 
     Returns:
         The chance and d ln chance / dx, each of shape (M, N).

@@ -1,16 +1,16 @@
 r"""A random factor of the bandwidth whose distribution is a short sum of damped waves.
 
 For a load x = L/W of the band, P(L <= W) asks for a step function of x. Steps do not factorise over
-clients; exponentials do. So the band is given a small flutter, a random factor xi > 0 with
+clients; exponentials do. So the band is given a small smoothing, a random factor xi > 0 with
 E[1/xi] = 1 and
 
 .. math:: P(\xi \ge x) = \Re \sum_{j=0}^{J} b_j e^{-z_j x}, \qquad z_j = \mu (1 - i \omega j).
 
-A load that stays below the flutter with this probability is a genuine random event, so all that is
-computed with it is a probability: monotone, within [0, 1], smooth. An upload alone in the band
-takes u/xi seconds, u on average. The spread of 1/xi is about 0.75 / J.
+A load that stays below xi is a genuine random event, so all that is computed with it is a
+probability: monotone, within [0, 1], smooth. An upload alone in the band takes u/xi seconds, u on
+average. The spread of 1/xi is about 0.75 / J.
 
-Among all such factors `band_flutter` finds the one of least spread: its density is
+Among all such factors `band_smoothing` finds the one of least spread: its density is
 e^{-x} |p(e^{i omega x})|^2 with p a polynomial of degree J, and the best p is an eigenvector. The
 family is that of concentrated matrix-exponential distributions (Horvath, Horvath, Almousa, Telek:
 Numerical inverse Laplace transformation using concentrated matrix exponential distributions,
@@ -27,13 +27,13 @@ from scipy.linalg import eigh
 
 from fedpace.core.profile import Floats
 
-__all__ = ["BandFlutter", "Complexes", "band_flutter"]
+__all__ = ["BandSmoothing", "Complexes", "band_smoothing"]
 
 Complexes = NDArray[np.complex128]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class BandFlutter:
+class BandSmoothing:
     """A random factor xi of the bandwidth, E[1/xi] = 1."""
 
     exponents: Complexes
@@ -50,8 +50,8 @@ class BandFlutter:
 
 
 @lru_cache(maxsize=16)
-def band_flutter(terms: int) -> BandFlutter:
-    r"""Return the flutter of least spread with J = `terms` waves.
+def band_smoothing(terms: int) -> BandSmoothing:
+    r"""Return the smoothing of least spread with J = `terms` waves.
 
     With X = mu xi of density e^{-x} |p(e^{i w x})|^2, minimise E[(c/X - 1)^2] over polynomials p
     of degree J with p(1) = 0 (which makes E[1/X^2] finite) and over c. For given c the minimiser
@@ -61,7 +61,8 @@ def band_flutter(terms: int) -> BandFlutter:
         terms: J >= 2.
 
     Example:
-        >>> round(band_flutter(12).spread, 3), round(float(band_flutter(12).tail(np.array(0.7))), 3)
+        >>> made = band_smoothing(12)
+        >>> round(made.spread, 3), round(float(made.tail(np.array(0.7))), 3)
         (0.063, 1.0)
     """
     omega = 0.3 + 1.75 / np.sqrt(terms)  # the best period, fitted for J from 2 to 64 (it is flat)
@@ -91,7 +92,7 @@ def band_flutter(terms: int) -> BandFlutter:
     for array in (exponents := z / inverse_mean, weights := density / z):
         array.setflags(write=False)
     spread = float(np.sqrt(inverse_square / inverse_mean**2 - 1))
-    return BandFlutter(exponents, weights, spread)
+    return BandSmoothing(exponents, weights, spread)
 
 
 def _mean(p: Complexes, form: Complexes) -> float:

@@ -7,8 +7,8 @@ fit the band W (all finish together), so
 .. math:: P(T \le s) = P\Big(\sum_n I_n w_n(s) \le W\Big), \qquad
           E[T] = \int_0^\infty \big(1 - P(T \le s)\big)\, ds.
 
-One law serves all: the band and the clients' own limits flutter by a few percent (`band_flutter`),
-and nothing else is approximated. Derived and measured in docs/round-time.md.
+One law serves all: the band and the clients' own limits are smoothed by a few percent
+(`band_smoothing`), and nothing else is approximated. Derived and measured in docs/round-time.md.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from scipy.optimize import brentq
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, Floats, System
-from fedpace.planning.round_time.band_smoothing import band_flutter
+from fedpace.planning.round_time.band_smoothing import band_smoothing
 from fedpace.planning.round_time.estimates import mean_field_seconds, upper_bound_seconds
 from fedpace.planning.round_time.law import RoundLaw
 from fedpace.planning.round_time.quadrature import reaches
@@ -28,7 +28,7 @@ from fedpace.planning.round_time.simulation import enumerate_round_seconds, simu
 
 __all__ = [
     "RoundTime",
-    "choose_nodes",
+    "choose_quadrature",
     "enumerate_round_seconds",
     "mean_and_gradient",
     "mean_field_seconds",
@@ -43,7 +43,7 @@ _EXACT_CLIENTS = 12
 _TERMS, _FINENESS = 40, 3.0
 """Waves and nodes of `round_time`, which is asked once: a spread of 1.7 %."""
 _MEAN_TERMS = 8
-"""Waves of the flutter for a mean, which feels its spread, 10 %, only at second order."""
+"""Waves of the smoothing for a mean, which feels its spread, 10 %, only at second order."""
 _QUANTILE_TERMS = 32
 """A quantile feels the spread, 2 %, at first order."""
 
@@ -84,7 +84,7 @@ def round_time(plan: Plan | Decision, clients: Clients, system: System) -> Round
     """Predict how long a round takes, as a distribution.
 
     Up to 12 clients by listing all sets of participants, exactly. Beyond, by the law of a band
-    with a flutter of 1.7 %: the mean is right to a few parts in a thousand, a quantile to at most
+    with a smoothing of 1.7 %: the mean is right to a few parts in a thousand, a quantile to at most
     3 % (where every round takes equally long). If every client takes part for certain, the one
     round time there is, exactly. A plan of K draws with replacement is treated as independent
     participation with `plan.participation_probability()`.
@@ -114,10 +114,10 @@ def round_time(plan: Plan | Decision, clients: Clients, system: System) -> Round
     if certain:
         return _steps(simulate_round_seconds(decision, clients, system, 1, 0), np.ones(1))
     law = RoundLaw.of(joins, decision.sketch_rank, clients, system)
-    seconds = law.nodes(_FINENESS)
+    seconds = law.quadrature(_FINENESS)
     # The law is monotone; this only removes rounding.
-    value = np.maximum.accumulate(law.cdf(seconds, band_flutter(_TERMS)))
-    mean = float(reaches(seconds) @ (1 - law.mean(seconds, band_flutter(_MEAN_TERMS)).value))
+    value = np.maximum.accumulate(law.cdf(seconds, band_smoothing(_TERMS)))
+    mean = float(reaches(seconds) @ (1 - law.mean(seconds, band_smoothing(_MEAN_TERMS)).value))
     overhead = system.overhead_seconds
     return RoundTime(
         overhead + mean,
@@ -142,15 +142,15 @@ def mean_and_gradient(
     system: System,
     *,
     terms: int = _MEAN_TERMS,
-    nodes: Floats | None = None,
+    quadrature: Floats | None = None,
 ) -> tuple[float, Floats, Floats]:
     r"""Mean duration of a round, with its exact derivatives.
 
     Computes overhead + the integral of 1 - P(T <= s), as the sum over about 40 nodes of a hat's
-    area times the average over the hat (`round_nodes`), with P(T <= s) that of a band with a
-    flutter of `terms` waves. The derivatives are those of this number at the nodes it is computed
+    area times the average over the hat (`quadrature`), with P(T <= s) that of a band with a
+    smoothing of `terms` waves. The derivatives are those of this number at the nodes it is computed
     with. A small change of the plan keeps the nodes; where it does not, the number steps by about
-    1e-4 of itself. Give `nodes` to keep them through a line search.
+    1e-4 of itself. Give `quadrature` to keep them through a line search.
 
     Args:
         sampling_probability: q, shape (N,), in (0, 1]; client n takes part with probability
@@ -158,8 +158,9 @@ def mean_and_gradient(
         sketch_rank: k, shape (N,), real-valued, above 0.
         clients: N clients.
         system: what they share.
-        terms: waves of the flutter, whose spread is about 0.75 / terms; the cost grows with it.
-        nodes: from `choose_nodes` at a plan not far away; None: chosen here, at twice the cost.
+        terms: waves of the smoothing, whose spread is about 0.75 / terms; the cost grows with it.
+        quadrature: from `choose_quadrature` at a plan not far away; None: chosen here, at twice the
+            cost.
 
     Returns:
         E[T], s; dE[T]/dq, shape (N,), s; dE[T]/dk, shape (N,), s.
@@ -176,9 +177,9 @@ def mean_and_gradient(
         (4.62, [2.1, 3.2])
     """
     law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
-    nodes = law.nodes() if nodes is None else nodes
-    at = law.mean(nodes, band_flutter(terms))
-    mean = system.overhead_seconds + float(reaches(nodes) @ (1 - at.value))
+    quadrature = law.quadrature() if quadrature is None else quadrature
+    at = law.mean(quadrature, band_smoothing(terms))
+    mean = system.overhead_seconds + float(reaches(quadrature) @ (1 - at.value))
     d_k = law.rank_derivative(at.d_start, at.d_bits, clients, system)
     return mean, at.d_probability * clients.availability, d_k
 
@@ -204,7 +205,7 @@ def quantile_and_gradient(
         sketch_rank: k, shape (N,).
         clients: N clients.
         system: what they share.
-        terms: waves of the flutter; the quantile of a round of fixed length is off by up to its
+        terms: waves of the smoothing; the quantile of a round of fixed length is off by up to its
             spread times 1.6 at p = 0.95.
 
     Returns:
@@ -215,19 +216,19 @@ def quantile_and_gradient(
     """
     _check_level(probability)
     law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
-    flutter = band_flutter(terms)
-    seconds = law.nodes()
-    value = law.cdf(seconds, flutter)
+    smoothing = band_smoothing(terms)
+    seconds = law.quadrature()
+    value = law.cdf(seconds, smoothing)
     i = int(np.argmax(value >= probability)) if value[-1] >= probability else len(value)
     if i == 0:
         return system.overhead_seconds, np.zeros(len(law)), np.zeros(len(law))
     low, high = seconds[i - 1], seconds[i] if i < len(value) else 2 * seconds[-1]
-    while i == len(value) and law.cdf(np.array([high]), flutter)[0] < probability:
+    while i == len(value) and law.cdf(np.array([high]), smoothing)[0] < probability:
         high *= 2
     root = brentq(
-        lambda s: law.cdf(np.array([s]), flutter)[0] - probability, low, high, xtol=1e-14 * high
+        lambda s: law.cdf(np.array([s]), smoothing)[0] - probability, low, high, xtol=1e-14 * high
     )
-    at = law.gradient(float(root), flutter)
+    at = law.gradient(float(root), smoothing)
     d_k = law.rank_derivative(at.d_start, at.d_bits, clients, system)
     # Between two steps of the distribution a quantile leaps: its slope there is cut.
     scale = -1 / max(float(at.d_seconds[0]), 1e-9 / float(root))
@@ -235,7 +236,7 @@ def quantile_and_gradient(
     return quantile, scale * at.d_probability * clients.availability, scale * d_k
 
 
-def choose_nodes(
+def choose_quadrature(
     sampling_probability: ArrayLike,
     sketch_rank: ArrayLike,
     clients: Clients,
@@ -252,7 +253,7 @@ def choose_nodes(
         system: what they share.
         fineness: the number of nodes is about 40 times this, the error falls as its square.
     """
-    return RoundLaw.of(sampling_probability, sketch_rank, clients, system).nodes(fineness)
+    return RoundLaw.of(sampling_probability, sketch_rank, clients, system).quadrature(fineness)
 
 
 def _check_level(probability: float) -> None:

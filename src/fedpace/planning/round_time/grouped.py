@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import brentq
 
 from fedpace.core.profile import Clients, Floats, System
-from fedpace.planning.round_time.band_smoothing import band_flutter
+from fedpace.planning.round_time.band_smoothing import band_smoothing
 from fedpace.planning.round_time.distribution import RoundTime
 from fedpace.planning.round_time.law import RoundLaw
 from fedpace.planning.round_time.quadrature import reaches
@@ -28,12 +28,12 @@ from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_b
 from fedpace.wireless.latency import start_seconds, start_seconds_per_rank, upload_bits
 
 __all__ = [
-    "Crowd",
-    "crowd_mean_and_gradient",
-    "crowd_nodes",
-    "crowd_quantile_and_gradient",
-    "crowd_round_time",
-    "gather",
+    "Groups",
+    "group_clients",
+    "grouped_mean_and_gradient",
+    "grouped_quadrature",
+    "grouped_quantile_and_gradient",
+    "grouped_round_time",
 ]
 
 _MEAN_TERMS, _QUANTILE_TERMS = 8, 32
@@ -49,7 +49,7 @@ can take is decided there."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Crowd:
+class Groups:
     """A population in groups of neighbours, at given ranks."""
 
     clients: Clients
@@ -59,11 +59,11 @@ class Crowd:
     first: NDArray[np.int64]
     """Where each group begins in `order`, shape (M,)."""
     count: Floats
-    """How many clients each one stands for, shape (N,); 1, unless the population was condensed."""
+    """How many clients each one stands for, shape (N,); 1, unless each stands for a group."""
     width: float = 0.0
     """Of a cell, in logarithms."""
 
-    def at(self, sketch_rank: Floats) -> "Crowd":
+    def at(self, sketch_rank: Floats) -> "Groups":
         """The same population in groups that are neighbours at other ranks."""
         if len(self.first) == len(self.order):
             return self
@@ -71,12 +71,12 @@ class Crowd:
         return replace(self, order=order, first=first)
 
 
-def gather(
+def group_clients(
     clients: Clients,
     system: System,
     groups: int | None = None,
     worth: Floats | None = None,
-) -> Crowd:
+) -> Groups:
     """Group clients by cells in the logarithms of start time and upload time.
 
     Times are taken at the largest ranks. Cells are of one size, and finer for the slowest clients,
@@ -97,7 +97,7 @@ def gather(
             cells.append(np.rint(np.log(worth) / (_ROUGHLY * width)))
         order, first = _cells(*cells)
         if len(first) <= most_groups:
-            return Crowd(clients, system, order, first, np.ones(len(order)), width)
+            return Groups(clients, system, order, first, np.ones(len(order)), width)
         # The number of cells falls with the third power of the width, or less.
         width *= max(_COARSER, (len(first) / most_groups) ** (1 / 3))
 
@@ -125,7 +125,7 @@ def _cells(*columns: Floats) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Merged:
-    """One client for each group, and what the chain rule needs; members in the crowd's order."""
+    """One client for each group, and what the chain rule needs; members in the groups' order."""
 
     law: RoundLaw
     p: Floats
@@ -137,36 +137,36 @@ class _Merged:
     """Mean number of participants where there is one, sum of p over P, shape (M,)."""
 
 
-def crowd_nodes(crowd: Crowd, q: Floats, k: Floats) -> Floats:
-    """Quadrature nodes for `crowd_mean_and_gradient` at plans near this one."""
-    return _merge(crowd, q, k).law.nodes()
+def grouped_quadrature(groups: Groups, q: Floats, k: Floats) -> Floats:
+    """Quadrature nodes for `grouped_mean_and_gradient` at plans near this one."""
+    return _merge(groups, q, k).law.quadrature()
 
 
-def crowd_mean_and_gradient(
-    crowd: Crowd, q: Floats, k: Floats, *, nodes: Floats | None = None
+def grouped_mean_and_gradient(
+    groups: Groups, q: Floats, k: Floats, *, quadrature: Floats | None = None
 ) -> tuple[float, Floats, Floats]:
     """`round_time.mean_and_gradient` of the merged population, with derivatives for each member."""
-    merged = _merge(crowd, q, k)
-    nodes = merged.law.nodes() if nodes is None else nodes
-    at = merged.law.mean(nodes, band_flutter(_MEAN_TERMS))
-    mean = float(reaches(nodes) @ (1 - at.value))
-    slopes = _to_members(crowd, merged, mean, at.d_probability, at.d_start, at.d_bits)
-    return crowd.system.overhead_seconds + mean, *slopes
+    merged = _merge(groups, q, k)
+    quadrature = merged.law.quadrature() if quadrature is None else quadrature
+    at = merged.law.mean(quadrature, band_smoothing(_MEAN_TERMS))
+    mean = float(reaches(quadrature) @ (1 - at.value))
+    slopes = _to_members(groups, merged, mean, at.d_probability, at.d_start, at.d_bits)
+    return groups.system.overhead_seconds + mean, *slopes
 
 
-def crowd_quantile_and_gradient(
-    crowd: Crowd, probability: float, q: Floats, k: Floats
+def grouped_quantile_and_gradient(
+    groups: Groups, probability: float, q: Floats, k: Floats
 ) -> tuple[float, Floats, Floats]:
     """`round_time.quantile_and_gradient` of the merged population, likewise."""
-    merged = _merge(crowd, q, k)
-    law, flutter = merged.law, band_flutter(_QUANTILE_TERMS)
+    merged = _merge(groups, q, k)
+    law, smoothing = merged.law, band_smoothing(_QUANTILE_TERMS)
 
     def excess(seconds: float) -> float:
-        return float(law.cdf(np.array([seconds]), flutter)[0]) - probability
+        return float(law.cdf(np.array([seconds]), smoothing)[0]) - probability
 
-    seconds = law.nodes()
-    value = law.cdf(seconds, flutter)
-    overhead = crowd.system.overhead_seconds
+    seconds = law.quadrature()
+    value = law.cdf(seconds, smoothing)
+    overhead = groups.system.overhead_seconds
     if value[0] >= probability:  # most rounds are empty
         return overhead, np.zeros(len(q)), np.zeros(len(q))
     i = int(np.argmax(value >= probability)) if value[-1] >= probability else len(value) - 1
@@ -174,21 +174,21 @@ def crowd_quantile_and_gradient(
     while excess(high) < 0:
         high *= 2
     root = float(brentq(excess, seconds[i - 1], high, xtol=1e-12 * high))
-    at = law.gradient(root, flutter)
+    at = law.gradient(root, smoothing)
     scale = -1 / at.d_seconds[0]
     slopes = _to_members(
-        crowd, merged, root, scale * at.d_probability, scale * at.d_start, scale * at.d_bits
+        groups, merged, root, scale * at.d_probability, scale * at.d_start, scale * at.d_bits
     )
     return overhead + root, *slopes
 
 
-def crowd_round_time(crowd: Crowd, q: Floats, k: Floats) -> RoundTime:
+def grouped_round_time(groups: Groups, q: Floats, k: Floats) -> RoundTime:
     """`round_time.round_time` of the merged population."""
-    law = _merge(crowd, q, k).law
-    seconds = law.nodes(_FINENESS)
-    value = np.maximum.accumulate(law.cdf(seconds, band_flutter(_TERMS)))
-    mean = float(reaches(seconds) @ (1 - law.mean(seconds, band_flutter(_MEAN_TERMS)).value))
-    overhead = crowd.system.overhead_seconds
+    law = _merge(groups, q, k).law
+    seconds = law.quadrature(_FINENESS)
+    value = np.maximum.accumulate(law.cdf(seconds, band_smoothing(_TERMS)))
+    mean = float(reaches(seconds) @ (1 - law.mean(seconds, band_smoothing(_MEAN_TERMS)).value))
+    overhead = groups.system.overhead_seconds
     return RoundTime(
         overhead + mean,
         np.append(overhead, overhead + seconds),
@@ -207,13 +207,13 @@ def _elasticity(law: RoundLaw, seconds: float) -> Floats:
     return np.asarray(bandwidth_slope(rate, **law.link) * rate / band)
 
 
-def _merge(crowd: Crowd, q: Floats, k: Floats) -> _Merged:
-    clients, system, order = crowd.clients, crowd.system, crowd.order
+def _merge(groups: Groups, q: Floats, k: Floats) -> _Merged:
+    clients, system, order = groups.clients, groups.system, groups.order
 
     def total(column: Floats) -> Floats:
-        return np.add.reduceat(column * count, crowd.first)
+        return np.add.reduceat(column * count, groups.first)
 
-    count = crowd.count[order]
+    count = groups.count[order]
     p = (q * clients.availability)[order]
     start = start_seconds(clients, system, k)[order]
     bits = upload_bits(system, k)[order]
@@ -246,7 +246,7 @@ def _merge(crowd: Crowd, q: Floats, k: Floats) -> _Merged:
 
 
 def _to_members(
-    crowd: Crowd,
+    groups: Groups,
     merged: _Merged,
     seconds: float,
     d_probability: Floats,
@@ -254,8 +254,8 @@ def _to_members(
     d_bits: Floats,
 ) -> tuple[Floats, Floats]:
     """Chain rule from the merged clients to q and k of every member, about a time in `seconds`."""
-    clients, system, order, law = crowd.clients, crowd.system, crowd.order, merged.law
-    sizes = np.diff(np.append(crowd.first, len(order)))
+    clients, system, order, law = groups.clients, groups.system, groups.order, merged.law
+    sizes = np.diff(np.append(groups.first, len(order)))
 
     def spread(column: Floats) -> Floats:
         return np.repeat(column, sizes)
@@ -276,4 +276,4 @@ def _to_members(
     d_k = merged.p * (by_start * slope + by_bits * per_rank)
     by_q, by_k = np.empty_like(d_p), np.empty_like(d_k)
     by_q[order], by_k[order] = d_p, d_k
-    return by_q * clients.availability * crowd.count, by_k * crowd.count
+    return by_q * clients.availability * groups.count, by_k * groups.count

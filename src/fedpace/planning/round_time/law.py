@@ -3,7 +3,8 @@ r"""The law of the round time at given sampling probabilities and ranks.
 At time s client n needs the share x_n(s) of the band that sends d_n bits in the s - tau_n seconds
 it has: infinite before it starts to send, or where its link cannot give that rate. The round has
 ended by s exactly if the participants' shares fit the band and none exceeds its client's own limit.
-`RoundLaw` gives the probability of that under the flutter of `band_flutter`, and its derivatives.
+`RoundLaw` gives the probability of that with a smoothed band (`band_smoothing`), and its
+derivatives.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,13 +16,13 @@ from numpy.typing import ArrayLike, NDArray
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.round_time.band_share import band_share, own_limit_acceptance
-from fedpace.planning.round_time.band_smoothing import BandFlutter, band_flutter
+from fedpace.planning.round_time.band_smoothing import BandSmoothing, band_smoothing
 from fedpace.planning.round_time.load import Waves
 from fedpace.planning.round_time.quadrature import (
     HatAverage,
     average_over_hats,
     hats,
-    place_nodes,
+    place_quadrature,
     reaches,
 )
 from fedpace.wireless.channel import rate_bps, uplink
@@ -110,17 +111,17 @@ class RoundLaw:
     def __len__(self) -> int:
         return len(self.probability)
 
-    def nodes(self, fineness: float = 1.0) -> Floats:
+    def quadrature(self, fineness: float = 1.0) -> Floats:
         """Place nodes by a coarser law of the same kind."""
-        flutter = band_flutter(_PLACING_TERMS)
-        first = float(np.min(self.start + self._early(1 + 5 * flutter.spread)))
+        smoothing = band_smoothing(_PLACING_TERMS)
+        first = float(np.min(self.start + self._early(1 + 5 * smoothing.spread)))
         laws = [self._thinned(-(-len(self) // _PLACING_CLIENTS))]
         if laws[0].probability.max() > _SELDOM_ABSENT:
             # Where a client never fails, look also at what its absence would change: dE/dq_n.
             seldom = np.minimum(laws[0].probability, _SELDOM_ABSENT)
             laws.append(replace(laws[0], probability=seldom))
-        return place_nodes(
-            first, lambda s: np.mean([law.cdf(s, flutter) for law in laws], axis=0), fineness
+        return place_quadrature(
+            first, lambda s: np.mean([law.cdf(s, smoothing) for law in laws], axis=0), fineness
         )
 
     def _early(self, bands: float) -> Floats:
@@ -143,45 +144,45 @@ class RoundLaw:
         with np.errstate(divide="ignore"):
             return float(np.exp(np.log1p(-self.probability).sum()))
 
-    def cdf(self, seconds: Floats, flutter: BandFlutter) -> Floats:
+    def cdf(self, seconds: Floats, smoothing: BandSmoothing) -> Floats:
         """P(T <= s) without the round's overhead, shape (M,)."""
         value = np.empty(len(seconds))
         for part in self._parts(len(seconds)):
-            products = flutter.weights[:, None]
+            products = smoothing.weights[:, None]
             for _, block in self._blocks():
-                products = products * block._at(seconds[part], flutter).waves.products()
+                products = products * block._at(seconds[part], smoothing).waves.products()
             value[part] = products.sum(axis=0).real
         return np.clip(value, 0.0, 1.0)
 
-    def gradient(self, seconds: float, flutter: BandFlutter) -> LawGradient:
+    def gradient(self, seconds: float, smoothing: BandSmoothing) -> LawGradient:
         """`cdf` at one time, with its derivatives."""
         at = np.array([seconds])
         return self._differentiated(
-            lambda block, rows, part: block._at(at, flutter), np.ones(1), flutter
+            lambda block, rows, part: block._at(at, smoothing), np.ones(1), smoothing
         )
 
-    def mean(self, nodes: Floats, flutter: BandFlutter) -> LawGradient:
+    def mean(self, quadrature: Floats, smoothing: BandSmoothing) -> LawGradient:
         """The averages of P(T <= s) over the hats of the nodes; derivatives of E[T]."""
-        before, after = hats(nodes)
-        cut, cut_by_bits = self._cuts(nodes, flutter.spread)
+        before, after = hats(quadrature)
+        cut, cut_by_bits = self._cuts(quadrature, smoothing.spread)
 
         def over(block: "RoundLaw", rows: slice, part: slice) -> _Needs:
-            return block._over(nodes[part], before[part], after[part], cut[rows], flutter)
+            return block._over(quadrature[part], before[part], after[part], cut[rows], smoothing)
 
-        return self._differentiated(over, -reaches(nodes), flutter, cut_by_bits)
+        return self._differentiated(over, -reaches(quadrature), smoothing, cut_by_bits)
 
     def _differentiated(
         self,
         needs: Callable[["RoundLaw", slice, slice], _Needs],
         weight: Floats,
-        flutter: BandFlutter,
+        smoothing: BandSmoothing,
         cut_by_bits: Floats | None = None,
     ) -> LawGradient:
         value, slope = np.empty(len(weight)), np.zeros(len(weight))
         d_probability, d_start, d_bits = np.zeros((3, len(self)))
         for part in self._parts(len(weight)):
             blocks = [(rows, needs(block, rows, part)) for rows, block in self._blocks()]
-            products = flutter.weights[:, None]
+            products = smoothing.weights[:, None]
             for _, need in blocks:
                 products = products * need.waves.products()
             value[part] = products.sum(axis=0).real
@@ -230,36 +231,41 @@ class RoundLaw:
             self.limit[index], link, self.band,
         )  # fmt: skip
 
-    def _at(self, seconds: Floats, flutter: BandFlutter) -> _Needs:
+    def _at(self, seconds: Floats, smoothing: BandSmoothing) -> _Needs:
         """Needs at points."""
         left = seconds[:, None] - self.start
         load, fall = band_share(self.bits, left, self.link, self.band)
         if not (self.limit < 1).any():
-            return _Needs(Waves(load, self.probability, flutter), fall, left)
-        accept, slope = own_limit_acceptance(load, self.limit, flutter.spread)
-        return _Needs(Waves(load, self.probability, flutter, accept), fall, left, slope)
+            return _Needs(Waves(load, self.probability, smoothing), fall, left)
+        accept, slope = own_limit_acceptance(load, self.limit, smoothing.spread)
+        return _Needs(Waves(load, self.probability, smoothing, accept), fall, left, slope)
 
     def _over(
-        self, nodes: Floats, before: Floats, after: Floats, cut: Floats, flutter: BandFlutter
+        self,
+        quadrature: Floats,
+        before: Floats,
+        after: Floats,
+        cut: Floats,
+        smoothing: BandSmoothing,
     ) -> _Needs:
-        """Needs averaged over hats; a client's own limit is its cut, and needs no flutter."""
-        hat = average_over_hats(nodes, before, after, self.start, cut)
+        """Needs averaged over hats; a client's own limit is its cut, and needs no smoothing."""
+        hat = average_over_hats(quadrature, before, after, self.start, cut)
         load, fall = band_share(self.bits, hat.left, self.link, self.band)
-        return _Needs(Waves(load, self.probability, flutter, hat.open), fall, hat.left, hat=hat)
+        return _Needs(Waves(load, self.probability, smoothing, hat.open), fall, hat.left, hat=hat)
 
-    def _cuts(self, nodes: Floats, spread: float) -> tuple[Floats, Floats]:
+    def _cuts(self, quadrature: Floats, spread: float) -> tuple[Floats, Floats]:
         """Seconds after its start before which a client counts as absent, and d/d bits, (N,).
 
         Where the nodes resolve its rise, the waves rise smoothly about the solo time, and the cut
-        is before, where the client needs more bands than the flutter gives. Where they do not, and
-        where a limit of its own forbids more band than it has when alone, it steps at its solo
-        time.
+        is before, where the client needs more bands than the smoothing gives. Where they do not,
+        and where a limit of its own forbids more band than it has when alone, it steps at its
+        solo time.
         """
         early = self._early(1 + 5 * spread)
         rise = np.maximum(self.solo - early, 1e-9 * self.solo)
         rise[self.limit < 1] = 1e-9 * self.solo[self.limit < 1]
-        interval = np.searchsorted(nodes, self.start + self.solo).clip(1, len(nodes) - 1)
-        wide = (0.35 * np.diff(nodes)[interval - 1] / rise) ** 2
+        interval = np.searchsorted(quadrature, self.start + self.solo).clip(1, len(quadrature) - 1)
+        wide = (0.35 * np.diff(quadrature)[interval - 1] / rise) ** 2
         resolved = 2 / (2 + wide)
         slope = self.solo - rise * (resolved + wide * resolved**2)
         return self.solo - rise * resolved, slope / self.bits

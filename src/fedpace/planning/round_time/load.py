@@ -2,7 +2,7 @@ r"""How likely a random set of participants fits the band: the law of a sum of i
 
 Client n joins with probability q_n and then loads the band by x_n, its share of W. We want
 P(sum_n I_n x_n <= 1) for any N, any q and any spread of x: a few large loads, many small ones, or
-both. With the band's flutter xi (`band_flutter`) in the place of 1 it is
+both. With the band's smoothing xi (`band_smoothing`) in the place of 1 it is
 
 .. math:: P\Big(\sum_n I_n x_n \le \xi\Big)
           = \Re \sum_j b_j \prod_n \big(1 - q_n + q_n e^{-z_j x_n}\big),
@@ -15,7 +15,7 @@ import numpy as np
 from scipy.special import factorial
 
 from fedpace.core.profile import Floats
-from fedpace.planning.round_time.band_smoothing import BandFlutter, Complexes
+from fedpace.planning.round_time.band_smoothing import BandSmoothing, Complexes
 
 __all__ = ["Waves"]
 
@@ -37,7 +37,7 @@ class Waves:
     Args:
         load: x, shape (M, N): share of the band that client n needs at a point.
         probability: q, shape (N,), of joining, independently; above 0.
-        flutter: the law of xi.
+        smoothing: the law of xi.
         accept: c, shape (M, N), in [0, 1]: chance that n, if it joins, can use its load at all;
             None where it always can.
     """
@@ -46,10 +46,10 @@ class Waves:
         self,
         load: Floats,
         probability: Floats,
-        flutter: BandFlutter,
+        smoothing: BandSmoothing,
         accept: Floats | None = None,
     ) -> None:
-        z = self._z = flutter.exponents
+        z = self._z = smoothing.exponents
         self._probability, self._absent = probability, np.maximum(1 - probability, _LEAST_ABSENCE)
         self._blocked = load * z[0].real > _DEAD
         light = load * abs(z[-1]) < _LIGHT

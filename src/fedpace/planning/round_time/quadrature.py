@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from fedpace.core.profile import Floats
 
-__all__ = ["HatAverage", "average_over_hats", "hats", "place_nodes", "reaches"]
+__all__ = ["HatAverage", "average_over_hats", "hats", "place_quadrature", "reaches"]
 
 _TAIL = 1e-6
 """The last node is where this much of the probability is left."""
@@ -31,7 +31,9 @@ _FLAT = 1e-8
 """A node with less rise than this on both sides is dropped."""
 
 
-def place_nodes(first: float, cdf: Callable[[Floats], Floats], fineness: float = 1.0) -> Floats:
+def place_quadrature(
+    first: float, cdf: Callable[[Floats], Floats], fineness: float = 1.0
+) -> Floats:
     """Choose nodes for a distribution of the round time, about 40 times `fineness`.
 
     The error of an interval is at most half of width times rise, and falls as 1/n^2 when it is

@@ -34,7 +34,7 @@ def other_deadlines(problem: Problem, q: Floats, k: Floats) -> list[tuple[Floats
         k: ranks, shape (N,).
     """
     clients, system = problem.clients, problem.system
-    count = 1.0 if problem.crowd is None else problem.crowd.count
+    count = 1.0 if problem.groups is None else problem.groups.count
     most = rank_limit(problem)
     alone = solo_seconds(clients, system, most)
     order = np.argsort(-alone, kind="stable")

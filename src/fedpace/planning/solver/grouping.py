@@ -1,6 +1,6 @@
 r"""A population of thousands in the place of one of a million, to plan for first.
 
-Each group of `crowd.gather` becomes one client that stands for its c members: their mean times and
+Each group of `group_clients` becomes one client that stands for its c members: their mean times and
 links, their data together. Members share the rank, and within a group, where prices are equal, the
 best probabilities are q_i ~ sqrt(n_i) with n_i = a_i^2 Gamma_i / availability_i (water-filling). At
 a mean probability Q they make the noise :math:`\sum_i n_i / q_i = c\,\overline{\sqrt n}^2 / Q`, so
@@ -13,69 +13,71 @@ from typing import Any
 import numpy as np
 
 from fedpace.core.profile import Clients, Floats
-from fedpace.planning.round_time.grouped import Crowd, gather
+from fedpace.planning.round_time.grouped import Groups, group_clients
 from fedpace.planning.solver.objective import Problem, probability_limit
 
-__all__ = ["condense", "expand", "group_mean"]
+__all__ = ["expand", "group_mean", "grouped_problem"]
 
 _GROUPS = 2000
 _PASSES = 12
 
 
-def condense(problem: Problem) -> tuple[Problem, Crowd]:
+def grouped_problem(problem: Problem) -> tuple[Problem, Groups]:
     """Return the problem of groups, one client for each, and the groups; made once a problem."""
     if "groups" not in problem.made:
-        problem.made["groups"] = _condense(problem)
-    made: tuple[Problem, Crowd] = problem.made["groups"]
+        problem.made["groups"] = _grouped_problem(problem)
+    made: tuple[Problem, Groups] = problem.made["groups"]
     return made
 
 
-def group_mean(crowd: Crowd, column: Floats) -> Floats:
+def group_mean(groups: Groups, column: Floats) -> Floats:
     """Mean of a column over each group, shape (M,)."""
-    size = np.diff(np.append(crowd.first, len(column)))
-    return np.asarray(np.add.reduceat(column[crowd.order], crowd.first) / size)
+    size = np.diff(np.append(groups.first, len(column)))
+    return np.asarray(np.add.reduceat(column[groups.order], groups.first) / size)
 
 
-def _condense(problem: Problem) -> tuple[Problem, Crowd]:
+def _grouped_problem(problem: Problem) -> tuple[Problem, Groups]:
     clients = problem.clients
     share = clients.data_weight**2 * clients.update_second_moment
-    crowd = gather(clients, problem.system, _GROUPS, worth=np.sqrt(share / clients.availability))
-    size = np.diff(np.append(crowd.first, len(clients))).astype(np.float64)
+    groups = group_clients(
+        clients, problem.system, _GROUPS, worth=np.sqrt(share / clients.availability)
+    )
+    size = np.diff(np.append(groups.first, len(clients))).astype(np.float64)
     columns: dict[str, Any] = {n: c for n, c in clients.columns().items() if n != "client_id"}
-    noise = size * group_mean(crowd, np.sqrt(share / clients.availability)) ** 2
+    noise = size * group_mean(groups, np.sqrt(share / clients.availability)) ** 2
     for name, column in columns.items():
         if name in ("max_rank", "max_joules_per_round"):  # the tightest member's
-            columns[name] = np.minimum.reduceat(column[crowd.order], crowd.first)
+            columns[name] = np.minimum.reduceat(column[groups.order], groups.first)
         else:
-            columns[name] = group_mean(crowd, column)
+            columns[name] = group_mean(groups, column)
     columns["data_weight"] *= size
     columns["update_second_moment"] = noise * columns["availability"] / columns["data_weight"] ** 2
-    groups = Clients.from_columns(**columns)
+    one_each = Clients.from_columns(**columns)
     ratio = float((noise * columns["availability"]).sum() / share.sum())
     system = replace(problem.system, noise_ratio=problem.system.noise_ratio * ratio)
-    every = np.arange(len(groups))
-    condensed = Crowd(groups, system, every, every, size)
-    return replace(problem, clients=groups, system=system, crowd=condensed, made={}), crowd
+    every = np.arange(len(one_each))
+    stand_ins = Groups(one_each, system, every, every, size)
+    return replace(problem, clients=one_each, system=system, groups=stand_ins, made={}), groups
 
 
 def expand(
-    problem: Problem, crowd: Crowd, sampling_probability: Floats, sketch_rank: Floats
+    problem: Problem, groups: Groups, sampling_probability: Floats, sketch_rank: Floats
 ) -> tuple[Floats, Floats]:
     """Return q and k of every client from those of the groups, shape (M,) each."""
     clients = problem.clients
-    size = np.diff(np.append(crowd.first, len(clients)))
+    size = np.diff(np.append(groups.first, len(clients)))
     share = clients.data_weight**2 * clients.update_second_moment / clients.availability
     k = np.repeat(sketch_rank, size)
-    root = np.sqrt(share)[crowd.order]
+    root = np.sqrt(share)[groups.order]
     most = np.empty(len(clients))
-    most[crowd.order] = k
-    most = probability_limit(problem, most)[crowd.order]
+    most[groups.order] = k
+    most = probability_limit(problem, most)[groups.order]
     wanted = sampling_probability * size
     # Where some members are at their limit the others take more, so that the mean stays.
     q, given = np.zeros(len(clients)), np.zeros(len(clients), dtype=bool)
     for _ in range(_PASSES):
-        left = wanted - np.add.reduceat(np.where(given, q, 0.0), crowd.first)
-        open_root = np.add.reduceat(np.where(given, 0.0, root), crowd.first)
+        left = wanted - np.add.reduceat(np.where(given, q, 0.0), groups.first)
+        open_root = np.add.reduceat(np.where(given, 0.0, root), groups.first)
         scale = np.repeat(left / np.maximum(open_root, 1e-300), size)
         q = np.where(given, q, np.minimum(scale * root, most))
         reached = given | (q >= most)
@@ -83,5 +85,5 @@ def expand(
             break
         given = reached
     members_q, members_k = np.empty(len(clients)), np.empty(len(clients))
-    members_q[crowd.order], members_k[crowd.order] = np.clip(q, problem.q_min, most), k
+    members_q[groups.order], members_k[groups.order] = np.clip(q, problem.q_min, most), k
     return members_q, members_k

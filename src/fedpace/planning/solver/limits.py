@@ -7,7 +7,7 @@ import numpy as np
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.distribution import RoundTime, quantile_and_gradient, round_time
-from fedpace.planning.round_time.grouped import crowd_quantile_and_gradient, crowd_round_time
+from fedpace.planning.round_time.grouped import grouped_quantile_and_gradient, grouped_round_time
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.objective import Problem
 from fedpace.planning.solver.ranks import whole
@@ -28,9 +28,11 @@ _MARGIN = 1e-4
 
 def predicted(problem: Problem, decision: Decision) -> RoundTime:
     """The distribution of the round time that a plan states."""
-    if problem.crowd is not None:
+    if problem.groups is not None:
         rank = decision.sketch_rank.astype(np.float64)
-        return crowd_round_time(problem.crowd.at(rank), decision.participation_probability(), rank)
+        return grouped_round_time(
+            problem.groups.at(rank), decision.participation_probability(), rank
+        )
     return round_time(decision, problem.clients, problem.system)
 
 
@@ -43,11 +45,11 @@ def p95_excess(
     problem: Problem, limit: float, sampling_probability: Floats, sketch_rank: Floats
 ) -> tuple[float, Floats, Floats]:
     """Logarithm of p95 over a limit, by the smooth law; its derivatives in log q and log k."""
-    q, k, crowd = sampling_probability, sketch_rank, problem.crowd
-    if crowd is None:
+    q, k, groups = sampling_probability, sketch_rank, problem.groups
+    if groups is None:
         seconds, by_q, by_k = quantile_and_gradient(0.95, q, k, problem.clients, problem.system)
     else:
-        seconds, by_q, by_k = crowd_quantile_and_gradient(crowd.at(k), 0.95, q, k)
+        seconds, by_q, by_k = grouped_quantile_and_gradient(groups.at(k), 0.95, q, k)
     # Where nobody takes part in 95 % of the rounds, their time is the overhead, perhaps 0.
     seconds = max(seconds, 1e-12 * limit)
     return float(np.log(seconds / limit)), by_q * q / seconds, by_k * k / seconds

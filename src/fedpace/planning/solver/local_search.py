@@ -25,7 +25,7 @@ from fedpace.planning.solver.objective import (
     rank_limit,
 )
 
-__all__ = ["Settled", "settle"]
+__all__ = ["LocalOptimum", "local_search"]
 
 _BARRIERS = (0.02, 1e-3)
 """Weights of the barrier; about what it costs in log(objective)."""
@@ -37,7 +37,7 @@ _COUPLING = 0.95
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Settled:
+class LocalOptimum:
     """A local optimum."""
 
     q: Floats
@@ -50,7 +50,7 @@ class Settled:
     verdict: str
 
 
-def settle(
+def local_search(
     problem: Problem,
     q: Floats,
     k: Floats,
@@ -58,7 +58,7 @@ def settle(
     move_ranks: bool,
     tolerance: float = 1e-7,
     max_iterations: int = 200,
-) -> Settled:
+) -> LocalOptimum:
     """Descend from (q, k) to a local optimum.
 
     Args:
@@ -104,7 +104,7 @@ def settle(
     q, k = split(z)
     q = np.clip(q, problem.q_min, probability_limit(problem, k))
     point = evaluate(problem, exact_law(problem), q, k)
-    return Settled(q, k, point, evaluations + 1, iterations, end.residual, end.verdict)
+    return LocalOptimum(q, k, point, evaluations + 1, iterations, end.residual, end.verdict)
 
 
 def _inside(

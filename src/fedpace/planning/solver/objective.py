@@ -21,22 +21,22 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.round_time.distribution import (
-    choose_nodes,
+    choose_quadrature,
     mean_and_gradient,
     quantile_and_gradient,
 )
 from fedpace.planning.round_time.grouped import (
-    Crowd,
-    crowd_mean_and_gradient,
-    crowd_nodes,
-    crowd_quantile_and_gradient,
-    gather,
+    Groups,
+    group_clients,
+    grouped_mean_and_gradient,
+    grouped_quadrature,
+    grouped_quantile_and_gradient,
 )
 from fedpace.planning.round_time.upper_bound import bound_and_gradient
 from fedpace.wireless.latency import upload_bits
 
 __all__ = [
-    "CROWD",
+    "LARGEST_UNGROUPED",
     "Point",
     "Problem",
     "Solution",
@@ -51,7 +51,7 @@ __all__ = [
     "relative_rounds",
 ]
 
-CROWD = 2000
+LARGEST_UNGROUPED = 2000
 """Beyond so many clients the round time is that of groups of similar ones."""
 
 TimeLaw = Callable[[Floats, Floats], tuple[float, Floats, Floats]]
@@ -72,7 +72,7 @@ class Problem:
     """Longest p95 round time allowed, s; None: no limit."""
     cohort: float | None = None
     """Mean sampling probability of the planners of one scale; None: each takes its best."""
-    crowd: Crowd | None = None
+    groups: Groups | None = None
     """Groups of similar clients; made here where clients are many."""
     made: dict[str, Any] = field(default_factory=dict, repr=False)
     """What several planners ask for, by name."""
@@ -90,8 +90,8 @@ class Problem:
                 f"cohort is {self.cohort!r}; give a mean sampling probability from q_min = "
                 f"{self.q_min:g} to 1, or none"
             )
-        if self.crowd is None and len(self.clients) > CROWD:
-            object.__setattr__(self, "crowd", gather(self.clients, self.system))
+        if self.groups is None and len(self.clients) > LARGEST_UNGROUPED:
+            object.__setattr__(self, "groups", group_clients(self.clients, self.system))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,26 +141,26 @@ def exact_law(problem: Problem, near: tuple[Floats, Floats] | None = None) -> Ti
             quadrature nodes; None: nodes are chosen at every call.
     """
     clients, system, quantile = problem.clients, problem.system, problem.quantile
-    if problem.crowd is not None:
-        crowd = problem.crowd
+    if problem.groups is not None:
+        groups = problem.groups
         if near is None:
             if quantile is None:
-                return lambda q, k: crowd_mean_and_gradient(crowd.at(k), q, k)
-            return lambda q, k: crowd_quantile_and_gradient(crowd.at(k), quantile, q, k)
-        crowd = crowd.at(near[1])
+                return lambda q, k: grouped_mean_and_gradient(groups.at(k), q, k)
+            return lambda q, k: grouped_quantile_and_gradient(groups.at(k), quantile, q, k)
+        groups = groups.at(near[1])
         if quantile is not None:
-            return lambda q, k: crowd_quantile_and_gradient(crowd, quantile, q, k)
-        kept = crowd_nodes(crowd, *near)
-        return lambda q, k: crowd_mean_and_gradient(crowd, q, k, nodes=kept)
+            return lambda q, k: grouped_quantile_and_gradient(groups, quantile, q, k)
+        kept = grouped_quadrature(groups, *near)
+        return lambda q, k: grouped_mean_and_gradient(groups, q, k, quadrature=kept)
     if quantile is not None:
         return lambda q, k: quantile_and_gradient(quantile, q, k, clients, system)
-    nodes = None if near is None else choose_nodes(*near, clients, system)
-    return lambda q, k: mean_and_gradient(q, k, clients, system, nodes=nodes)
+    quadrature = None if near is None else choose_quadrature(*near, clients, system)
+    return lambda q, k: mean_and_gradient(q, k, clients, system, quadrature=quadrature)
 
 
 def bound_law(problem: Problem) -> TimeLaw:
     """The upper bound of `time_bound` in the place of the mean round time."""
-    count = 1.0 if problem.crowd is None else problem.crowd.count
+    count = 1.0 if problem.groups is None else problem.groups.count
     return lambda q, k: bound_and_gradient(q, k, problem.clients, problem.system, count)
 
 

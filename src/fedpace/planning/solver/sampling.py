@@ -7,7 +7,7 @@ from scipy.optimize import brentq, minimize_scalar
 
 from fedpace.core.profile import Floats
 from fedpace.planning.solver.objective import (
-    CROWD,
+    LARGEST_UNGROUPED,
     Point,
     Problem,
     TimeLaw,
@@ -93,7 +93,7 @@ def best_scale(
 
     if len(direction) <= _FEW:
         center = min(grid.tolist(), key=lambda s: point(s).log_objective)
-    elif len(direction) <= CROWD:
+    elif len(direction) <= LARGEST_UNGROUPED:
         center = min(grid.tolist(), key=rough)
     else:
         center = float(
