@@ -7,8 +7,8 @@ import numpy as np
 WORDS = [f"w{i}" for i in range(40)]
 
 
-def write_model(folder, seed=0):
-    """A two-layer BERT of width 16 with a word tokenizer, as save_pretrained writes it."""
+def write_model(folder, seed=0, width=16):
+    """A two-layer BERT of that width with a word tokenizer, as save_pretrained writes it."""
     import torch
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
@@ -21,7 +21,7 @@ def write_model(folder, seed=0):
         cls_token="[CLS]", sep_token="[SEP]",
     ).save_pretrained(folder)  # fmt: skip
     config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=16, num_hidden_layers=2, num_attention_heads=2,
+        vocab_size=len(vocabulary), hidden_size=width, num_hidden_layers=2, num_attention_heads=2,
         intermediate_size=24, max_position_embeddings=32,
     )  # fmt: skip
     with torch.random.fork_rng():

@@ -1,5 +1,6 @@
 """`fedpace serve` with its clients in one process, over a grid in memory."""
 
+from dataclasses import replace
 from io import StringIO
 
 from rich.console import Console
@@ -14,8 +15,9 @@ from fedpace.experiment.config import load_experiment
 from tiny import EXPERIMENT, write_experiment
 
 
-def run_in_memory(folder, *overrides, clients=2, rounds=2, console=None):
-    """Run `full` participation to the end.
+def run_in_memory(folder, *overrides, clients=2, rounds=2, console=None, spoil=None):
+    """Run `full` participation to the end; `spoil`: number of a client -> what it does to its
+    updates before it sends them.
 
     Returns:
         What each client said, by name; what it showed, by name; the record of the run.
@@ -32,9 +34,27 @@ def run_in_memory(folder, *overrides, clients=2, rounds=2, console=None):
         own = Own(name, None, (n, clients))
         client = Client(own, said[name].append, shown[name].append)
         apps[n + 1] = make_client_app(
-            client.introduce, client.work, pace=client.sending, assigned=client.assigned
-        )
+            client.introduce, spoiled(client.work, (spoil or {}).get(n)), pace=client.sending,
+            assigned=client.assigned,
+        )  # fmt: skip
     with ServerView(console or Console(file=StringIO())) as view:
         waiting = Waiting(clients, 60.0, 60.0)
         record = conduct(FakeGrid(apps), experiment, waiting, view, out=folder / "run")
     return said, shown, record
+
+
+def spoiled(work, change):
+    """A client's work, whose updates are changed where `change` is given."""
+    if change is None:
+        return work
+
+    def instead(context):
+        honest = work(context)
+
+        def make_train(sketch, trained):
+            train = honest.make_train(sketch, trained)
+            return lambda tasks: [change(update) for update in train(tasks)]
+
+        return replace(honest, make_train=make_train)
+
+    return instead

@@ -8,8 +8,10 @@ pytest.importorskip("torch")
 
 import fedpace as fp
 from deploy.in_memory import run_in_memory
+from fedpace.core.errors import RunError
 from fedpace.experiment.config import ChecksSection, load_experiment
 from fedpace.federation.checks import Checks
+from fedpace.run_folder.writer import read_records
 
 pytestmark = [pytest.mark.torch, pytest.mark.flower]
 
@@ -21,13 +23,15 @@ def test_the_defaults_are_those_of_the_checks():
     assert section.norm_cap is None and checks.norm_cap == np.inf
 
 
-def test_an_update_above_the_cap_is_refused_and_after_the_strikes_nobody_is_asked(tmp_path):
+def test_an_update_above_the_cap_is_refused_and_a_run_with_nobody_left_ends(tmp_path):
     strict = "checks.norm_cap=1e-9", "checks.strikes=2"
-    _, shown, record = run_in_memory(tmp_path, *strict, clients=2, rounds=4)
-    assert [len(r.refusals) for r in record.records] == [2, 2, 0, 0]
-    assert all("the limit 1e-09" in reason for r in record.records for _, reason in r.refusals)
-    assert not any(r.participants or r.missing for r in record.records)
-    assert [s[-1].accepted for s in shown.values()] == [0, 0]
+    with pytest.raises(RunError, match="round 3: all 2 clients are excluded"):
+        run_in_memory(tmp_path, *strict, clients=2, rounds=4)
+    [folder] = {path.parent for path in tmp_path.rglob("rounds.jsonl")}
+    records = read_records(folder)
+    assert [len(r.refusals) for r in records] == [2, 2]
+    assert [r.excluded for r in records] == [(), (0, 1)]
+    assert all("the limit 1e-09" in reason for r in records for _, reason in r.refusals)
     # In one process the section changes nothing.
     local = [
         fp.run(load_experiment(tmp_path / "my.toml", given), out=tmp_path / name)
@@ -54,7 +58,8 @@ def test_who_claims_many_examples_is_believed_as_far_as_the_section_says(tmp_pat
     roster.poll()
     roster.begin()
     for factor, believed in (("10.0", 1000), ("2.0", 200), ("inf", 10_000)):
-        experiment = load_experiment(None, [f"checks.examples_factor={factor}"])
+        given = f"checks.examples_factor={factor}", "checks.most_weight=1.0"
+        experiment = load_experiment(None, given)
         network = first_population(experiment, LAYOUT, roster)
         weights = np.array([100, 100, believed])
         np.testing.assert_allclose(network.clients.data_weight, weights / weights.sum())

@@ -11,6 +11,8 @@ from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedpace.engines.flower.arrivals import Upload
+
 
 def over_the_wire(message):
     """Take a message apart into bytes and put it together again."""
@@ -88,29 +90,34 @@ class FakeGrid(Grid):
 
 class TimedGrid(FakeGrid):
     """Messages take time on a clock that is told: per node `pause` (s, whatever the message),
-    `rate` (byte/s, both ways, Flower's requests included) and `work` (s of training, which the
-    client states truly)."""
+    `up` and `down` (byte/s, Flower's requests included) and `work` (s of training, which the
+    client states truly). A fifth of the pause lies between an answer's announcement and its end."""
 
-    def __init__(self, apps, clock, traffic, pause, rate, work):
+    def __init__(self, apps, clock, traffic, pause, up, down, work):
         super().__init__(apps)
         self.clock, self.traffic = clock, traffic
-        self.pause, self.rate, self.work = pause, rate, work
-        self.due, self.ready = {}, {}
+        self.pause, self.up, self.down, self.work = pause, up, down, work
+        self.due, self.ready, self.coming = {}, {}, {}
 
     def push_messages(self, messages):
         names = super().push_messages(messages)
         for name in names:
             message = self.waiting[name]
             node, reply = message.metadata.dst_node_id, self._at_once(message)
-            seconds = self.pause[node]()
-            moved = self.traffic.message_up + self.traffic.message_down
+            pause = self.pause[node]()
+            up, down, seconds = self.traffic.message_up, self.traffic.message_down, 0.8 * pause
             if message.metadata.message_type == "train":
                 seconds += self.work[node]
                 reply.content["head"]["train_seconds"] = self.work[node]
-                moved += sum(len(m.content["body"]["bytes"]) for m in (message, reply))
+                up += len(reply.content["body"]["bytes"])
+                down += len(message.content["body"]["bytes"])
             self.ready[name] = reply
-            self.due[name] = self.clock() + seconds + moved / self.rate[node]
+            self.coming[name] = 0.2 * pause + up / self.up[node]
+            self.due[name] = self.clock() + seconds + down / self.down[node] + self.coming[name]
         return names
+
+    def upload(self, asked):
+        return Upload(self.coming[asked])
 
     def _answer(self, message):
         name = message.metadata.message_id

@@ -18,7 +18,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.task_identity import TaskIdentity
 
-from fedpace.engines.flower.arrivals import Arrivals
+from fedpace.engines.flower.arrivals import Arrivals, Upload
 
 pytestmark = pytest.mark.flower
 
@@ -29,6 +29,7 @@ class Server:
 
     def __init__(self):
         self.announced, self.objects, self.expected, self.confirmed = {}, {}, set(), []
+        self.now = 0.0
 
     def announce(self, reply):
         with no_object_id_recompute():
@@ -70,7 +71,7 @@ def arrivals(server):
     flower = SimpleNamespace(
         _runtime_client=server, node=Node(node_id=1), run=SimpleNamespace(run_id=1)
     )
-    return Arrivals(flower)
+    return Arrivals(flower, clock=lambda: server.now)
 
 
 def reply_to(name, number):
@@ -97,6 +98,30 @@ def test_a_reply_is_returned_when_all_of_it_is_there_and_once(server, arrivals):
     assert found.metadata.reply_to_message_id == "a"
     assert server.confirmed == [found.metadata.message_id]
     assert arrivals.pull_messages(["a"]) == []
+
+
+def test_an_upload_is_timed_from_its_announcement_to_its_last_part(server, arrivals):
+    server.now = 5.0
+    parts = server.announce(reply_to("a", 1))
+    for name, content in parts.items():
+        assert arrivals.pull_messages(["a"]) == []
+        server.objects[name] = content
+        server.now += 1.0
+    assert said(arrivals.pull_messages(["a"])) == [1]
+    assert arrivals.upload("a") == Upload(len(parts))
+
+
+def test_the_bytes_of_the_largest_part_tell_the_rate_where_they_were_seen(server):
+    flower = SimpleNamespace(
+        _runtime_client=server, node=Node(node_id=1), run=SimpleNamespace(run_id=1)
+    )
+    parts = server.announce(reply_to("a", 1))
+    largest = max(parts, key=lambda name: len(parts[name]))
+    seen = {name: 7.0 if name == largest else 1.0 for name in parts}
+    arrivals = Arrivals(flower, clock=lambda: 0.0, seconds_a_byte=seen.get)
+    server.objects.update(parts)
+    assert said(arrivals.pull_messages(["a"])) == [1]
+    assert arrivals.upload("a") == Upload(0.0, 7.0)
 
 
 def test_one_that_never_ends_holds_up_nobody(server, arrivals):

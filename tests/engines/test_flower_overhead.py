@@ -25,14 +25,15 @@ from fedpace.wireless.network import Network
 pytestmark = pytest.mark.flower
 N, LOOK = 3, 0.001
 PAUSE = np.array([0.3, 0.5, 0.4])
-RATE = np.array([2e3, 1e3, 4e3])  # byte/s
+UP = np.array([2e3, 1e3, 4e3])  # byte/s
+DOWN = np.array([8e3, 1e4, 2e3])
 WORK = np.array([1.0, 2.0, 0.5])
 BETWEEN = 0.25
 TRAFFIC = Traffic(message_up=300, message_down=100)
 """Of the size of the toy adapter's messages."""
 
 
-def fleet(scatter=0.0):
+def fleet(scatter=0.0, grid=TimedGrid):
     """An engine on a timed grid; pauses scatter by that much to both sides."""
     rng = np.random.default_rng(0)
     clock, nodes = Clock(), [10, 11, 12]
@@ -40,10 +41,10 @@ def fleet(scatter=0.0):
     def pause(n):
         return lambda: PAUSE[n] + rng.uniform(-scatter, scatter)
 
-    grid = TimedGrid(
+    grid = grid(
         {node: app(f"client-{n}") for n, node in enumerate(nodes)}, clock, TRAFFIC,
         {node: pause(n) for n, node in enumerate(nodes)},
-        dict(zip(nodes, RATE, strict=True)), dict(zip(nodes, WORK, strict=True)),
+        *(dict(zip(nodes, values, strict=True)) for values in (UP, DOWN, WORK)),
     )  # fmt: skip
     roster = Roster(grid, {"run": "r"}, clock=clock)
     roster.poll()
@@ -74,9 +75,18 @@ def test_training_transfer_and_the_rest_are_told_apart():
     outcome = play(world, 1)
     for n, delivery in enumerate(outcome.deliveries):
         up, down = delivery.upload_bytes, delivery.download_bytes
-        assert delivery.upload_seconds == pytest.approx(up / RATE[n], abs=3 * LOOK)
-        assert delivery.start_seconds == pytest.approx(down / RATE[n] + WORK[n], abs=3 * LOOK)
+        assert delivery.upload_seconds == pytest.approx(up / UP[n], abs=3 * LOOK)
+        assert delivery.start_seconds == pytest.approx(down / DOWN[n] + WORK[n], abs=3 * LOOK)
     assert outcome.overhead_seconds == pytest.approx(PAUSE.mean() + BETWEEN, abs=3 * LOOK)
+
+
+def test_where_nobody_sees_an_answer_come_the_two_ways_share_by_bytes():
+    world = fleet(grid=type("Blind", (TimedGrid,), {"upload": None}))
+    play(world, 0)
+    [first, *_] = play(world, 1).deliveries
+    up, down = first.upload_bytes, first.download_bytes
+    moved = up / UP[0] + down / DOWN[0]
+    assert first.upload_seconds == pytest.approx(moved * up / (up + down), rel=0.1)
 
 
 def test_every_client_is_heard_before_its_first_round_and_one_who_waits_in_each_later_one():
@@ -141,7 +151,7 @@ def test_the_plan_is_renewed_with_the_overhead_and_the_links_that_there_are():
     expected = PAUSE.mean() + BETWEEN
     assert system.overhead_seconds == pytest.approx(expected, abs=0.05)
     rate_bps = seen.spectral_efficiency * np.mean(bands, axis=1)
-    np.testing.assert_allclose(rate_bps, 8 * RATE, rtol=0.1)
+    np.testing.assert_allclose(rate_bps, 8 * UP, rtol=0.1)
 
 
 def test_echoes_of_a_fleet_that_grows_are_kept():

@@ -8,10 +8,16 @@ import pytest
 from federation.test_rounds import InstantEngine
 from federation.toy import LAYOUT, blank, make_plan, random_adapter, towards
 from fedpace.core.adapter import squared_norms
-from fedpace.core.errors import InputError
+from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, draw_components
 from fedpace.core.record import RoundRecord
-from fedpace.federation.checks import Checks, Watch, believed_examples, check_updates
+from fedpace.federation.checks import (
+    Checks,
+    Watch,
+    believed_examples,
+    check_updates,
+    judge_norms,
+)
 from fedpace.federation.engine import RoundOutcome
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.rounds import Federation, ServerState, run_round
@@ -53,6 +59,8 @@ BAD = {
     "old": (lambda u: replace(u, round_index=1), "an answer to round 1 in round 2"),
     "unasked": (lambda u: replace(u, client=9), "nobody asked for"),
     "loss": (lambda u: replace(u, train_loss=math.nan), "loss is nan"),
+    "huge loss": (lambda u: replace(u, train_loss=1e307), "loss is 1e+307"),
+    "negative loss": (lambda u: replace(u, train_loss=-0.5), "loss is -0.5"),
     "other components": (
         lambda u: replace(u, components=np.setdiff1d(np.arange(4), u.components)), "were assigned",
     ),
@@ -60,8 +68,8 @@ BAD = {
 }  # fmt: skip
 
 
-def judge(updates, checks=Checks(), watch=Watch(), tasks=TASKS):
-    return check_updates(checks, watch, tasks, updates, LAYOUT, "residual")
+def judge(updates, checks=Checks(), watch=Watch(), tasks=TASKS, clients=None):
+    return check_updates(checks, watch, tasks, updates, LAYOUT, "residual", clients=clients)
 
 
 def test_what_was_asked_for_is_accepted():
@@ -95,7 +103,7 @@ def test_one_fault_refuses_that_update_alone_and_says_why(kind):
     assert list(verdict.accepted) == [0, 2, 3]
     [(client, said)] = verdict.refusals
     assert client == bad.client and reason in said
-    assert verdict.watch.refused == {bad.client: 1}
+    assert verdict.watch.strikes == {bad.client: 1}
 
 
 def test_the_second_answer_of_a_client_is_refused():
@@ -125,8 +133,18 @@ def test_an_update_above_the_limit_of_either_part_is_refused(names):
 
 
 def test_of_two_norms_the_smaller_one_sets_the_limit():
-    verdict = judge([HONEST[0], longer(HONEST[1], 1e6)])
+    verdict = judge([HONEST[0], longer(HONEST[1], 1e6)], clients=2)
     assert list(verdict.accepted) == [0]
+
+
+def test_until_enough_clients_were_heard_the_adapter_is_the_scale():
+    adapter = random_adapter(1)
+    size = math.sqrt(sum(float(np.sum(v.astype(float) ** 2)) for v in adapter.values()))
+    tasks = [replace(task, adapter=adapter) for task in TASKS[:2]]
+    longest = 0.99 * 6 * size / math.sqrt(max(squared_norms(HONEST[0].delta, LAYOUT)))
+    for factor, refused in ((longest, 0), (1.05 * longest, 1)):
+        alone = judge([longer(HONEST[0], factor)], Checks(norm_factor=6.0), tasks=tasks)
+        assert len(alone.refusals) == refused
 
 
 def test_the_cap_holds_before_there_is_any_history():
@@ -152,18 +170,60 @@ def test_norms_of_all_ranks_are_alike_under_one_limit(sketch):
             step["head"] = full["head"]
             assert np.array_equal(update.components, chosen)
             verdict = check_updates(Checks(), Watch(), [task], [update], LAYOUT, sketch)
-            seen.append(verdict.watch.lora_norms[-1] ** 2)
+            seen.append(verdict.watch.recent[-1][1][0] ** 2)
         assert np.mean(seen) == pytest.approx(whole, rel=0.05)
 
 
 def test_norms_that_all_grow_carry_the_limit_with_them():
-    watch, checks = judge(HONEST).watch, Checks(window=8)
+    watch = judge(HONEST).watch
     larger = [longer(u, 1e6) for u in HONEST]
-    assert len(judge(larger[:1], checks, watch, TASKS[:1]).refusals) == 1
-    for _ in range(2):
-        verdict = judge(larger, checks, watch)
-        watch = verdict.watch
-    assert verdict.refusals == ()
+    assert len(judge(larger[:1], watch=watch, tasks=TASKS[:1]).refusals) == 1
+    assert judge(larger, watch=watch).refusals == ()
+
+
+def played(norms, checks=Checks(), rounds=1, watch=Watch()):
+    """Rounds of clients with these norms, LoRA part and head alike."""
+    for _ in range(rounds):
+        told, watch = judge_norms(checks, watch, [(c, (x, x)) for c, x in norms.items()], 1e9)
+    return told, watch
+
+
+def test_a_client_that_goes_on_while_the_others_have_learned_is_held_to_its_own_past():
+    """The median falls to a thousandth, one client's norms do not: in a long run both are honest"""
+    _, watch = played({0: 1.0, 1: 1.2, 2: 2.0, 3: 1.0}, rounds=30)
+    late = {0: 1e-3, 1: 1e-3, 2: 2.0, 3: 1e-3}
+    told, watch = played(late, rounds=200, watch=watch)
+    assert not any(told) and watch.strikes == {}
+    told, _ = played({**late, 0: 7e-3}, watch=watch)
+    assert told[0] and not any(told[1:])  # a client that was like the others may not be so
+
+
+def test_a_new_client_is_held_to_the_scale_at_which_the_others_began():
+    _, watch = played({0: 1.0, 1: 1.0, 2: 1.0}, rounds=5)
+    _, watch = played({0: 1e-3, 1: 1e-3, 2: 1e-3}, rounds=100, watch=watch)
+    assert played({0: 1e-3, 1: 1e-3, 2: 1e-3, 3: 5.9}, watch=watch)[0][3] == ""
+    assert played({0: 1e-3, 1: 1e-3, 2: 1e-3, 3: 6.1}, watch=watch)[0][3] != ""
+
+
+def test_norms_that_creep_up_end_at_the_largest_scale_of_the_others():
+    _, watch = played({0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}, rounds=10)
+    size, most = 1.0, 0.0
+    for _ in range(300):
+        told, watch = played({0: 0.01, 1: 0.01, 2: 0.01, 3: size}, watch=watch)
+        most = max(most, 0.0 if told[3] else size)
+        size *= 0.9 if told[3] else 1.05
+    assert 3.0 < most <= 6.0
+
+
+def test_strikes_decay_and_only_who_is_refused_often_is_excluded():
+    checks, fleet = Checks(), {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}
+    watch = played(fleet, rounds=10)[1]
+    for index in range(600):  # one refusal in twelve rounds
+        watch = played({**fleet, 3: 100.0 if index % 12 == 0 else 1.0}, watch=watch)[1]
+    assert not watch.excluded(checks)
+    for index in range(40):  # one in two
+        watch = played({**fleet, 3: 100.0 if index % 2 == 0 else 1.0}, watch=watch)[1]
+    assert watch.excluded(checks) == {3}
 
 
 def test_the_state_survives_a_checkpoint():
@@ -176,6 +236,13 @@ def test_an_unsound_setting_is_told():
         Checks(norm_factor=0.5)
     with pytest.raises(InputError, match="strikes is 0"):
         Checks(strikes=0)
+
+
+def test_in_a_small_fleet_no_claim_is_worth_more_than_all_others_together():
+    assert believed_examples([100, 100, 100, 10**12]).tolist() == [100, 100, 100, 300]
+    assert believed_examples([100, 10**12]).tolist() == [100, 100]
+    assert believed_examples([100, 900], most_weight=1.0).tolist() == [100, 900]
+    assert believed_examples([7]).tolist() == [7]
 
 
 @pytest.mark.parametrize("liars", [1, 5, 10])
@@ -255,15 +322,12 @@ def test_one_malicious_client_of_twenty_moves_the_result_by_no_more_than_the_bou
     Honest clients contract towards fixed points, so what was moved in one round does not grow
     later, and the model cannot have moved by more than the sum of the rounds' bounds.
     """
-    checks = Checks(norm_factor=6.0)
+    checks = Checks(norm_factor=6.0, strikes=1000)
     _, _, clean = play(honest_train, None, ranks=ranks, engine=WithoutTheBadOne)
     _, watches, attacked = play(attack(ATTACKS[kind]), checks, ranks=ranks)
     bound = 0.0
     for watch in watches:
-        lora, head = (
-            checks.norm_factor * sorted(norms)[(len(norms) - 1) // 2]
-            for norms in (watch.lora_norms, watch.head_norms)
-        )
+        lora, head = (checks.norm_factor * scale for scale in watch.largest)
         bound += math.hypot(lora * math.sqrt(LAYOUT.rank / ranks), head) / CLIENTS
     moved = distance(clean.adapter, attacked.adapter)
     assert moved <= bound
@@ -274,14 +338,16 @@ def test_one_malicious_client_of_twenty_moves_the_result_by_no_more_than_the_bou
         # Refused in every round it was asked, so the result is that of the honest alone.
         assert moved < 1e-6
     else:
-        assert watches[-1].refused == {} and moved > bound / 100
+        assert watches[-1].strikes == {} and moved > bound / 100
 
 
 def test_the_median_of_honest_norms_is_what_the_malicious_one_cannot_move():
     _, clean, _ = play(honest_train, Checks(), engine=WithoutTheBadOne)
     _, attacked, _ = play(attack(ATTACKS["noise"]), Checks(strikes=1000))
+    honest = 0.0
     for one, two in zip(clean, attacked, strict=True):
-        assert sorted(two.lora_norms)[(len(two.lora_norms) - 1) // 2] <= max(one.lora_norms)
+        honest = max(honest, *(lora for _, (lora, _) in one.recent))
+        assert 0 < two.largest[0] <= honest
 
 
 def test_a_client_refused_too_often_is_not_asked_again():
@@ -306,6 +372,15 @@ def test_a_client_refused_too_often_is_not_asked_again():
     assert asked == [set(range(CLIENTS)) - {BAD_CLIENT}]
 
 
+def test_those_who_remain_weigh_as_much_as_all_did_and_a_run_with_nobody_left_ends():
+    records, _, state = play(attack(spoiled("head", np.nan)), Checks(strikes=2), rounds=3)
+    assert [r.excluded for r in records] == [(), (BAD_CLIENT,), ()]
+    weights = [sum(p.weight for p in r.participants) for r in records]
+    assert weights == pytest.approx([0.95, 0.95, 1.0])
+    with pytest.raises(RunError, match="round 3: all 20 clients are excluded"):
+        play(lambda tasks: [*map(spoiled("head", np.nan), honest_train(tasks))], Checks(strikes=2))
+
+
 def test_what_the_engine_could_not_read_is_a_refusal_like_any_other():
     class Garbled(InstantEngine):
         def run_round(self, round_index, tasks):
@@ -320,7 +395,7 @@ def test_what_the_engine_could_not_read_is_a_refusal_like_any_other():
     record, after = run_round(Garbled(honest_train), federation, state)
     assert record.refusals == ((0, "not safetensors"),)
     assert [p.client for p in record.participants] == [1, 2]
-    assert after.watch.refused == {0: 1}
+    assert after.watch.strikes == {0: 1}
 
 
 def test_what_was_refused_was_sent_and_counts_as_traffic():

@@ -54,6 +54,8 @@ class RoundRecord:
     """Estimates so far of V, ||u||^2 and their ratio; see planning.constants."""
     refusals: tuple[tuple[int, str], ...] = ()
     """(client, reason) of what was sent and not used; see federation.checks."""
+    excluded: tuple[int, ...] = ()
+    """Clients that were refused too often with this round, and are not asked again."""
     missing: tuple[int, ...] = ()
     """Clients that were asked and did not answer in time."""
     overhead_seconds: float | None = None
@@ -79,7 +81,7 @@ class RoundRecord:
             for row in table["participants"]
         )
         restored["refusals"] = tuple((c, reason) for c, reason in table.get("refusals", ()))
-        for name in ("missing", "entered"):
+        for name in ("missing", "entered", "excluded"):
             restored[name] = tuple(table.get(name, ()))
         return cls(**{**table, **restored})
 

@@ -2,7 +2,7 @@
 
 ``python -m fedpace.deploy.flower_process superlink|supernode OPTIONS`` runs Flower's program of
 that name with Flower's own options, and two differences: it ends when its standard input does,
-that is with its parent, however that dies; and a node's pauses are shorter (see `pauses`).
+that is with its parent, however that dies; and Flower is patched (see `flower_patches`).
 """
 
 import importlib
@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedpace.deploy.flower_patches import set_timeout, shorten_node
+from fedpace.deploy.flower_patches import set_timeout, shorten_node, time_uploads
 
 PROGRAMS = {
     "superlink": ("flwr.superlink.cli.flower_superlink", "flower_superlink"),
@@ -75,6 +75,8 @@ def main() -> None:
     if program == "supernode":
         shorten_node()
         set_timeout()
+    else:
+        time_uploads()
     module, function = PROGRAMS[program]
     status = 1
     try:

@@ -97,4 +97,18 @@ def _expect_the_others(roster: Roster, weight: Floats) -> None:
 
 def _examples(experiment: Experiment, roster: Roster) -> Floats:
     said = [roster.members[name].facts["examples"] for name in roster.names]
-    return believed_examples(said, experiment.checks.examples_factor)
+    checks = experiment.checks
+    return believed_examples(said, checks.examples_factor, checks.most_weight)
+
+
+def limited_claims(experiment: Experiment, roster: Roster) -> list[str]:
+    """Say of each client that claims more examples than it is believed to have what counts."""
+    told = []
+    for name, believed in zip(roster.names, _examples(experiment, roster), strict=True):
+        claimed = roster.members[name].facts["examples"]
+        if claimed > believed * (1 + 1e-9):
+            told.append(
+                f"{name} says it has {claimed} examples; it counts as {believed:.0f} "
+                "([checks] examples_factor, most_weight)"
+            )
+    return told

@@ -26,6 +26,7 @@ from fedpace.deploy.handshake import make_offer
 from fedpace.deploy.population import (
     first_population,
     grown_population,
+    limited_claims,
     names_in,
     room_for,
     same_population,
@@ -33,6 +34,7 @@ from fedpace.deploy.population import (
 from fedpace.deploy.runtime import Endpoint, server_grid, start_run
 from fedpace.deploy.secure_server import Protection, open_door
 from fedpace.deploy.server_view import ServerView
+from fedpace.deploy.upload_times import VARIABLE, UploadTimes
 from fedpace.deploy.waiting import Waiting
 from fedpace.engines.flower.arrivals import Arrivals
 from fedpace.engines.flower.echoes import Echoes
@@ -145,7 +147,8 @@ def own_server(
             options += protection.superlink_options()
             ca = protection.certificates.ca
         options += ["--host", inner_host, "--port", inner_port]
-        process = start("superlink", options, folder / "home", log)
+        uploads = folder / "uploads.jsonl"
+        process = start("superlink", options, folder / "home", log, {VARIABLE: str(uploads)})
         stack.callback(stop, process)
         _wait_for_port(inner_host, inner_port, lambda: process.poll() is None, log)
         endpoint = Endpoint(f"{inner_host}:{inner_port}", ca)
@@ -153,7 +156,8 @@ def own_server(
             stack.enter_context(open_door(host, port, endpoint.address, protection, log, say))
         (folder / "app").mkdir()
         start_run(endpoint, folder / "app", importlib.metadata.version("fedpace"))
-        yield stack.enter_context(server_grid(endpoint))
+        grid = stack.enter_context(server_grid(endpoint))
+        yield Arrivals(grid, seconds_a_byte=UploadTimes(uploads).take)
 
 
 def _site(
@@ -184,12 +188,17 @@ def _site(
         else same_population(experiment, adapted.layout, roster, resumed)
     )
 
+    for text in limited_claims(experiment, roster):
+        view.note(text)
+
     def newcomers(work: Work) -> Work:
         new = roster.admit()
         view.show_refused(roster.refused)
         if not new:
             return work
         view.show_newcomers(roster.names, new)
+        for text in limited_claims(experiment, roster):
+            view.note(text)
         return replace(work, network=grown_population(experiment, work.network, roster))
 
     echoes = Echoes()  # of the clients, whatever the method

@@ -96,6 +96,12 @@ class ServerView:
         self._rounds, self._state = rounds, Text("")
         for client, reason in record.refusals:
             self.note(f"round {record.round + 1}: {self._name(client)} refused: {reason}")
+        for client in record.excluded:
+            self.note(
+                f"round {record.round + 1}: {self._name(client)} is excluded from the run: "
+                f"refused too often ([checks] strikes), the last time for: "
+                f"{dict(record.refusals).get(client, '')}"
+            )
         if record.missing:
             names = ", ".join(map(self._name, record.missing))
             self.note(f"round {record.round + 1}: no answer from {names}")

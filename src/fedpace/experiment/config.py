@@ -170,19 +170,24 @@ class ChecksSection(_Section):
     be used for both, and the result of `fedpace run` does not depend on this section.
     """
 
-    norm_factor: Annotated[float, Field(ge=1)] = 10.0
-    """`fedpace serve` alone: an update whose norm is above so many times the median of the last
-    ones is refused; inf lets every norm through. 1 would refuse half of all honest updates."""
+    norm_factor: Annotated[float, Field(ge=1)] = 6.0
+    """`fedpace serve` alone: an update whose norm is above so many times the scale of the fleet, or
+    of its client, is refused; inf lets every norm through. 1 would refuse half of all honest
+    updates."""
     norm_cap: Annotated[float, Field(gt=0)] | None = None
-    """`fedpace serve` alone: an update whose norm is above this is refused whatever the median,
+    """`fedpace serve` alone: an update whose norm is above this is refused whatever the scale,
     also in the first round."""
     window: Count = 100
-    """`fedpace serve` alone: the median is that of so many norms, the last ones."""
+    """`fedpace serve` alone: the scale is taken of so many norms, the last ones."""
     strikes: Count = 3
-    """`fedpace serve` alone: a client is excluded after so many refusals."""
+    """`fedpace serve` alone: a client is excluded at so many strikes: one for each refusal, less a
+    tenth for each accepted update."""
     examples_factor: Annotated[float, Field(ge=1)] = 10.0
     """`fedpace serve` alone: a client is believed to have at most so many times the median number
     of examples; inf believes everyone."""
+    most_weight: Annotated[float, Field(ge=0.5, le=1)] = 0.5
+    """`fedpace serve` alone: the largest share of all examples that a client is believed to have;
+    1 believes everyone."""
 
 
 class PrivacySection(_Section):

@@ -4,26 +4,41 @@ An update that passes has the tensors, shapes and numbers that its task asked fo
 a malicious client is their direction and, within a limit, their length. Let ``norm`` be the norm
 of an update as aggregated, divided by sqrt(r/k): that makes norms of different ranks comparable
 (a random sketch multiplies the mean square by r/k, docs/theory.md; without one, read k = r in what
-follows). The limit is ``c M``, with c = `Checks.norm_factor` and M the lower median of the last
-norms that arrived, accepted or not, this round's among them; LoRA part and head are measured apart.
-So, for methods that sum the updates with weights w (derived here):
+follows). LoRA part and head are measured apart. The limit of a client n is
 
-* one client m moves the aggregate of a round by at most :math:`w_m \sqrt{r/k_m}\, c M` in the LoRA
-  part and :math:`w_m c M` in the head, whatever it sends;
+.. math:: c \min(M^*, \max(M, Q_n)),
+
+with c = `Checks.norm_factor` and, all over norms that arrived, accepted or not (derived here):
+
+* M, the scale of now: the lower median over the clients of each one's own lower median among the
+  last `Checks.window` norms; or the lower median of this round's, where that is larger, so that
+  norms that grow together carry M with them;
+* :math:`Q_n`, the client's own scale: the quantile `OWN_QUANTILE` of its last accepted norms. When
+  a model has learned most clients' examples M falls to nothing, and a client with hard examples
+  goes on as before: no multiple of M holds for it, but its own past does;
+* :math:`M^*`, the largest median over the clients so far: how far any own scale may reach, and
+  the limit of a client that is new.
+
+So, for methods that sum the updates with weights w:
+
+* one client m moves the aggregate of a round by at most :math:`w_m \sqrt{r/k_m}\, c M^*` in the
+  LoRA part and :math:`w_m c M^*` in the head, whatever it sends; one whose norms have been small
+  is held to c times those, or the others';
 * w_m is its word as well, where it counts its own examples; see `believed_examples`;
-* M is at most the largest honest norm as long as no more than half of the norms it is taken of
-  are malicious: with the lower median at position (n - 1) // 2, something honest lies at or above
-  it. With a share f of them malicious it is at most the honest quantile 1 / (2 (1 - f)): 0.53 for
-  one client of twenty;
-* refused norms count as well, so honest norms that grow together carry M with them.
+* every median is one over clients, so that it lies between norms of honest clients as long as more
+  than half of those it is taken of are honest, however often each was asked. That takes three
+  clients: until three were heard (or all, if there are fewer), the norm of the adapter stands in
+  for the scale, and between two the smaller one counts.
 
-With server SGD at rate lambda the model moves by lambda times that per round. Adam divides by the
-size of past updates, so there a bound on the update is none on the step.
+A refusal is a strike, an accepted update takes back `FORGIVEN` of one: who is refused in less than
+one of eleven rounds is never excluded in the long run. With server SGD at rate lambda the model
+moves by lambda times the bound per round. Adam divides by the size of past updates, so there a
+bound on the update is none on the step.
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -37,18 +52,33 @@ Refusal = tuple[int, str]
 """(client, reason)."""
 
 
+OWN_NORMS = 20
+"""Accepted norms remembered of each client."""
+OWN_QUANTILE = 0.9
+"""What of them is a client's own scale."""
+ESTABLISHED = 5
+"""With fewer a client has no scale of its own yet."""
+FORGIVEN = 0.1
+"""Strikes taken back by an update that is accepted."""
+MOST_LOSS = 1e6
+"""No mean cross-entropy of a model that can still be trained is above this."""
+
+Norms = tuple[float, float]
+"""Of the LoRA part, as for a client of full rank, and of the head."""
+
+
 @dataclass(frozen=True, slots=True)
 class Checks:
     """How strict the server is with what arrives."""
 
-    norm_factor: float = 10.0
-    """c: a norm above c times the median is refused; infinite asks nothing."""
+    norm_factor: float = 6.0
+    """c: a norm above c times the scale is refused; infinite asks nothing."""
     norm_cap: float = math.inf
-    """A norm above this is refused whatever the median; it also holds in the first round."""
+    """A norm above this is refused whatever the scale."""
     window: int = 100
-    """The median is taken of so many norms, the last ones."""
-    strikes: int = 3
-    """A client is excluded for the rest of the run after so many refusals."""
+    """The scale of now is taken of so many norms, the last ones."""
+    strikes: float = 3.0
+    """A client is excluded for the rest of the run at so many strikes."""
 
     def __post_init__(self) -> None:
         if not self.norm_factor >= 1:
@@ -63,28 +93,39 @@ class Checks:
 class Watch:
     """What one round's checks leave to the next; part of the checkpoint."""
 
-    lora_norms: tuple[float, ...] = ()
-    head_norms: tuple[float, ...] = ()
-    refused: Mapping[int, int] = field(default_factory=dict)
-    """Refusals so far, by client."""
+    recent: tuple[tuple[int, Norms], ...] = ()
+    """(client, norms) of the last updates, accepted or not."""
+    own: Mapping[int, tuple[Norms, ...]] = field(default_factory=dict)
+    """Norms of each client's last accepted updates."""
+    largest: Norms = (0.0, 0.0)
+    """The largest medians over the clients so far, M*; 0 until enough were heard."""
+    strikes: Mapping[int, float] = field(default_factory=dict)
+    """Of clients that were refused."""
 
     def excluded(self, checks: Checks) -> frozenset[int]:
         """Return the clients that are not asked any more."""
-        return frozenset(c for c, count in self.refused.items() if count >= checks.strikes)
+        return frozenset(c for c, count in self.strikes.items() if count >= checks.strikes)
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON types."""
         return {
-            "lora_norms": list(self.lora_norms),
-            "head_norms": list(self.head_norms),
-            "refused": {str(client): count for client, count in self.refused.items()},
+            "recent": [[client, *norms] for client, norms in self.recent],
+            "own": {str(client): [list(n) for n in norms] for client, norms in self.own.items()},
+            "largest": list(self.largest),
+            "strikes": {str(client): count for client, count in self.strikes.items()},
         }
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "Watch":
-        """Rebuild the state from what `to_json` returned."""
-        refused = {int(client): int(count) for client, count in table["refused"].items()}
-        return cls(tuple(table["lora_norms"]), tuple(table["head_norms"]), refused)
+        """Rebuild the state from what `to_json` returned; an earlier version's begins anew."""
+        if "recent" not in table:
+            return cls()
+        return cls(
+            tuple((int(client), (lora, head)) for client, lora, head in table["recent"]),
+            {int(c): tuple((lora, head) for lora, head in n) for c, n in table["own"].items()},
+            (table["largest"][0], table["largest"][1]),
+            {int(client): float(count) for client, count in table["strikes"].items()},
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,31 +135,41 @@ class Verdict:
     accepted: Sequence[int]
     """Positions of the updates that may be used."""
     refusals: tuple[Refusal, ...]
-    norm_limits: tuple[float, float]
-    """The largest norm of the LoRA part and of the head that was let through."""
     watch: Watch
+    excluded: tuple[int, ...] = ()
+    """Clients that this round's refusals excluded."""
 
 
-def believed_examples(examples: Sequence[int], factor: float = 10.0) -> Floats:
-    """Limit the numbers of examples that clients claim to `factor` times their lower median.
+def believed_examples(
+    examples: Sequence[int], factor: float = 10.0, most_weight: float = 0.5
+) -> Floats:
+    """Limit the numbers of examples that clients claim.
 
-    Half of the clients have the median or more, so none has a data weight above 2 factor / N,
-    whatever is claimed. That the median is honest takes half of the clients to be.
+    None is believed to have more than `factor` times their lower median, nor more than the share
+    `most_weight` of all. Half of the clients have the median or more, so with the first alone none
+    has a data weight above 2 factor / N, whatever is claimed; the second holds in small fleets.
+    That the median is honest takes half of the clients to be.
 
     Args:
         examples: what each client says, shape (N,).
         factor: how much larger than the median a client may honestly be.
+        most_weight: in [0.5, 1].
 
     Returns:
         What is believed, shape (N,).
 
     Example:
         >>> believed_examples([100, 120, 80, 10**9]).tolist()
-        [100.0, 120.0, 80.0, 1000.0]
+        [100.0, 120.0, 80.0, 300.0]
     """
     counts = np.asarray(examples, dtype=np.float64)
     limit = factor * float(np.sort(counts)[(len(counts) - 1) // 2])
-    return np.minimum(counts, limit)
+    believed = np.minimum(counts, limit)
+    if most_weight < 1 and len(believed) > 1:
+        largest = int(np.argmax(believed))
+        others = float(believed.sum() - believed[largest])
+        believed[largest] = min(believed[largest], others * most_weight / (1 - most_weight))
+    return believed
 
 
 def check_updates(
@@ -129,6 +180,7 @@ def check_updates(
     layout: AdapterLayout,
     sketch: Sketch,
     unreadable: Sequence[Refusal] = (),
+    clients: int | None = None,
 ) -> Verdict:
     """Check the updates of one round against what was asked for.
 
@@ -142,6 +194,7 @@ def check_updates(
         sketch: "scaled", "residual" or "leading"; a residual update is multiplied by r/k when
             aggregated.
         unreadable: answers that were refused before they became updates; they count as well.
+        clients: of the run; with fewer than three all of them set the scale.
 
     Returns:
         Which updates to use, why not the others, and the state for the next round.
@@ -149,34 +202,101 @@ def check_updates(
     asked = {task.client: task for task in tasks}
     refusals = list(unreadable)
     sound: list[int] = []
-    norms: list[tuple[float, float]] = []
+    norms: list[tuple[int, Norms]] = []
     for position, update in enumerate(updates):
         reason = _fault(update, asked.pop(update.client, None), layout, sketch)
         if reason is not None:
             refusals.append((update.client, reason))
             continue
         sound.append(position)
-        norms.append(_norms(update, layout, sketch))
+        norms.append((update.client, _norms(update, layout, sketch)))
 
-    lora = (*watch.lora_norms, *(n[0] for n in norms))[-checks.window :]
-    head = (*watch.head_norms, *(n[1] for n in norms))[-checks.window :]
-    limits = (_limit(checks, lora), _limit(checks, head))
-    accepted: list[int] = []
-    for position, sizes in zip(sound, norms, strict=True):
-        long = [
-            f"norm of the {part} is {size:.3g}, the limit {limit:.3g}"
-            for part, size, limit in zip(("LoRA part", "head"), sizes, limits, strict=True)
-            if size > limit
-        ]
-        if long:
-            refusals.append((updates[position].client, "; ".join(long)))
-        else:
-            accepted.append(position)
-
-    counts = dict(watch.refused)
+    first = _length(tasks[0].adapter) if tasks else math.inf
+    long, after = judge_norms(checks, watch, norms, first, clients)
+    accepted = [position for position, reason in zip(sound, long, strict=True) if not reason]
+    strikes = dict(after.strikes)
     for client, _ in refusals:
-        counts[client] = counts.get(client, 0) + 1
-    return Verdict(accepted, tuple(refusals), limits, Watch(lora, head, counts))
+        strikes[client] = strikes.get(client, 0.0) + 1.0
+    refusals += [(c, reason) for (c, _), reason in zip(norms, long, strict=True) if reason]
+    after = replace(after, strikes=strikes)
+    new = after.excluded(checks) - watch.excluded(checks)
+    return Verdict(accepted, tuple(refusals), after, tuple(sorted(new)))
+
+
+def judge_norms(
+    checks: Checks,
+    watch: Watch,
+    norms: Sequence[tuple[int, Norms]],
+    adapter_norm: float,
+    clients: int | None = None,
+) -> tuple[list[str], Watch]:
+    """Say of each of a round's updates why it is too long, "" where it is not; and the next state.
+
+    Args:
+        checks: how strict to be.
+        watch: what the last round left.
+        norms: (client, norms) of the round's updates that are otherwise sound.
+        adapter_norm: of the adapter they started from, the scale until enough clients were heard.
+        clients: of the run; with fewer than three all of them set the scale.
+    """
+    limits, watch = norm_limits(checks, watch, norms, adapter_norm, clients)
+    own, strikes, reasons = dict(watch.own), dict(watch.strikes), []
+    for (client, sizes), most in zip(norms, limits, strict=True):
+        reason = "; ".join(
+            f"norm of the {part} is {size:.3g}, the limit {limit:.3g}"
+            for part, size, limit in zip(("LoRA part", "head"), sizes, most, strict=True)
+            if size > limit
+        )
+        reasons.append(reason)
+        if reason:
+            strikes[client] = strikes.get(client, 0.0) + 1.0
+            continue
+        own[client] = (*own.get(client, ()), sizes)[-OWN_NORMS:]
+        if client in strikes:
+            strikes[client] = max(0.0, strikes[client] - FORGIVEN)
+    return reasons, replace(watch, own=own, strikes=strikes)
+
+
+def norm_limits(
+    checks: Checks,
+    watch: Watch,
+    norms: Sequence[tuple[int, Norms]],
+    adapter_norm: float,
+    clients: int | None = None,
+) -> tuple[list[Norms], Watch]:
+    """Return what the norms of a round's updates may be at most, and the state that knows them.
+
+    Arguments are those of `judge_norms`.
+    """
+    recent = (*watch.recent, *norms)[-max(checks.window, len(norms)) :]
+    enough = min(3, clients or 3)
+    largest, limits = [], []
+    for part in (0, 1):
+        heard: dict[int, list[float]] = {}
+        for client, sizes in recent:
+            heard.setdefault(client, []).append(sizes[part])
+        scale = _lower_median([_lower_median(sizes) for sizes in heard.values()])
+        most = watch.largest[part]
+        if len(heard) >= enough:
+            most = max(most, scale)
+        largest.append(most)
+        if len(norms) >= enough:
+            scale = max(scale, _lower_median([sizes[part] for _, sizes in norms]))
+            most = max(most, scale)
+        if not most:
+            scale = most = adapter_norm
+        own = [_own_scale(watch, client, part, most) for client, _ in norms]
+        scales = (min(most, max(scale, each)) for each in own)
+        limits.append([min(checks.norm_cap, checks.norm_factor * each) for each in scales])
+    state = replace(watch, recent=recent, largest=(largest[0], largest[1]))
+    return list(zip(*limits, strict=True)), state
+
+
+def _own_scale(watch: Watch, client: int, part: int, otherwise: float) -> float:
+    sizes = sorted(norms[part] for norms in watch.own.get(client, ()))
+    if len(sizes) < ESTABLISHED:
+        return otherwise
+    return sizes[min(len(sizes) - 1, math.ceil(OWN_QUANTILE * len(sizes)) - 1)]
 
 
 def _fault(
@@ -211,8 +331,8 @@ def _fault(
             return f"tensor {t.name!r} has shape {value.shape}, not {shape}"
         if not np.isfinite(value).all():
             return f"tensor {t.name!r} has a value that is not finite"
-    if not math.isfinite(update.train_loss):
-        return f"its loss is {update.train_loss}"
+    if not 0 <= update.train_loss <= MOST_LOSS:
+        return f"its loss is {update.train_loss:.4g}, which is no mean cross-entropy"
     return None
 
 
@@ -224,9 +344,12 @@ def _norms(update: ClientUpdate, layout: AdapterLayout, sketch: Sketch) -> tuple
     return math.sqrt(lora * factor), math.sqrt(head)
 
 
-def _limit(checks: Checks, norms: Sequence[float]) -> float:
-    if not norms:
-        return checks.norm_cap
-    # The lower median: of two norms, one of them malicious, the smaller one counts.
-    median = sorted(norms)[(len(norms) - 1) // 2]
-    return min(checks.norm_cap, checks.norm_factor * median)
+def _lower_median(values: Sequence[float]) -> float:
+    """Of two values, one of them malicious, the smaller one counts; 0 of none."""
+    return sorted(values)[(len(values) - 1) // 2] if values else 0.0
+
+
+def _length(adapter: Mapping[str, Any]) -> float:
+    """Return the norm of a whole adapter; infinite where it says nothing yet."""
+    squares = (np.square(value, dtype=np.float64) for value in adapter.values())
+    return math.sqrt(sum(float(each.sum()) for each in squares)) or math.inf

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedpace.core.adapter import AdapterLayout, Array
+from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Floats
@@ -60,7 +61,7 @@ def run_round(
     p_n only counts a_n / (q_n p_n). An empty round is recorded, costs its overhead, and leaves the
     adapter as it is. With `Federation.checks` an update that fails them is recorded as a refusal
     and not used, and a client refused too often is not asked again: what is fitted from then on is
-    the weighted loss of the others.
+    the loss of the others, whose data weights are scaled to sum to 1.
 
     Args:
         engine: where the clients are.
@@ -69,6 +70,9 @@ def run_round(
 
     Returns:
         The round's record (not yet evaluated) and the state for the next round.
+
+    Raises:
+        RunError: every client is excluded.
     """
     plan, index = state.plan, state.round_index
     joined = sample_participants(plan, index, federation.seed)
@@ -77,6 +81,13 @@ def run_round(
     received = aggregation.received_rank(state.memory)
     checks, watch = federation.checks, state.watch
     excluded = frozenset() if checks is None else watch.excluded(checks)
+    if len(excluded) == len(plan):
+        raise RunError(
+            f"round {index + 1}: all {len(plan)} clients are excluded, so nobody is left to train; "
+            "the record says what was refused. If they are honest, raise [checks] norm_factor or "
+            "strikes in a new run"
+        )
+    remaining = 1.0 - float(federation.data_weight[sorted(excluded)].sum())
     tasks = [
         ClientTask(int(n), index, start, int(plan.sketch_rank[n]), federation.seed, received)
         for n in joined.client
@@ -85,7 +96,7 @@ def run_round(
     outcome = engine.run_round(index, tasks)
     answered = {u.client for u in outcome.updates} | {client for client, _ in outcome.unreadable}
     updates, deliveries = outcome.updates, outcome.deliveries
-    refusals = tuple(outcome.unreadable)
+    refusals, new = tuple(outcome.unreadable), tuple[int, ...]()
     if checks is not None:
         verdict = check_updates(
             checks,
@@ -95,17 +106,17 @@ def run_round(
             federation.layout.only(aggregation.trained),
             aggregation.sketch,
             outcome.unreadable,
+            clients=len(plan),
         )
-        refusals, watch = verdict.refusals, verdict.watch
+        refusals, watch, new = verdict.refusals, verdict.watch, verdict.excluded
         updates = [updates[i] for i in verdict.accepted]
         deliveries = [deliveries[i] for i in verdict.accepted]
 
     inverse = dict(zip(joined.client.tolist(), joined.inverse_probability, strict=True))
-    share = [float(federation.data_weight[u.client]) for u in updates]
+    share = [float(federation.data_weight[u.client]) / remaining for u in updates]
     weights = [
-        float(federation.data_weight[u.client] * inverse[u.client])
-        / float(federation.availability[u.client])
-        for u in updates
+        a * float(inverse[u.client]) / float(federation.availability[u.client])
+        for a, u in zip(share, updates, strict=True)
     ]
     result, memory = aggregation.aggregate(
         state.adapter, state.memory, Returned(updates, start, share, weights)
@@ -142,6 +153,7 @@ def run_round(
         lora_squared_norm=result.squared_norms[0],
         head_squared_norm=result.squared_norms[1],
         refusals=refusals,
+        excluded=new,
         missing=tuple(t.client for t in tasks if t.client not in answered),
         overhead_seconds=outcome.overhead_seconds,
     )  # fmt: skip

@@ -1,15 +1,16 @@
-"""Answers that are on their way, without waiting for any of them.
+"""Answers that are on their way, without waiting for any of them, and how long each was on it.
 
 Flower announces a reply when its sender begins to upload it, once, and Flower's grid then waits
 until all of it is there: one slow client holds up the server's loop, and one that dies in the
 middle stops it for many minutes. Here what has come of each reply is kept from look to look, and a
-look returns those that are complete.
+look returns those that are complete. From the announcement to the last part passes the upload, seen
+from the server's end alone.
 """
 
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Protocol, cast, runtime_checkable
 
 from flwr.app import Error, Message, Metadata, RecordDict
 from flwr.app.message import make_message
@@ -36,12 +37,47 @@ class _Reply:
     objects: dict[str, bytes] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """How an answer came."""
+
+    seconds: float
+    """From its announcement until its last part was there."""
+    seconds_a_byte: float | None = None
+    """Of its largest part, first to last byte, where someone saw the bytes come."""
+
+
+@runtime_checkable
+class SeesUploads(Protocol):
+    """A grid that sees how an answer came."""
+
+    def upload(self, asked: str) -> Upload:
+        """Return, once, how the reply to a message that was pulled came."""
+
+
+def _nobody_saw(object_id: str) -> float | None:
+    return None
+
+
 class Arrivals(Grid):
     """A grid whose `pull_messages` waits for nothing; all else is Flower's."""
 
-    def __init__(self, grid: HttpGrid, clock: Callable[[], float] = time.monotonic) -> None:
-        self._grid, self._clock = grid, clock
+    def __init__(
+        self,
+        grid: HttpGrid,
+        clock: Callable[[], float] = time.monotonic,
+        seconds_a_byte: Callable[[str], float | None] = _nobody_saw,
+    ) -> None:
+        self._grid, self._clock, self._seconds_a_byte = grid, clock, seconds_a_byte
         self._coming: dict[str, _Reply] = {}
+        self._came: dict[str, Upload] = {}
+
+    def upload(self, asked: str) -> Upload:
+        """Return, once, how the reply to a message that was pulled came.
+
+        Its first and its last part are seen up to a look late, both: the mean is not moved.
+        """
+        return self._came.pop(asked)
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies to these messages that are complete, each once."""
@@ -73,6 +109,9 @@ class Arrivals(Grid):
         client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(node=node, run_id=run_id, message_object_id=reply.name)
         )
+        largest = max(reply.objects, key=lambda name: len(reply.objects[name]))
+        speeds = {name: self._seconds_a_byte(name) for name in reply.objects}
+        self._came[asked] = Upload(self._clock() - reply.since, speeds[largest])
         message = cast(Message, inflate_object_from_contents(reply.name, reply.objects))
         message.metadata.__dict__["_message_id"] = reply.name  # as Flower's grid has it
         return message

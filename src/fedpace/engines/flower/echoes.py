@@ -13,6 +13,7 @@ from flwr.app import Message, MessageType
 from flwr.serverapp import Grid
 
 from fedpace.core.profile import Floats
+from fedpace.engines.flower.arrivals import Upload
 from fedpace.engines.flower.messages import empty_message
 from fedpace.estimation.client_means import (
     ClientMeans,
@@ -34,6 +35,8 @@ class Echoes:
 
     seen: ClientMeans = field(default_factory=lambda: no_observations(0))
     """Seconds, by client."""
+    seen_upload: ClientMeans = field(default_factory=lambda: no_observations(0))
+    """Of these, from the answer's announcement until it had come."""
     pending: dict[str, tuple[int, float]] = field(default_factory=dict)
     """What is on its way, by message: client, and when it was sent, s."""
     asked: set[int] = field(default_factory=set)
@@ -58,23 +61,42 @@ class Echoes:
         self.asked.update(client for client, _ in to)
         self.pending |= {m: (c, now) for m, (c, _) in zip(asked, to, strict=True) if m}
 
-    def heard(self, reply: Message, now: float) -> bool:
-        """Take a reply into account; False where it is none to an empty message."""
+    def heard(self, reply: Message, now: float, came: Upload | None = None) -> bool:
+        """Take a reply into account; False where it is none to an empty message.
+
+        Args:
+            reply: of anyone, to anything.
+            now: when it was complete, s.
+            came: how; None where nobody saw.
+        """
         found = self.pending.pop(reply.metadata.reply_to_message_id, None)
         if found is None:
             return False
         client, at = found
         if not reply.has_error():
-            if client >= len(self.seen.mean):
-                self.seen = with_unseen(self.seen, client + 1)
-            took = np.array([max(now - at, 1e-3)])
-            self.seen = fold(self.seen, np.array([client]), took, FORGET)
+            self.seen = _folded(self.seen, client, now - at)
+            if came is not None:
+                self.seen_upload = _folded(self.seen_upload, client, came.seconds)
         return True
 
     def seconds(self, clients: int) -> Floats:
         """Return each client's mean, shrunk to the fleet's, shape (clients,); 0 where none is."""
-        seen = with_unseen(self.seen, max(clients, len(self.seen.mean)))
-        if seen.errors:
-            return shrunk(seen, FORGET)[:clients]
-        heard = seen.mean[seen.observations > 0]
-        return np.full(clients, float(heard.mean()) if len(heard) else 0.0)
+        return _means(self.seen, clients)
+
+    def upload_seconds(self, clients: int) -> Floats:
+        """Return the same of the answers' uploads, shape (clients,)."""
+        return _means(self.seen_upload, clients)
+
+
+def _folded(seen: ClientMeans, client: int, seconds: float) -> ClientMeans:
+    if client >= len(seen.mean):
+        seen = with_unseen(seen, client + 1)
+    return fold(seen, np.array([client]), np.array([max(seconds, 1e-3)]), FORGET)
+
+
+def _means(seen: ClientMeans, clients: int) -> Floats:
+    seen = with_unseen(seen, max(clients, len(seen.mean)))
+    if seen.errors:
+        return shrunk(seen, FORGET)[:clients]
+    heard = seen.mean[seen.observations > 0]
+    return np.full(clients, float(heard.mean()) if len(heard) else 0.0)

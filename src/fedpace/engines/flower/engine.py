@@ -1,9 +1,8 @@
 """Clients on other machines, by Flower: one message a participant, and a clock that is the wall's.
 
-The engine has its own loop of pushes and pulls: each answer is seen as it arrives. What Flower
-shows a server of a client's round is its end alone, so the client adds how long it trained, and
-empty messages show what any message takes; the rest is shared out between download and upload by
-their bytes (docs/flower.md).
+The engine has its own loop of pushes and pulls: each answer is seen as it arrives, and how fast it
+came. The client adds how long it trained, and empty messages show what any message takes; what is
+left was the download (docs/flower.md).
 """
 
 import time
@@ -17,6 +16,7 @@ from flwr.serverapp import Grid
 from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.flower.arrivals import SeesUploads, Upload
 from fedpace.engines.flower.echoes import Echoes
 from fedpace.engines.flower.messages import Wire, body_bytes, read_update, task_content, told
 from fedpace.engines.flower.roster import Roster
@@ -115,7 +115,8 @@ class FlowerEngine:
         self.show(status)
         while pending and self.now() < began + limit:
             for reply in self.grid.pull_messages([*pending, *self.echoes.pending]):
-                if self.echoes.heard(reply, self.now()):
+                came = self._upload(reply)
+                if self.echoes.heard(reply, self.now(), came):
                     continue
                 sent = pending.pop(reply.metadata.reply_to_message_id, None)
                 if sent is None:
@@ -124,7 +125,7 @@ class FlowerEngine:
                 if reply.has_error():
                     continue  # a client that failed is one that did not answer
                 try:
-                    update, delivery, seconds = self._received(reply, sent, began)
+                    update, delivery, seconds = self._received(reply, sent, began, came)
                     found[sent.task.client] = update, delivery
                     overhead.append(seconds)
                 except RunError as error:
@@ -168,7 +169,7 @@ class FlowerEngine:
             self.echoes.send(self.grid, new, began)
             while self.echoes.pending and self.now() < began + ECHO_PATIENCE_SECONDS:
                 for reply in self.grid.pull_messages(list(self.echoes.pending)):
-                    self.echoes.heard(reply, self.now())
+                    self.echoes.heard(reply, self.now(), self._upload(reply))
                 self.sleep(self.poll_seconds)
             if self.echoes.pending:
                 return  # what is not answered may be waited for in the round
@@ -231,8 +232,13 @@ class FlowerEngine:
         except RunError:  # it has no block
             return self.traffic.message_up
 
+    def _upload(self, reply: Message) -> Upload | None:
+        if not isinstance(self.grid, SeesUploads) or reply.has_error():
+            return None
+        return self.grid.upload(reply.metadata.reply_to_message_id)
+
     def _received(
-        self, reply: Message, sent: _Sent, began: float
+        self, reply: Message, sent: _Sent, began: float, came: Upload | None
     ) -> tuple[ClientUpdate, Delivery, float]:
         """Read an answer; returns the update, how it went, and the seconds of overhead in it."""
         if reply.metadata.src_node_id != sent.node:
@@ -240,14 +246,10 @@ class FlowerEngine:
         update, train_seconds = read_update(reply.content, sent.task, self.wire)
         arrived = self.now()
         up, down = self._charged_up(reply.content), sent.download_bytes
-        # Between sending and arriving it trained. An empty message would have taken part of the
-        # rest, with the same requests; what is beyond moved the two blocks.
-        rest = max(arrived - sent.at - train_seconds, 1e-6)
-        empty = float(self.echoes.seconds(len(self.network.clients))[sent.task.client])
-        blocks = up + down - self.traffic.message_up - self.traffic.message_down
-        seconds_a_byte = max((rest - empty) / blocks, 8 / FASTEST_BPS)
-        transfer = min(rest, seconds_a_byte * (up + down))
-        overhead, upload = rest - transfer, transfer * up / (up + down)
+        upload, download = self._transfers(
+            sent.task.client, max(arrived - sent.at - train_seconds, 1e-6), came, up, down
+        )
+        overhead = max(arrived - sent.at - train_seconds - upload - download, 0.0)
         delivery = Delivery(
             download_bytes=down,
             upload_bytes=up,
@@ -256,3 +258,29 @@ class FlowerEngine:
             bandwidth_hz=sent.bandwidth_hz,
         )
         return update, delivery, overhead
+
+    def _transfers(
+        self, client: int, rest: float, came: Upload | None, up: int, down: int
+    ) -> tuple[float, float]:
+        """Return the seconds of upload and download in what was not training.
+
+        An empty message would have taken part of the rest, with the same requests. What is beyond
+        moved the two blocks. The upload is timed by its bytes where they were seen, else by how
+        much longer the answer was coming than an empty one; the requests moved at the same rates.
+        Where nobody saw the answer come, the two share by bytes.
+        """
+        clients = len(self.network.clients)
+        beyond = rest - float(self.echoes.seconds(clients)[client])
+        block_up, block_down = up - self.traffic.message_up, down - self.traffic.message_down
+        fastest = 8 / FASTEST_BPS
+        if came is None:
+            seconds_a_byte = max(beyond / (block_up + block_down), fastest)
+            upload, download = seconds_a_byte * up, seconds_a_byte * down
+        else:
+            coming = came.seconds - float(self.echoes.upload_seconds(clients)[client])
+            if came.seconds_a_byte is not None:
+                coming = came.seconds_a_byte * block_up
+            upload = max(coming / block_up, fastest) * up
+            download = max((beyond - coming) / block_down, fastest) * down
+        within = min(1.0, rest / (upload + download))
+        return within * upload, within * download

@@ -177,12 +177,16 @@ def offer_of(message: Message) -> dict[str, Any]:
 
 def _facts(reply: Message) -> dict[str, Any]:
     facts = _json(reply, "facts")
-    examples = facts.get("examples", 0)
+    examples = facts.get("examples")
     name = facts.get("name")
     if not isinstance(name, str) or not re.fullmatch(NAME, name):
         raise RunError(told(f"a client that calls itself {name!r}"))
-    if "refusal" not in facts and not (isinstance(examples, int) and 0 < examples <= MOST_EXAMPLES):
-        raise RunError(told(f"client {name!r} says it has {str(examples)[:20]} examples"))
+    if "refusal" not in facts and not (
+        type(examples) is int and 0 < examples <= MOST_EXAMPLES  # True is an int as well
+    ):
+        raise RunError(
+            told(f"client {name!r} says it has {str(examples)[:20]} examples, not 1 to 10^12")
+        )
     return facts
 
 
