@@ -11,7 +11,7 @@ from deploy.in_memory import run_in_memory
 from fedpace.core.errors import RunError
 from fedpace.experiment.config import ChecksSection, load_experiment
 from fedpace.federation.checks import Checks
-from fedpace.run_folder.writer import read_records
+from fedpace.run_folder.reader import read_records
 
 pytestmark = [pytest.mark.torch, pytest.mark.flower]
 
