@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from quadratics import (
@@ -29,12 +29,12 @@ from quadratics import (
 )
 from scipy.stats import spearmanr
 
-from fedpace.core.profile import Sketch
 from fedpace.core.rng import rng_for
+from fedpace.core.sketch import RESIDUAL, SCALED, Sketch
 from fedpace.planning.bound import Bound, convergence_bound
 
 RANK, CLIENTS = 6, 6
-SKETCHES = get_args(Sketch)
+SKETCHES = (SCALED, RESIDUAL)
 BOLDER = np.geomspace(1, 1024, 41)  # multiples of the bound's best rate that are tried
 Row = dict[str, Any]
 
@@ -82,7 +82,8 @@ def under_the_bound(seeds: int, rounds: int = 1000) -> list[Row]:
                 bound = bound_of(fed, how, rounds)
                 measured = float(expected_gradients(fed, how, rounds).mean())
                 rows.append(
-                    {"seed": seed, "feature_skew": skew, "sketch": sketch, "local_steps": steps,
+                    {"seed": seed, "feature_skew": skew, "sketch": sketch.name,
+                     "local_steps": steps,
                      "server_step": server_step, "plan": name, "share_of_max_rate": share,
                      "learning_rate": how.learning_rate, "absorbed": bound.absorbed,
                      "measured": measured, "bound": bound.total, "ratio": measured / bound.total}
@@ -120,7 +121,7 @@ def rank_correlation(seed: int, sketch: Sketch, steps: int, plans: int, fixed_ra
         k = np.full_like(k, 3) if fixed_rank else k
         hows.append(Strategy(q, k, steps, 1e-9, 1.0, sketch))
         bounds.append(bound_of(fed, hows[-1], 1))
-    row: Row = {"seed": seed, "sketch": sketch, "k": "3" if fixed_rank else "1-6", "H": steps}
+    row: Row = {"seed": seed, "sketch": sketch.name, "k": "3" if fixed_rank else "1-6", "H": steps}
 
     common = 0.5 * min(bound.max_learning_rate for bound in bounds)
     for name, length in (("short run", 4), ("long run", 400)):
@@ -158,12 +159,12 @@ def rank_correlation(seed: int, sketch: Sketch, steps: int, plans: int, fixed_ra
 
 def planning_form(fed: Federation, how: Strategy, accuracy: float) -> float:
     """Evaluate (31) of docs/theory.md from full-rank constants alone, as a planner would."""
-    full = constants(fed, np.full(CLIENTS, RANK), "residual")
+    full = constants(fed, np.full(CLIENTS, RANK), RESIDUAL)
     kappa = RANK / how.sketch_rank
     second = 2 * (1 + full.dissimilarity) * accuracy + 2 * full.heterogeneity**2
     second += full.gradient_noise**2 / how.local_steps
     volume = np.sum(fed.data_weight**2 * kappa * second / how.sampling_probability)
-    mean_kappa = float(fed.data_weight @ kappa) if how.sketch == "scaled" else 1.0
+    mean_kappa = float(fed.data_weight @ kappa) if how.sketch == SCALED else 1.0
     young = 1 if how.local_steps == 1 else 2
     return float(mean_kappa * (accuracy + 2 * young * volume))
 
@@ -175,8 +176,8 @@ def sketch_bias(seeds: int) -> list[Row]:
         excess = []
         for seed in range(seeds):
             fed = least_squares(seed, clients=CLIENTS, rank=RANK)
-            plain = gradient(fed, np.full(CLIENTS, RANK), "scaled")
-            sketched = gradient(fed, np.full(CLIENTS, k), "scaled")
+            plain = gradient(fed, np.full(CLIENTS, RANK), SCALED)
+            sketched = gradient(fed, np.full(CLIENTS, k), SCALED)
             best, found = (-np.linalg.solve(g[:, :-1], g[:, -1]) for g in (plain, sketched))
             loss = [(x - best) @ plain[:, :-1] @ (x - best) / 2 for x in (found, fed.start)]
             excess.append(loss[0] / loss[1])
@@ -198,10 +199,10 @@ def summary(rows: Sequence[Row]) -> list[Row]:
     result = []
     for sketch, steps in itertools.product(SKETCHES, (1, 2, 5, 10)):
         ratio = np.array(
-            [r["ratio"] for r in rows if r["sketch"] == sketch and r["local_steps"] == steps]
+            [r["ratio"] for r in rows if r["sketch"] == sketch.name and r["local_steps"] == steps]
         )
         result.append(
-            {"sketch": sketch, "H": steps, "cases": len(ratio), "largest ratio": ratio.max(),
+            {"sketch": sketch.name, "H": steps, "cases": len(ratio), "largest ratio": ratio.max(),
              "median": float(np.median(ratio)), "smallest": ratio.min(),
              "over 1": int((ratio > 1).sum())}
         )  # fmt: skip

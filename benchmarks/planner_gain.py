@@ -19,6 +19,7 @@ from rich.progress import track
 
 import fedpace as fp
 from fedpace.core.rng import rng_for
+from fedpace.core.sketch import RESIDUAL, SCALED, Sketch
 from fedpace.planning.exact import exact
 from fedpace.planning.planner import PLANNERS
 from fedpace.planning.solver.objective import Problem, log_objective
@@ -27,12 +28,12 @@ CLIENTS = 60
 RATIOS = (0.1, 0.3, 1.0, 3.0, 10.0)
 SPREADS = (0.3, 0.6, 1.0, 1.5)
 CORRELATIONS = (-0.7, 0.0, 0.7)
-SKETCHES = ("residual", "scaled")
+SKETCHES = (RESIDUAL, SCALED)
 OTHERS = ("paper", "uniform", "weighted", "statistics")
 
 
 def population(
-    ratio: float, spread: float, correlation: float, sketch: str, seed: int
+    ratio: float, spread: float, correlation: float, sketch: Sketch, seed: int
 ) -> tuple[fp.Clients, fp.System]:
     """Log-normal clients; `ratio` is a tenth's upload time over the mean computation."""
     rng = rng_for(seed, "population", 8)
@@ -71,7 +72,7 @@ def measure(seeds: int, out: Path | None) -> list[dict[str, Any]]:
     rows = []
     for sketch, spread, correlation, ratio in track(cells, "cells"):
         found = [gains(*population(ratio, spread, correlation, sketch, s)) for s in range(seeds)]
-        row = {"sketch": sketch, "spread": spread, "correlation": correlation, "ratio": ratio,
+        row = {"sketch": sketch.name, "spread": spread, "correlation": correlation, "ratio": ratio,
                **{name: float(np.median([g[name] for g in found])) for name in OTHERS}}  # fmt: skip
         rows.append(row)
         if out:
@@ -94,7 +95,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     ):
         value = np.full((len(SPREADS), len(RATIOS)), np.nan)
         for row in rows:
-            if row["sketch"] == SKETCHES[0] and row["correlation"] == correlation:
+            if row["sketch"] == SKETCHES[0].name and row["correlation"] == correlation:
                 value[SPREADS.index(row["spread"]), RATIOS.index(row["ratio"])] = row[name]
         axes = panels[i, j]
         image = axes.imshow(value, norm=norm, cmap="YlGnBu", origin="lower", aspect="auto")

@@ -23,6 +23,7 @@ from scipy.optimize import Bounds, differential_evolution, minimize
 
 from fedpace.core.profile import Clients, System
 from fedpace.core.rng import rng_for
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.planning.exact import exact
 from fedpace.planning.solver.objective import (
     Problem,
@@ -63,7 +64,7 @@ def random_problem(seed: int, num_clients: int) -> Problem:
     )  # fmt: skip
     system = System(
         bandwidth_hz=band, lora_rank=rank, local_steps=steps, bits_per_rank=bits, fixed_bits=4e6,
-        sketch=str(rng.choice(["scaled", "residual"])),
+        sketch=(SCALED, RESIDUAL)[int(rng.choice(2))],
         noise_ratio=float(np.exp(rng.uniform(np.log(0.02), np.log(2)))),
         overhead_seconds=float(rng.choice([0.0, 0.5]) * step.mean()),
     )  # fmt: skip

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpace.core.profile import Sketch
 from fedpace.core.rng import rng_for
+from fedpace.core.sketch import SCALED, Sketch
 from fedpace.planning.bound import BoundConstants
 
 Floats = NDArray[np.float64]
@@ -41,7 +41,7 @@ class Strategy:
     local_steps: int
     learning_rate: float
     server_step: float = 1.0
-    sketch: Sketch = "scaled"
+    sketch: Sketch = SCALED
 
     @property
     def step(self) -> float:
@@ -88,7 +88,7 @@ def _sketched_gradients(fed: Federation, n: int, sketch_rank: int, sketch: Sketc
     """The gradient that client n sends, S phi'(...), as affine maps of x: (J, r, r + 1)."""
     rank = len(fed.start)
     scale = _index_sets(rank, sketch_rank) * rank / sketch_rank  # diagonals of S, (J, r)
-    seen = scale if sketch == "scaled" else np.ones_like(scale)
+    seen = scale if sketch == SCALED else np.ones_like(scale)
     linear = scale[:, :, None] * fed.hessian[n] * seen[:, None, :]
     constant = -scale * (fed.hessian[n] @ fed.optimum[n])
     return np.concatenate([linear, constant[:, :, None]], axis=2)
@@ -130,7 +130,7 @@ def constants(fed: Federation, sketch_rank: NDArray[np.int64], sketch: Sketch) -
     c = [2 * np.linalg.norm(e, 2) ** 2 for e in spread]
     delta = np.sqrt([_supremum(*row) for row in zip(spread, offset, c, strict=True)])
     theta, nu = np.ones(len(maps)), np.zeros(len(maps))
-    if sketch == "scaled":
+    if sketch == SCALED:
         for n, k in enumerate(sketch_rank):
             theta[n], nu[n] = _sketch_constants(fed, n, int(k), maps[n])
     gap = (fed.start - optimum) @ mean[:, :-1] @ (fed.start - optimum) / 2
@@ -156,7 +156,7 @@ def _sketch_constants(
     inverse = np.linalg.inv(mean[:, :-1])
     # The variance of the sketched gradient as a quadratic in z = grad F_n(x).
     lift = np.block([[inverse, -(inverse @ mean[:, -1])[:, None]], [np.zeros(rank), 1.0]])
-    deviation = (_sketched_gradients(fed, n, sketch_rank, "scaled") - mean) @ lift
+    deviation = (_sketched_gradients(fed, n, sketch_rank, SCALED) - mean) @ lift
     form = np.einsum("jab,jac->bc", deviation, deviation) / len(deviation) / excess
     theta = 2 * np.linalg.norm(form[:-1, :-1], 2)
     cross = form[:-1, -1]
@@ -170,7 +170,7 @@ def _round_maps(fed: Federation, n: int, how: Strategy) -> tuple[Floats, Floats]
     chosen = _index_sets(rank, k)
     sent = _sketched_gradients(fed, n, k, how.sketch)
     # The residual sketch moves by P = S k/r locally; the server multiplies by r/k.
-    move = how.learning_rate * (1.0 if how.sketch == "scaled" else k / rank)
+    move = how.learning_rate * (1.0 if how.sketch == SCALED else k / rank)
     shrink = np.eye(rank) - move * sent[:, :, :-1]
     noise = (chosen * rank / k * fed.noise[n])[:, :, None] * np.eye(rank)
     power, total = np.broadcast_to(np.eye(rank), shrink.shape), np.zeros_like(shrink)
@@ -235,13 +235,13 @@ def simulate(fed: Federation, how: Strategy, rounds: int, *, seed: int, replicas
             local = x.copy()
             for _ in range(how.local_steps):
                 noise = fed.noise[n] * rng.normal(size=x.shape)
-                if how.sketch == "scaled":
+                if how.sketch == SCALED:
                     s = ratio[n] * chosen
                     step = s * ((s * local - fed.optimum[n]) @ fed.hessian[n] + noise)
                 else:
                     step = chosen * ((local - fed.optimum[n]) @ fed.hessian[n] + noise)
                 local -= how.learning_rate * step
-            delta = (x - local) * (1.0 if how.sketch == "scaled" else ratio[n])
+            delta = (x - local) * (1.0 if how.sketch == SCALED else ratio[n])
             weight = fed.data_weight[n] / how.sampling_probability[n]
             total += weight * joined[:, n, None] * delta
         x = x - how.server_step * total

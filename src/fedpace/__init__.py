@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fedpace.core.errors import FedPaceError, InputError, MissingExtraError, RunError
     from fedpace.core.plan import Plan
     from fedpace.core.profile import ClientProfile, Clients, System
+    from fedpace.core.sketch import Sketch, sketch_named
     from fedpace.experiment.config import Experiment, load_experiment
     from fedpace.experiment.run import RunRecord, resume, run
     from fedpace.planning.bound import Bound, BoundConstants, convergence_bound
@@ -35,6 +36,7 @@ __all__ = [
     "RunError",
     "RunRecord",
     "Scenario",
+    "Sketch",
     "System",
     "allocate_bandwidth",
     "convergence_bound",
@@ -44,6 +46,7 @@ __all__ = [
     "resume",
     "round_time",
     "run",
+    "sketch_named",
 ]
 
 _HOMES = {
@@ -51,6 +54,7 @@ _HOMES = {
     "core.errors": ("FedPaceError", "InputError", "MissingExtraError", "RunError"),
     "core.plan": ("Plan",),
     "core.profile": ("ClientProfile", "Clients", "System"),
+    "core.sketch": ("Sketch", "sketch_named"),
     "planning.bound": ("Bound", "BoundConstants", "convergence_bound"),
     "planning.planner": ("plan",),
     "planning.round_time.distribution": ("RoundTime", "round_time"),

@@ -8,6 +8,7 @@ import pytest
 
 from federation.toy import LAYOUT, make_plan, random_adapter, towards
 from fedpace.core.profile import Clients, System
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.engines.codec import encoded_bytes
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.federation.methods.sketched import sketched
@@ -99,7 +100,7 @@ def flower(sketch, upload_type="float32"):
 
 ENGINES = [pytest.param(simulated, id="simulated"),
            pytest.param(flower, id="flower", marks=pytest.mark.flower)]  # fmt: skip
-SKETCHES = ["residual", "scaled"]
+SKETCHES = [RESIDUAL, SCALED]
 
 
 def federation(sketch):
@@ -137,7 +138,7 @@ def test_the_adapter_is_that_of_a_plain_loop_over_the_clients(make, sketch):
             task = ClientTask(int(n), index, now, int(rank[n]), SEED)
             [update] = towards(random_adapter(9))([task])
             for t in LAYOUT.tensors:
-                scale = LAYOUT.rank / rank[n] if sketch == "residual" and t.role != "head" else 1
+                scale = LAYOUT.rank / rank[n] if sketch == RESIDUAL and t.role != "head" else 1
                 step = 0.5 * WEIGHT[n] / 0.6 * scale * update.delta[t.name]
                 if t.role == "A":
                     expected[t.name][update.components] += step
@@ -159,15 +160,15 @@ def test_bytes_are_those_of_the_messages(make, sketch):
     assert people
     for p in people:
         assert p.upload_bytes == encoded_bytes(LAYOUT, p.sketch_rank) + made.requests[0]
-        down = LAYOUT.rank if sketch == "residual" else p.sketch_rank
+        down = LAYOUT.rank if sketch == RESIDUAL else p.sketch_rank
         assert p.download_bytes == encoded_bytes(LAYOUT, down) + made.requests[1]
 
 
 @pytest.mark.parametrize("make", ENGINES)
 def test_random_rounding_is_that_of_the_clients_stream_whatever_the_engine(make):
-    made = make("residual", "int8")
-    records, state = play(made, "residual")
-    expected_records, expected = play(simulated("residual", "int8"), "residual")
+    made = make(RESIDUAL, "int8")
+    records, state = play(made, RESIDUAL)
+    expected_records, expected = play(simulated(RESIDUAL, "int8"), RESIDUAL)
     for name, value in expected.adapter.items():
         np.testing.assert_array_equal(state.adapter[name], value)
     for record, alike in zip(records, expected_records, strict=True):
@@ -177,15 +178,15 @@ def test_random_rounding_is_that_of_the_clients_stream_whatever_the_engine(make)
 
 @pytest.mark.parametrize("make", ENGINES)
 def test_a_client_that_does_not_answer_is_left_out_and_the_others_count(make):
-    made = make("residual")
+    made = make(RESIDUAL)
     made.lose(2)
-    records, _ = play(made, "residual", rounds=1, chance=1.0)
+    records, _ = play(made, RESIDUAL, rounds=1, chance=1.0)
     assert [p.client for p in records[0].participants] == [0, 1, 3, 4, 5]
 
 
 @pytest.mark.parametrize("make", ENGINES)
 def test_the_clock_does_not_run_backwards_and_a_round_is_within_it(make):
-    records, _ = play(make("residual"), "residual")
+    records, _ = play(make(RESIDUAL), RESIDUAL)
     clock = [0.0, *(record.clock_seconds for record in records)]
     assert all(a <= b for a, b in zip(clock, clock[1:], strict=False))
     for before, record in zip(clock, records, strict=False):
@@ -198,6 +199,6 @@ def test_the_clock_does_not_run_backwards_and_a_round_is_within_it(make):
 
 @pytest.mark.parametrize("make", ENGINES)
 def test_a_round_without_tasks_has_no_updates(make):
-    outcome = make("residual").engine.run_round(0, [])
+    outcome = make(RESIDUAL).engine.run_round(0, [])
     assert list(outcome.updates) == []
     assert list(outcome.deliveries) == []

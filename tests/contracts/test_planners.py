@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from fedpace.core import sketch as core_sketch
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import ClientProfile, Clients, System
@@ -77,7 +78,7 @@ def test_the_objective_is_the_mean_round_times_the_relative_rounds(planner):
 def test_the_relative_rounds_are_those_of_the_contract(planner):
     """(1 + noise_ratio V/V_full) / (1 + noise_ratio), times kbar for the scaled sketch."""
     clients = population()
-    for sketch in ("residual", "scaled"):
+    for sketch in (core_sketch.RESIDUAL, core_sketch.SCALED):
         system = dataclasses.replace(SYSTEM, sketch=sketch)
         made = plan(clients, system, planner)
         a, gamma = clients.data_weight, clients.update_second_moment
@@ -87,7 +88,7 @@ def test_the_relative_rounds_are_those_of_the_contract(planner):
         square = 1 / p if draws is None else 1 + (1 / p - 1) / draws
         noise = np.sum(a**2 * kappa * gamma * square) / np.sum(a**2 * gamma)
         expected = (1 + system.noise_ratio * noise) / (1 + system.noise_ratio)
-        if sketch == "scaled":
+        if sketch == core_sketch.SCALED:
             expected *= np.sum(a * kappa)
         assert made.relative_rounds == pytest.approx(expected)
 

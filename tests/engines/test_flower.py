@@ -14,6 +14,7 @@ from federation.toy import LAYOUT, random_adapter, towards
 from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Clients, System
+from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
 from fedpace.engines.codec import encoded_bytes
 from fedpace.engines.flower.client import ClientWork, make_client_app
 from fedpace.engines.flower.engine import ECHOES, FlowerEngine
@@ -63,7 +64,7 @@ def world():
         data_weight=[1, 1, 1], step_seconds=[0.1] * 3, spectral_efficiency=[1.0] * 3
     )
     engine = FlowerEngine(
-        grid, roster, Wire("r", LAYOUT, "residual", ROLES),
+        grid, roster, Wire("r", LAYOUT, RESIDUAL, ROLES),
         Network(clients, System(bandwidth_hz=1e6, lora_rank=4)), 0, lambda tasks: 5.0,
         clock=clock, sleep=clock.sleep,
     )  # fmt: skip
@@ -225,7 +226,7 @@ def test_a_client_that_does_not_count_its_examples_is_no_member(examples):
     assert "examples" in roster.refused[0][1]
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "leading", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, LEADING, RESIDUAL])
 def test_a_task_arrives_as_it_was_sent_as_far_as_its_client_uses_it(sketch):
     wire = Wire("r", LAYOUT, sketch, ROLES)
     sent = ClientTask(2, 4, random_adapter(3), 2, 7)
@@ -235,7 +236,7 @@ def test_a_task_arrives_as_it_was_sent_as_far_as_its_client_uses_it(sketch):
     chosen = wire.components(sent)
     for t in LAYOUT.tensors:
         whole = sent.adapter[t.name]
-        if sketch == "residual" or t.rank_axis is None:
+        if sketch == RESIDUAL or t.rank_axis is None:
             np.testing.assert_array_equal(read.adapter[t.name], whole)
             continue
         expected = np.zeros_like(whole)
@@ -249,7 +250,7 @@ def test_a_message_without_its_parts_is_named():
 
     with pytest.raises(RunError, match="not 'head' and 'body'"):
         read_task(RecordDict({"other": ConfigRecord({"a": 1})}), LAYOUT)
-    wire = Wire("r", LAYOUT, "residual", ROLES)
+    wire = Wire("r", LAYOUT, RESIDUAL, ROLES)
     with pytest.raises(RunError, match="client 9"):
         content = task_content(tasks()[0], wire, 1.0)
         content["head"]["client"] = 9
@@ -258,7 +259,7 @@ def test_a_message_without_its_parts_is_named():
 
 def test_the_fake_grid_passes_bytes():
     FakeGrid({})  # messages know who makes them
-    message = Message(task_content(tasks()[0], Wire("r", LAYOUT, "scaled", ROLES), 1.0),
+    message = Message(task_content(tasks()[0], Wire("r", LAYOUT, SCALED, ROLES), 1.0),
                       dst_node_id=1, message_type="train")  # fmt: skip
     copy = over_the_wire(message)
     assert copy.content is not message.content

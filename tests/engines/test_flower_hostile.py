@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from contracts.test_engines import N, federation, flower
 from engines.fake_grid import FakeGrid
 from federation.toy import LAYOUT, make_plan, random_adapter
+from fedpace.core.sketch import RESIDUAL
 from fedpace.engines.flower.client import make_client_app
 from fedpace.engines.flower.messages import told
 from fedpace.engines.flower.roster import Roster
@@ -99,7 +100,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_a_hostile_answer_is_refused_and_recorded_and_the_others_count(kind):
-    made = flower("residual")
+    made = flower(RESIDUAL)
     spoil = HOSTILE[kind]
 
     def fault(reply):
@@ -108,7 +109,7 @@ def test_a_hostile_answer_is_refused_and_recorded_and_the_others_count(kind):
         return changed
 
     made.engine.grid.faults[1000 - BAD] = fault
-    setting = replace(federation("residual"), checks=Checks(strikes=2))
+    setting = replace(federation(RESIDUAL), checks=Checks(strikes=2))
     adapter = random_adapter(1)
     state = ServerState(
         0, adapter, setting.server_optimizer.init(adapter), make_plan(np.ones(N), [4] * N)

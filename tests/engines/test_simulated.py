@@ -8,6 +8,7 @@ import pytest
 from federation.toy import LAYOUT, blank, random_adapter, towards
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Clients, System
+from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
 from fedpace.engines.codec import encoded_bytes
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.wireless.network import Network, charge
@@ -75,7 +76,7 @@ def test_a_client_that_does_not_answer_neither_trains_nor_sends():
 
 
 def test_a_scaled_client_downloads_its_components_and_a_residual_one_the_whole_adapter():
-    for sketch, rank in (("scaled", 2), ("residual", 4)):
+    for sketch, rank in ((SCALED, 2), (RESIDUAL, 4)):
         outcome = engine(Network(clients(), system(sketch=sketch))).run_round(0, tasks([0]))
         assert outcome.deliveries[0].download_bytes == encoded_bytes(LAYOUT, rank)
 
@@ -102,8 +103,8 @@ def test_shannon_links_are_served_too():
 def test_what_a_task_has_to_receive_is_charged_on_the_downlink():
     """Of a sketch: all r for the residual, k for the others; or what the task says."""
     for sketch, said, received in [
-        ("residual", None, 4), ("scaled", None, 2), ("leading", None, 2), ("leading", 9, 9),
-        ("residual", 0, 0),
+        (RESIDUAL, None, 4), (SCALED, None, 2), (LEADING, None, 2), (LEADING, 9, 9),
+        (RESIDUAL, 0, 0),
     ]:  # fmt: skip
         slow = Network(clients(), system(sketch=sketch, downlink_bps=1e3, bits_per_rank=100.0))
         given = [replace(t, received_rank=said) for t in tasks([0])]

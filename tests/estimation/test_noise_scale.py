@@ -8,6 +8,7 @@ from fedpace.core.adapter import AdapterLayout, TensorSpec, take_components
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientUpdate
 from fedpace.core.record import ParticipantRecord, RoundRecord
+from fedpace.core.sketch import RESIDUAL
 from fedpace.estimation.noise_scale import (
     NoiseState,
     estimate_noise_scale,
@@ -37,7 +38,7 @@ def flat(adapter, head):
 
 def record_of(clients, weights, updates):
     """The record that the federation makes of these updates, residual sketch."""
-    result = aggregate(updates, weights, LAYOUT, "residual")
+    result = aggregate(updates, weights, LAYOUT, RESIDUAL)
     people = tuple(
         ParticipantRecord(c, len(u.components), w, 0, 0, 1.0, 1.0, 1.0, 0.0, *norms)
         for c, w, u, norms in zip(

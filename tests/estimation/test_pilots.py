@@ -4,6 +4,7 @@ import pytest
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, System
+from fedpace.core.sketch import RESIDUAL
 from fedpace.estimation.pilots import estimate_from_pilots, relative_variance, rounds_to_levels
 from fedpace.planning.solver.objective import relative_rounds
 
@@ -74,7 +75,7 @@ def test_the_variance_of_a_plan_is_the_one_in_the_relative_rounds():
         data_weight=rng.random(6), step_seconds=np.ones(6), spectral_efficiency=np.ones(6),
         availability=rng.uniform(0.5, 1.0, 6), update_second_moment=rng.random(6) + 0.5,
     )  # fmt: skip
-    system = System(bandwidth_hz=1e6, lora_rank=8, noise_ratio=0.7, sketch="residual")
+    system = System(bandwidth_hz=1e6, lora_rank=8, noise_ratio=0.7, sketch=RESIDUAL)
     chance, rank = rng.dirichlet(np.ones(6)), rng.integers(1, 9, 6)
     for draws in (None, 3):
         decision = Decision(chance, rank, draws)

@@ -11,6 +11,7 @@ from fedpace.core.adapter import squared_norms
 from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, draw_components
 from fedpace.core.record import RoundRecord
+from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
 from fedpace.federation.checks import (
     Checks,
     Watch,
@@ -69,7 +70,7 @@ BAD = {
 
 
 def judge(updates, checks=Checks(), watch=Watch(), tasks=TASKS, clients=None):
-    return check_updates(checks, watch, tasks, updates, LAYOUT, "residual", clients=clients)
+    return check_updates(checks, watch, tasks, updates, LAYOUT, RESIDUAL, clients=clients)
 
 
 def test_what_was_asked_for_is_accepted():
@@ -83,7 +84,7 @@ def test_who_trains_the_first_components_may_send_no_others():
     first = replace(random, components=np.arange(2))
     assert not np.array_equal(random.components, first.components)
     for update, refused in ((first, 0), (random, 1)):
-        made = check_updates(Checks(), Watch(), TASKS[1:2], [update], LAYOUT, "leading")
+        made = check_updates(Checks(), Watch(), TASKS[1:2], [update], LAYOUT, LEADING)
         assert len(made.refusals) == refused
 
 
@@ -91,7 +92,7 @@ def test_where_only_b_is_trained_a_is_not_taken():
     part = LAYOUT.only(("B",))
     update = replace(HONEST[0], delta={n: HONEST[0].delta[n] for n in ("one.B", "two.B")})
     for sent, refused in ((update, 0), (HONEST[0], 1)):
-        made = check_updates(Checks(), Watch(), TASKS[:1], [sent], part, "residual")
+        made = check_updates(Checks(), Watch(), TASKS[:1], [sent], part, RESIDUAL)
         assert len(made.refusals) == refused
 
 
@@ -154,7 +155,7 @@ def test_the_cap_holds_before_there_is_any_history():
     assert len(judge([longer(HONEST[0], 1.1)], Checks(norm_cap=just_enough)).refusals) == 1
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_norms_of_all_ranks_are_alike_under_one_limit(sketch):
     """Over every index set, the mean square of what is compared is that of the whole update."""
     full = random_adapter(3)
@@ -164,7 +165,7 @@ def test_norms_of_all_ranks_are_alike_under_one_limit(sketch):
         for seed in range(400):
             chosen = draw_components(seed, 0, 0, LAYOUT.rank, rank)
             task = ClientTask(0, 0, blank(), rank, seed)
-            factor = LAYOUT.rank / rank if sketch == "scaled" else 1.0
+            factor = LAYOUT.rank / rank if sketch == SCALED else 1.0
             step = {n: np.float32(factor) * v for n, v in full.items()}
             [update] = towards(step, 1.0)([task])
             step["head"] = full["head"]
@@ -280,7 +281,7 @@ def attack(change):
 def play(train, checks, *, rounds=ROUNDS, ranks=4, engine=InstantEngine):
     federation = Federation(
         method="test", layout=LAYOUT, data_weight=np.full(CLIENTS, 1 / CLIENTS),
-        availability=np.ones(CLIENTS), aggregation=sketched(LAYOUT, "residual"),
+        availability=np.ones(CLIENTS), aggregation=sketched(LAYOUT, RESIDUAL),
         server_optimizer=server_sgd(1.0), seed=0, checks=checks,
     )  # fmt: skip
     plan = make_plan(np.ones(CLIENTS), np.full(CLIENTS, ranks))
@@ -363,7 +364,7 @@ def test_a_client_refused_too_often_is_not_asked_again():
             return RoundOutcome([], [], 0.0)
 
     federation = Federation(
-        "test", LAYOUT, np.full(CLIENTS, 0.05), np.ones(CLIENTS), sketched(LAYOUT, "residual"),
+        "test", LAYOUT, np.full(CLIENTS, 0.05), np.ones(CLIENTS), sketched(LAYOUT, RESIDUAL),
         server_sgd(1.0), 0, Checks(strikes=3),
     )  # fmt: skip
     plan = make_plan(np.ones(CLIENTS), np.full(CLIENTS, 4))
@@ -388,7 +389,7 @@ def test_what_the_engine_could_not_read_is_a_refusal_like_any_other():
             return replace(outcome, unreadable=[(0, "not safetensors")])
 
     federation = Federation(
-        "test", LAYOUT, np.full(3, 1 / 3), np.ones(3), sketched(LAYOUT, "residual"),
+        "test", LAYOUT, np.full(3, 1 / 3), np.ones(3), sketched(LAYOUT, RESIDUAL),
         server_sgd(1.0), 0, Checks(),
     )  # fmt: skip
     state = ServerState(0, blank(), {}, make_plan([1, 1, 1], [4, 4, 4]))

@@ -7,6 +7,7 @@ import pytest
 
 from federation.toy import LAYOUT, blank, random_adapter, sketched_update
 from fedpace.core.errors import InputError
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.federation.aggregation import Returned
 from fedpace.federation.methods.fedvarp import fedvarp
 from fedpace.federation.methods.sketched import sketched
@@ -30,7 +31,7 @@ def returned(updates):
     )
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 @pytest.mark.parametrize("ranks", [(4, 4), (2, 3)])
 def test_the_mean_over_participation_and_index_sets_does_not_depend_on_the_memory(sketch, ranks):
     """For updates that differ arbitrarily from index set to index set, as scaled ones do."""
@@ -57,7 +58,7 @@ def test_the_mean_over_participation_and_index_sets_does_not_depend_on_the_memor
     assert second["memory"] != pytest.approx(second["plain"], rel=1e-3)
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_updates_that_repeat_leave_the_share_1_minus_c_of_the_noise(sketch):
     """With y_n = Delta_n the aggregate is the full one, plus (1 - c) times plain minus full."""
     full = [random_adapter(n) for n in range(2)]
@@ -76,7 +77,7 @@ def test_updates_that_repeat_leave_the_share_1_minus_c_of_the_noise(sketch):
 
 
 def test_what_is_remembered_is_the_last_update_of_each_component():
-    method = fedvarp(LAYOUT, "residual", SHARE, 0.5)
+    method = fedvarp(LAYOUT, RESIDUAL, SHARE, 0.5)
     _, memory = method.begin(blank())
     old, new = random_adapter(1), random_adapter(2)
     for full, chosen in ((old, [0, 2]), (new, [2, 3])):
@@ -93,7 +94,7 @@ def test_what_is_remembered_is_the_last_update_of_each_component():
 
 
 def test_a_scaled_update_is_remembered_without_its_factor():
-    method = fedvarp(LAYOUT, "scaled", SHARE, 0.5)
+    method = fedvarp(LAYOUT, SCALED, SHARE, 0.5)
     _, memory = method.begin(blank())
     full = random_adapter(1)
     _, memory = method.aggregate(blank(), memory, returned([sketched_update(0, full, [1])]))
@@ -103,10 +104,10 @@ def test_a_scaled_update_is_remembered_without_its_factor():
 
 def test_too_many_clients_are_refused_with_the_size():
     with pytest.raises(InputError, match=r"100000000 clients, .* GiB, above 8; set it to 0"):
-        fedvarp(LAYOUT, "residual", np.broadcast_to(1e-8, 100_000_000), 0.5)
+        fedvarp(LAYOUT, RESIDUAL, np.broadcast_to(1e-8, 100_000_000), 0.5)
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_a_memory_that_grew_with_the_population_adds_no_bias_for_the_new_data_weights(sketch):
     """By enumeration of who joins; the known clients' memory stays, the newcomer has none."""
     share, chance = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.8, 0.6])

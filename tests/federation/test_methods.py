@@ -9,6 +9,7 @@ from federation.toy import LAYOUT, blank, random_adapter
 from fedpace.core.adapter import MERGED, AdapterLayout, TensorSpec, take_components
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientUpdate
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.federation.aggregation import Returned
 from fedpace.federation.methods.fedit import fedit
 from fedpace.federation.methods.ffa_lora import ffa_lora
@@ -264,7 +265,7 @@ def test_clients_who_agree_are_followed_exactly(name):
     np.testing.assert_allclose(after["head"], random_adapter(9)["head"], atol=1e-6)
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_only_ours_is_unbiased_over_who_joins(sketch):
     q, start = np.array([0.3, 0.6, 0.9]), beginning()
     methods = {"ours": sketched(LAYOUT, sketch), "fedit": fedit(LAYOUT)}

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from fedpace.core.errors import InputError
+from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
 from fedpace.lora import LocalTraining, tokenise, train_client
 from lora import plain_peft, tiny_models
 from lora.tiny_models import ADAMW, STEPS, batches_for
@@ -14,7 +15,7 @@ pytestmark = pytest.mark.torch
 
 @pytest.mark.parametrize("pair", [False, True])
 @pytest.mark.parametrize("training", [STEPS, ADAMW], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL, LEADING])
 def test_one_client_at_full_rank_is_plain_peft_training(folder, training, sketch, pair):
     training = replace(training, sketch=sketch)
     model, adapter = tiny_models.adapted(folder("bert"))

@@ -9,6 +9,7 @@ from peft import PeftModel
 
 from fedpace.core.adapter import MERGED
 from fedpace.core.errors import InputError
+from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
 from fedpace.federation.aggregation import Returned
 from fedpace.federation.methods.flora import flora
 from fedpace.lora import evaluate, loop, save_adapter, stacked
@@ -76,7 +77,7 @@ def test_one_client_of_flora_is_plain_lora_merged_by_peft(folder, train):
     method = flora(model.layout)
     adapter, memory = method.begin(model.initial)
     start = method.start(adapter, 0, 3)
-    training = replace(STEPS, sketch="leading", learning_rate=0.5)
+    training = replace(STEPS, sketch=LEADING, learning_rate=0.5)
     clients = tiny_models.shards(model)
     (task,) = tiny_models.tasks(start, [4])
     if train == "loop":
@@ -100,7 +101,7 @@ def test_one_client_of_flora_is_plain_lora_merged_by_peft(folder, train):
     assert seen == 4
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL, LEADING])
 def test_stacked_equals_loop_on_a_merged_base(folder, sketch):
     model, adapter = tiny_models.adapted(folder("bert"))
     clients, training = tiny_models.shards(model), replace(STEPS, sketch=sketch)

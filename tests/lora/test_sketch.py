@@ -9,6 +9,7 @@ import torch
 
 from fedpace.core.adapter import add_components, take_components, zeros
 from fedpace.core.messages import draw_components
+from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
 from fedpace.lora import loop, sketch, stacked, tokenise
 from lora import plain_peft, tiny_models
 from lora.tiny_models import ADAMW, STEPS, batches_for
@@ -40,7 +41,7 @@ def bert(folder):
 @pytest.mark.parametrize("training", [STEPS, ADAMW], ids=["sgd", "adamw"])
 def test_a_scaled_sketch_is_a_peft_adapter_of_rank_k(bert, folder, train, training):
     model, adapter, examples, tokens = bert
-    training = replace(training, sketch="scaled")
+    training = replace(training, sketch=SCALED)
     (task,) = tiny_models.tasks(adapter, [K])
     (update,) = train(model, [tokens], training, [task])
 
@@ -73,7 +74,7 @@ def test_the_leading_k_are_a_peft_adapter_of_rank_k_with_the_same_factor(
     """And with A frozen, one whose A takes no step."""
     model, adapter, examples, tokens = bert
     trained = ("B", "head") if frozen else ("A", "B", "head")
-    training = replace(STEPS, sketch="leading", trained=trained)
+    training = replace(STEPS, sketch=LEADING, trained=trained)
     (task,) = tiny_models.tasks(adapter, [k])
     (update,) = train(model, [tokens], training, [task])
 
@@ -103,7 +104,7 @@ def test_the_leading_k_are_a_peft_adapter_of_rank_k_with_the_same_factor(
 @pytest.mark.parametrize("training", [STEPS, ADAMW], ids=["sgd", "adamw"])
 def test_a_residual_sketch_is_peft_with_other_gradients_dropped(bert, folder, train, training):
     model, adapter, examples, tokens = bert
-    training = replace(training, sketch="residual", weight_decay=0.0)
+    training = replace(training, sketch=RESIDUAL, weight_decay=0.0)
     (task,) = tiny_models.tasks(adapter, [K])
     (update,) = train(model, [tokens], training, [task])
 
@@ -124,7 +125,7 @@ def test_a_residual_sketch_is_peft_with_other_gradients_dropped(bert, folder, tr
     assert update.train_loss == pytest.approx(np.mean(losses), abs=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["scaled", "residual"])
+@pytest.mark.parametrize("kind", [SCALED, RESIDUAL])
 @pytest.mark.parametrize("training", [STEPS, ADAMW], ids=["sgd", "adamw"])
 def test_k_rows_of_a_and_the_same_columns_of_b_move_in_every_module(bert, train, kind, training):
     model, adapter, _, tokens = bert
@@ -153,7 +154,7 @@ def test_what_was_not_chosen_is_put_back_after_a_step(bert):
     """Components that a client does not train are in its stack; they must not move there."""
     model, adapter, _, tokens = bert
     (task,) = tiny_models.tasks(adapter, [K])
-    training = replace(ADAMW, sketch="residual", weight_decay=0.5)
+    training = replace(ADAMW, sketch=RESIDUAL, weight_decay=0.5)
     whole = stacked._stack(model, training, [task])
     optimizer = training.make_optimizer(whole.current.values())
     for value in whole.current.values():
@@ -168,7 +169,7 @@ def test_what_was_not_chosen_is_put_back_after_a_step(bert):
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("kind", ["scaled", "residual"])
+@pytest.mark.parametrize("kind", [SCALED, RESIDUAL])
 def test_the_forward_pass_is_that_of_b_s_a(bert, folder, train, kind, k):
     """Seen in the loss before the first step; S as columns of B in a PEFT model of rank r."""
     model, adapter, examples, tokens = bert
@@ -177,7 +178,7 @@ def test_the_forward_pass_is_that_of_b_s_a(bert, folder, train, kind, k):
     (update,) = train(model, [tokens], training, [task])
 
     diagonal = np.ones(RANK, dtype=np.float32)  # residual: the whole adapter
-    if kind == "scaled":
+    if kind == SCALED:
         diagonal = np.zeros(RANK, dtype=np.float32)
         diagonal[update.components] = RANK / k
     sketched = {
@@ -191,7 +192,7 @@ def test_the_forward_pass_is_that_of_b_s_a(bert, folder, train, kind, k):
         other = plain_peft.load(folder("bert"), "SEQ_CLS", RANK, ALPHA, adapter)
         unsketched = other(**plain_peft.texts(folder("bert"), examples, rows)).loss.item()
     assert update.train_loss == pytest.approx(loss, abs=1e-6)
-    assert (abs(loss - unsketched) > 1e-3) == (kind == "scaled")
+    assert (abs(loss - unsketched) > 1e-3) == (kind == SCALED)
 
 
 def mean_over_all_sketches(monkeypatch, train_one, layout, k, factor):
@@ -199,7 +200,7 @@ def mean_over_all_sketches(monkeypatch, train_one, layout, k, factor):
     total = zeros(layout.tensors)
     sets = [np.array(c) for c in combinations(range(RANK), k)]
     for components in sets:
-        monkeypatch.setattr(sketch, "draw_components", lambda *_, c=components: c)
+        monkeypatch.setattr("fedpace.core.sketch.draw_components", lambda *_, c=components: c)
         add_components(
             total,
             train_one(k).delta,
@@ -208,7 +209,7 @@ def mean_over_all_sketches(monkeypatch, train_one, layout, k, factor):
             lora_weight=factor / len(sets),
             head_weight=1 / len(sets),
         )
-    monkeypatch.setattr(sketch, "draw_components", draw_components)
+    monkeypatch.setattr("fedpace.core.sketch.draw_components", draw_components)
     return total
 
 
@@ -223,7 +224,7 @@ def test_residual_sketches_have_the_mean_of_the_full_first_order_update(
     bert, monkeypatch, train, k
 ):
     model, adapter, _, tokens = bert
-    training = replace(STEPS, sketch="residual", local_steps=1)
+    training = replace(STEPS, sketch=RESIDUAL, local_steps=1)
 
     def train_one(sketch_rank):
         return train(model, [tokens], training, tiny_models.tasks(adapter, [sketch_rank]))[0]
@@ -240,7 +241,7 @@ def test_scaled_sketches_have_that_mean_where_the_loss_is_linear_in_the_adapter(
         folder("llama"), "causal-lm", rank=RANK, targets=["lm_head"]
     )
     tokens = tiny_models.shards(model)[0]
-    training = replace(STEPS, sketch="scaled", local_steps=1)
+    training = replace(STEPS, sketch=SCALED, local_steps=1)
 
     def linear(logits, batch):
         weight = torch.cos(torch.arange(logits.shape[-1]))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedpace.core.messages import ClientTask
+from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
 from fedpace.lora import stacked
 from fedpace.lora.loop import train_loop
 from fedpace.lora.stacked import train_stacked
@@ -40,7 +41,7 @@ def assert_same_updates(left, right, atol=1e-5):
 
 
 @pytest.mark.parametrize(("architecture", "task", "targets"), MODELS)
-@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL, LEADING])
 def test_stacked_equals_loop_on_every_kind_of_model(folder, architecture, task, targets, sketch):
     model, adapter = tiny_models.adapted(folder(architecture), task, targets=targets)
     clients = tiny_models.shards(model)
@@ -53,7 +54,7 @@ def test_stacked_equals_loop_on_every_kind_of_model(folder, architecture, task, 
 
 
 @pytest.mark.parametrize("training", [STEPS, ADAMW], ids=["sgd", "adamw"])
-@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL, LEADING])
 @pytest.mark.parametrize("max_tokens", [1, 20, 4096])
 def test_stacked_equals_loop_however_the_rows_are_grouped(folder, training, sketch, max_tokens):
     model, adapter = tiny_models.adapted(folder("bert"))
@@ -66,7 +67,7 @@ def test_stacked_equals_loop_however_the_rows_are_grouped(folder, training, sket
     )
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual", "leading"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL, LEADING])
 def test_stacked_equals_loop_where_a_is_frozen(folder, sketch):
     model, adapter = tiny_models.adapted(folder("bert"))
     clients = tiny_models.shards(model)

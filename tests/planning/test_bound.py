@@ -12,6 +12,7 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.stats import spearmanr
 
 from fedpace.core.errors import InputError
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.planning.bound import Bound, BoundConstants, convergence_bound
 
 # The federation is shared with benchmarks/bound_check.py, which prints the tables of theory.md.
@@ -23,7 +24,7 @@ _spec.loader.exec_module(quadratics)
 Strategy, least_squares = quadratics.Strategy, quadratics.least_squares
 expected_gradients = quadratics.expected_gradients
 
-SKETCHES = ("scaled", "residual")
+SKETCHES = (SCALED, RESIDUAL)
 RANK = CLIENTS = 6
 FULL = np.full(CLIENTS, RANK)
 
@@ -102,10 +103,10 @@ def test_sgd_on_an_isotropic_quadratic_attains_it(noise, start):
 @pytest.mark.parametrize(
     "needed, q, k, steps, sketch",
     [
-        ("participation", 0.3, 6, 1, "scaled"),
-        ("sketch", 1.0, 2, 1, "scaled"),
-        ("sketch", 1.0, 2, 1, "residual"),
-        ("drift", 1.0, 6, 8, "scaled"),
+        ("participation", 0.3, 6, 1, SCALED),
+        ("sketch", 1.0, 2, 1, SCALED),
+        ("sketch", 1.0, 2, 1, RESIDUAL),
+        ("drift", 1.0, 6, 8, SCALED),
     ],
 )
 def test_without_that_term_it_would_be_wrong(needed, q, k, steps, sketch):
@@ -122,7 +123,7 @@ def theorem(q, k, a, c, *, rank, steps, eta, server, rounds, sketch):
     """The theorem as docs/theory.md prints it, client by client."""
     s, young = server * eta * steps, 1 if steps == 1 else 2
     h1, h2 = 2 * (steps - 1), 4 / 3 * (steps - 1) * (2 * steps - 1)
-    scaled = sketch == "scaled"
+    scaled = sketch == SCALED
     smooth = c.smoothness * (sum(a[n] * rank / k[n] for n in range(len(q))) if scaled else 1)
     total, absorbed = 2 * c.initial_gap / (s * rounds), 0.0
     for n in range(len(q)):
@@ -158,7 +159,7 @@ def test_it_is_the_printed_theorem(sketch, steps):
     assert bound.total == pytest.approx(theorem(q, k, a, c, **numbers), rel=1e-12)
 
 
-def simple_bound(q=0.5, k=4, steps=3, rate=1e-3, sketch="scaled", **changes):
+def simple_bound(q=0.5, k=4, steps=3, rate=1e-3, sketch=SCALED, **changes):
     constants = BoundConstants(2.0, 0.6, 0.9, 5.0, 0.5, 0.4, 1.0)
     return convergence_bound(
         np.full(4, q), np.full(4, k), [0.1, 0.2, 0.3, 0.4], replace(constants, **changes),
@@ -227,7 +228,7 @@ def test_the_conditions_are_the_printed_ones():
     assert local.value == pytest.approx(2 * 1e-3 * np.sqrt(6) * 2 * 4**2)
     assert whole.value == pytest.approx(3e-3 * 2 * 4)
     assert absorbed.value == bound.absorbed
-    local, whole, _ = simple_bound(k=2, steps=3, rate=1e-3, sketch="residual").conditions
+    local, whole, _ = simple_bound(k=2, steps=3, rate=1e-3, sketch=RESIDUAL).conditions
     assert local.value == pytest.approx(2 * 1e-3 * np.sqrt(6) * 2)
     assert whole.value == pytest.approx(3e-3 * 2)
 
@@ -246,10 +247,10 @@ def test_rounds_follow_the_planning_form():
     a = np.array([0.1, 0.2, 0.3, 0.4])
     for sketch, q, k, accuracy in itertools.product(SKETCHES, (0.1, 1.0), (1, 4, 8), (0.01, 1, 50)):
         bound = simple_bound(q=q, k=k, steps=1, sketch=sketch)
-        nu = 0.4 if sketch == "scaled" else 0.0
+        nu = 0.4 if sketch == SCALED else 0.0
         second = 2 * (1 + 0.5) * accuracy + 2 * 0.36 + nu**2 + 0.81
         volume = np.sum(a**2) * 8 / k * second / q
-        mean_kappa = 8 / k if sketch == "scaled" else 1.0
+        mean_kappa = 8 / k if sketch == SCALED else 1.0
         form = mean_kappa * 4 * 2 * 5 / accuracy * (1 + 2 * volume / accuracy)
         assert bound.rounds_to(accuracy).rounds <= np.ceil(form)
 
@@ -305,7 +306,7 @@ def client_statistics(fed, n, k, x, sketch):
     for chosen in itertools.combinations(range(RANK), k):
         s = np.zeros((RANK, RANK))
         s[chosen, chosen] = RANK / k
-        seen = s @ x if sketch == "scaled" else x
+        seen = s @ x if sketch == SCALED else x
         sent.append(s @ fed.hessian[n] @ (seen - fed.optimum[n]))
     mean = np.mean(sent, axis=0)
     return mean, np.mean(np.sum((sent - mean) ** 2, axis=1))
@@ -336,7 +337,7 @@ def test_the_sketch_of_a_separable_loss_grows_exactly_as_assumed():
     fed = least_squares(0)
     fed = replace(fed, hessian=np.stack([np.diag(rng.uniform(0.5, 2, RANK)) for _ in FULL]))
     for k in (1, 2, 5):
-        mean, variance = client_statistics(fed, 0, k, rng.normal(size=RANK), "scaled")
+        mean, variance = client_statistics(fed, 0, k, rng.normal(size=RANK), SCALED)
         assert variance == pytest.approx((RANK / k - 1) * np.sum(mean**2))  # theta = 1, nu = 0
 
 

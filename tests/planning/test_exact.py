@@ -8,6 +8,7 @@ from scipy.optimize import Bounds, differential_evolution, minimize
 
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.planning import exact as exact_module
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import _best_deadline, exact, icc24
@@ -62,7 +63,7 @@ def global_minimum(problem, seed):
 @pytest.mark.parametrize("seed", range(2))
 def test_no_global_search_finds_a_plan_one_percent_better(seed):
     problem = some_problem(
-        1 + seed, seed, system={"sketch": ("scaled", "residual")[seed % 2], "noise_ratio": 0.1}
+        1 + seed, seed, system={"sketch": (SCALED, RESIDUAL)[seed % 2], "noise_ratio": 0.1}
     )
     ours = value_of(problem, exact(problem))
     assert ours <= global_minimum(problem, seed) + np.log(1.01)
@@ -73,7 +74,7 @@ def test_no_global_search_finds_a_plan_one_percent_better(seed):
 def test_no_global_search_finds_a_plan_one_percent_better_of_up_to_six_clients(seed):
     problem = some_problem(
         1 + seed % 6, 100 + seed, spread=1.5,
-        system={"sketch": ("scaled", "residual")[seed % 2], "noise_ratio": 0.02 * 2**seed % 1.5},
+        system={"sketch": (SCALED, RESIDUAL)[seed % 2], "noise_ratio": 0.02 * 2**seed % 1.5},
     )  # fmt: skip
     ours = value_of(problem, exact(problem))
     assert ours <= global_minimum(problem, seed) + np.log(1.01)
@@ -95,7 +96,7 @@ def test_no_local_solver_of_scipy_ends_lower_with_a_hundred_clients(method):
         assert ours <= value(np.clip(end.x, bounds.lb, bounds.ub))[0] + 2e-4  # whole ranks
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 @pytest.mark.parametrize("count", [1, 2, 5, 40])
 def test_it_is_never_worse_than_any_other_planner(count, sketch):
     problem = some_problem(count, count, system={"sketch": sketch})
@@ -112,7 +113,7 @@ def test_it_is_never_worse_than_any_other_planner_on_more_problems(seed):
     problem = some_problem(
         count, seed, spread=0.4 + 0.1 * (seed % 12), rank=[4, 16][seed % 2],
         system={
-            "sketch": ("scaled", "residual")[seed // 2 % 2], "noise_ratio": 0.05 * (1 + seed),
+            "sketch": (SCALED, RESIDUAL)[seed // 2 % 2], "noise_ratio": 0.05 * (1 + seed),
             "bandwidth_hz": 10.0 ** (6 + seed % 3), "overhead_seconds": float(seed % 3),
         },
     )  # fmt: skip
@@ -121,7 +122,7 @@ def test_it_is_never_worse_than_any_other_planner_on_more_problems(seed):
         assert ours <= value_of(problem, other(problem)) + 1e-3, other.__name__
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_no_change_of_a_clients_q_helps(sketch):
     problem = some_problem(12, 5, system={"sketch": sketch})
     best = exact(problem)
@@ -168,7 +169,7 @@ def test_identical_clients_are_treated_alike():
 
 
 def test_one_client_alone_keeps_its_largest_rank():
-    problem = some_problem(1, columns={"max_rank": [5]}, system={"sketch": "scaled"})
+    problem = some_problem(1, columns={"max_rank": [5]}, system={"sketch": SCALED})
     best = exact(problem)
     assert best.decision.sketch_rank.tolist() == [5]
     grid = np.geomspace(problem.q_min, 1, 400)
@@ -177,7 +178,7 @@ def test_one_client_alone_keeps_its_largest_rank():
 
 
 def test_without_noise_the_fewest_possible_take_part():
-    problem = some_problem(5, system={"noise_ratio": 0.0, "sketch": "residual"})
+    problem = some_problem(5, system={"noise_ratio": 0.0, "sketch": RESIDUAL})
     best = exact(problem)
     np.testing.assert_allclose(best.decision.sampling_probability, problem.q_min)
     assert np.all(best.decision.sketch_rank == 1)
@@ -338,7 +339,7 @@ def test_a_large_population_is_planned_nearly_as_well_as_client_by_client(monkey
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_large_populations_of_other_kinds_are_planned_nearly_as_well_too(monkeypatch, seed):
-    kinds = [{"sketch": "scaled"}, {"bandwidth_hz": 2e9}, {"noise_ratio": 3.0}]
+    kinds = [{"sketch": SCALED}, {"bandwidth_hz": 2e9}, {"noise_ratio": 3.0}]
     columns = {"max_rank": np.where(np.arange(1000) % 3, 8, 2)} if seed else {}
     problem = some_problem(1000, seed, columns=columns, system=kinds[seed])
     whole = value_of(problem, exact(problem))

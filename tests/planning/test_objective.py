@@ -9,6 +9,7 @@ import pytest
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.planning.solver.objective import (
     Problem,
     evaluate,
@@ -29,12 +30,12 @@ def rounds_by_hand(q, k, problem):
         c.data_weight[n] ** 2 * kappa[n] * c.update_second_moment[n] / (q[n] * c.availability[n])
         for n in range(len(c))
     )
-    power = 1 if s.sketch == "scaled" else 0
+    power = 1 if s.sketch == SCALED else 0
     mean_kappa = sum(c.data_weight[n] * kappa[n] for n in range(len(c)))
     return (1 + s.noise_ratio * noise / full) / (1 + s.noise_ratio) * mean_kappa**power
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_relative_rounds_are_the_formula_of_the_interface(sketch):
     problem = some_problem(
         5, system={"sketch": sketch}, columns={"availability": [1, 0.5, 0.9, 1, 0.2]}
@@ -47,7 +48,7 @@ def test_relative_rounds_are_the_formula_of_the_interface(sketch):
     assert log_objective(problem, decision) == pytest.approx(np.log(seconds * ours), rel=1e-12)
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_full_participation_at_full_rank_needs_one_round(sketch):
     problem = some_problem(4, system={"sketch": sketch})
     ours = relative_rounds(np.ones(4), np.full(4, 8.0), problem.clients, problem.system)
@@ -70,7 +71,7 @@ def test_draws_count_by_the_second_moment_of_how_often_a_client_is_drawn():
 
 
 @pytest.mark.parametrize("quantile", [None, 0.9])
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_elasticities_are_the_slopes_of_the_logarithm(sketch, quantile):
     problem = some_problem(
         6, quantile=quantile, system={"sketch": sketch},

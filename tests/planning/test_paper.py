@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.planning import paper as paper_module
 from fedpace.planning.exact import exact
 from fedpace.planning.paper import paper
@@ -47,7 +48,7 @@ def test_what_costs_nothing_is_filled_to_the_brim():
     assert filled.tolist() == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 @pytest.mark.parametrize("count", [1, 3, 20, 100])
 def test_it_comes_within_five_percent_of_exact(count, sketch):
     problem = some_problem(count, 1, system={"sketch": sketch, "noise_ratio": 0.3})

@@ -5,6 +5,7 @@ import pytest
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, System
+from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.wireless.latency import (
     download_bits,
     start_seconds,
@@ -29,16 +30,16 @@ def system(sketch, downlink_bps=1000.0):
 
 
 def test_a_client_sends_the_head_and_its_own_components():
-    np.testing.assert_array_equal(upload_bits(system("scaled"), [1, 8]), [750, 2500])
+    np.testing.assert_array_equal(upload_bits(system(SCALED), [1, 8]), [750, 2500])
 
 
 def test_scaled_clients_receive_their_components_and_residual_ones_the_whole_adapter():
-    np.testing.assert_array_equal(download_bits(system("scaled"), [1, 8]), [750, 2500])
-    np.testing.assert_array_equal(download_bits(system("residual"), [1, 8]), [2500, 2500])
+    np.testing.assert_array_equal(download_bits(system(SCALED), [1, 8]), [750, 2500])
+    np.testing.assert_array_equal(download_bits(system(RESIDUAL), [1, 8]), [2500, 2500])
 
 
 def test_what_every_download_brings_may_differ_from_what_every_upload_takes():
-    at = replace(system("scaled"), download_fixed_bits=100.0, download_ratio=2.0)
+    at = replace(system(SCALED), download_fixed_bits=100.0, download_ratio=2.0)
     np.testing.assert_array_equal(upload_bits(at, [1, 8]), [750, 2500])
     np.testing.assert_array_equal(download_bits(at, [1, 8]), [600, 4100])
     expected = start_seconds(CLIENTS, replace(at, downlink_bps=np.inf), [1, 8]) + [0.6, 4.1]
@@ -50,18 +51,18 @@ def test_what_every_download_brings_may_differ_from_what_every_upload_takes():
 def test_start_is_fixed_delay_then_download_then_local_steps():
     # by hand, k = 2 and 4: 0.75 + 4 * 0.5 + 4 * 2 * 0.125 = 3.75 at bits 1000 -> 1 s
     expected = [1.0 + 4 * (0.5 + 2 * 0.125), 3.0 + 1.5 + 4 * 2.0]
-    np.testing.assert_allclose(start_seconds(CLIENTS, system("scaled"), [2, 4]), expected)
+    np.testing.assert_allclose(start_seconds(CLIENTS, system(SCALED), [2, 4]), expected)
     expected = [2.5 + 4 * (0.5 + 2 * 0.125), 3.0 + 2.5 + 4 * 2.0]
-    np.testing.assert_allclose(start_seconds(CLIENTS, system("residual"), [2, 4]), expected)
+    np.testing.assert_allclose(start_seconds(CLIENTS, system(RESIDUAL), [2, 4]), expected)
 
 
 def test_an_infinite_downlink_costs_no_time():
     np.testing.assert_allclose(
-        start_seconds(CLIENTS, system("scaled", np.inf), [0, 0]), [4 * 0.5, 3.0 + 4 * 2.0]
+        start_seconds(CLIENTS, system(SCALED, np.inf), [0, 0]), [4 * 0.5, 3.0 + 4 * 2.0]
     )
 
 
-@pytest.mark.parametrize("sketch", ["scaled", "residual"])
+@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_the_derivative_is_the_difference_between_neighbouring_ranks(sketch):
     at = system(sketch)
     rank = np.array([1.0, 6.5])

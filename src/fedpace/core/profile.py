@@ -2,17 +2,15 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedpace.core.errors import InputError
+from fedpace.core.sketch import RESIDUAL, Sketch
 
 Floats = NDArray[np.float64]
-Sketch = Literal["scaled", "residual", "leading"]
-"""How a client trains k of r rank components: drawn ones, in two ways, or the first; see
-`fedpace.lora.sketch`."""
 ValueType = Literal["float32", "bfloat16", "int8"]
 """How a value travels on the uplink; see `fedpace.engines.quantise`."""
 VALUE_BITS: dict[ValueType, int] = {"float32": 32, "bfloat16": 16, "int8": 8}
@@ -216,8 +214,8 @@ class System:
     """Bits a client sends whatever its rank: task head and header."""
     bits_per_rank: float = 1e6
     """Bits a client sends for each rank component."""
-    sketch: Sketch = "residual"
-    """How a client trains k of r components; see docs/theory."""
+    sketch: Sketch = RESIDUAL
+    """How a client trains k of r components."""
     noise_ratio: float = 0.5
     """V / ||u||^2 at full participation and full rank: a guess before a run, measured in it (what
     exactly is measured: docs/noise-scale.md). Too low a guess costs more than too high a one."""
@@ -243,5 +241,7 @@ class System:
         down = self.download_fixed_bits
         if down is not None and not 0 <= down < np.inf:
             raise InputError(f"download_fixed_bits is {down!r}; it must be 0 or more, and finite")
-        if self.sketch not in get_args(Sketch):
-            raise InputError(f"sketch is {self.sketch!r}; choose one of {get_args(Sketch)}")
+        if not isinstance(self.sketch, Sketch):
+            raise InputError(
+                f"sketch is {self.sketch!r}; give fedpace.sketch_named('residual') or 'scaled'"
+            )

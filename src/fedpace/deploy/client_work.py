@@ -15,7 +15,7 @@ from fedpace.core.adapter import Role
 from fedpace.core.errors import FedPaceError, InputError, RunError, public_part
 from fedpace.core.examples import Examples
 from fedpace.core.messages import ClientTask, ClientUpdate
-from fedpace.core.profile import Sketch
+from fedpace.core.sketch import Sketch
 from fedpace.data.load import load_training
 from fedpace.deploy.client_view import ClientStatus, Show
 from fedpace.deploy.handshake import model_objection, version_objection

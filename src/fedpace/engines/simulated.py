@@ -74,7 +74,7 @@ class SimulatedEngine:
         ]
         ranks = np.array([t.sketch_rank for t in tasks])
         # A residual client needs the whole adapter, any other its own components alone.
-        whole = system.sketch == "residual"
+        whole = system.sketch.whole
         received = np.array(
             [
                 (self._layout.rank if whole else t.sketch_rank)

@@ -11,8 +11,9 @@ import numpy as np
 from fedpace.core.adapter import Adapter, AdapterLayout, Role
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
-from fedpace.core.profile import VALUE_BITS, Sketch, ValueType
+from fedpace.core.profile import VALUE_BITS, ValueType
 from fedpace.core.rng import rng_for
+from fedpace.core.sketch import Sketch, sketch_named
 from fedpace.core.target import Target
 from fedpace.data.load import load_data
 from fedpace.engines.codec import encoded_bytes
@@ -90,7 +91,7 @@ def set_up(
     """
     published, training = method_named(method).published, experiment.training
     if published is None:
-        sketch, share = experiment.lora.sketch, work.network.clients.data_weight
+        sketch, share = sketch_named(experiment.lora.sketch), work.network.clients.data_weight
         aggregation = (
             fedvarp(work.layout, sketch, share, training.server_memory)
             if training.server_memory

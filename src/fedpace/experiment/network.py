@@ -7,6 +7,7 @@ import numpy as np
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.wireless.channel import mean_faded
 from fedpace.wireless.clients_file import read_clients
@@ -57,7 +58,7 @@ def build_network(
         local_steps=experiment.training.local_steps,
         fixed_bits=fixed_bits,
         bits_per_rank=bits_per_rank,
-        sketch=experiment.lora.sketch,
+        sketch=sketch_named(experiment.lora.sketch),
         noise_ratio=experiment.planner.noise_ratio,
         downlink_bps=section.downlink_bps or np.inf,
         overhead_seconds=section.overhead_seconds,

@@ -20,7 +20,7 @@ from fedpace.core.adapter import (
     zeros,
 )
 from fedpace.core.messages import ClientUpdate
-from fedpace.core.profile import Sketch
+from fedpace.core.sketch import Sketch
 
 Memory = Mapping[str, Array]
 """What a method keeps from round to round besides the global adapter."""
@@ -113,7 +113,7 @@ def aggregate(
         updates: what came back, in any order; the sum is taken in the order of the clients.
         weights: w_n for each update; a_n I_n / q_n makes the sum unbiased.
         layout: of the full-size adapter; of what was trained, where that is not all of it.
-        sketch: "scaled", "residual" or "leading".
+        sketch: how the clients trained k of r components.
 
     Returns:
         The aggregate; all zero where nothing came back.
@@ -125,7 +125,7 @@ def aggregate(
     # Floating-point sums depend on their order; the order of arrival must not.
     for index in by_client(updates):
         update, weight = updates[index], float(weights[index])
-        factor = layout.rank / len(update.components) if sketch == "residual" else 1.0
+        factor = sketch.server_scale(len(update.components), layout.rank)
         add_components(
             total, update.delta, layout, update.components,
             lora_weight=weight * factor, head_weight=weight,

@@ -45,8 +45,9 @@ import numpy as np
 
 from fedpace.core.adapter import AdapterLayout, squared_norms
 from fedpace.core.errors import InputError
-from fedpace.core.messages import ClientTask, ClientUpdate, draw_components
-from fedpace.core.profile import Floats, Sketch
+from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.profile import Floats
+from fedpace.core.sketch import Sketch
 
 Refusal = tuple[int, str]
 """(client, reason)."""
@@ -191,8 +192,7 @@ def check_updates(
         updates: what came back, in any order, of anyone; `client` must be whom the engine knows
             the sender to be, not whom it says it is, or one could have another excluded.
         layout: of what was to be trained, full size.
-        sketch: "scaled", "residual" or "leading"; a residual update is multiplied by r/k when
-            aggregated.
+        sketch: how k of r components were to be trained.
         unreadable: answers that were refused before they became updates; they count as well.
         clients: of the run; with fewer than three all of them set the scale.
 
@@ -307,14 +307,7 @@ def _fault(
         return "an answer that nobody asked for, or a second one"
     if update.round_index != task.round_index:
         return f"an answer to round {update.round_index} in round {task.round_index}"
-    expected = (
-        np.arange(task.sketch_rank)
-        if sketch == "leading"
-        else draw_components(
-            task.seed, task.round_index, task.client, layout.rank, task.sketch_rank
-        )
-    )
-    if not np.array_equal(update.components, expected):
+    if not np.array_equal(update.components, sketch.components(task, layout.rank)):
         return f"not the {task.sketch_rank} rank components that were assigned"
     names = {t.name for t in layout.tensors}
     if odd := sorted(names.symmetric_difference(update.delta)):
@@ -339,8 +332,8 @@ def _fault(
 def _norms(update: ClientUpdate, layout: AdapterLayout, sketch: Sketch) -> tuple[float, float]:
     """Return the norms of LoRA part, as for a client of full rank, and head."""
     lora, head = squared_norms(update.delta, layout)
-    ratio = layout.rank / len(update.components)
-    factor = {"residual": ratio, "scaled": 1 / ratio, "leading": 1.0}[sketch]
+    rank = len(update.components)
+    factor = sketch.server_scale(rank, layout.rank) / sketch.client_scale(rank, layout.rank)
     return math.sqrt(lora * factor), math.sqrt(head)
 
 

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 
 from fedpace.core.adapter import ROLES, Role
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask
-from fedpace.core.profile import Sketch
+from fedpace.core.sketch import RESIDUAL, Sketch
 from fedpace.lora.tasks import draw_batches
 from fedpace.lora.tokens import Integers, TokenisedExamples
 
@@ -35,7 +35,7 @@ class LocalTraining:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Its state starts afresh in every round."""
     weight_decay: float = 0.0
-    sketch: Sketch = "residual"
+    sketch: Sketch = RESIDUAL
     trained: tuple[Role, ...] = ROLES
     """What is trained and sent; the other tensors stay as they are."""
 
@@ -54,9 +54,8 @@ class LocalTraining:
             raise InputError(
                 f'training.optimizer is "{self.optimizer}"; it must be "sgd" or "adamw"'
             )
-        if self.sketch not in get_args(Sketch):
-            known = ", ".join(get_args(Sketch))
-            raise InputError(f'lora.sketch is "{self.sketch}"; it must be one of {known}')
+        if not isinstance(self.sketch, Sketch):
+            raise InputError(f'sketch is "{self.sketch}"; it must be one of fedpace.core.sketch')
 
     def make_optimizer(self, tensors: Iterable[torch.Tensor]) -> torch.optim.Optimizer:
         """Return a fresh local optimiser; it works entry by entry, so stacked clients share one."""

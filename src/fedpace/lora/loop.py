@@ -12,7 +12,7 @@ from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.lora.adapter import AdaptedModel, to_array, to_tensors
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
 from fedpace.lora.merged import merged_into_base
-from fedpace.lora.sketch import component_scale, components_of, lora_scaling
+from fedpace.lora.sketch import component_scale, lora_scaling
 from fedpace.lora.tasks import collate, row_scores
 from fedpace.lora.tokens import TokenisedExamples
 
@@ -53,7 +53,7 @@ def train_client(
     Returns:
         Local minus global of what it trained, and the mean of its H losses before each step.
     """
-    components = components_of(task, adapted.layout.rank, training.sketch)
+    components = training.sketch.components(task, adapted.layout.rank)
     chosen = torch.from_numpy(components).to(adapted.device)
     rank_axis = {t.name: t.rank_axis for t in adapted.layout.tensors}
     whole = to_tensors(adapted, task.adapter)
@@ -68,7 +68,7 @@ def train_client(
 
     def seen_by_the_model() -> dict[str, torch.Tensor]:
         own = {**start, **trained}
-        if training.sketch != "residual":  # an adapter of rank k
+        if not training.sketch.whole:  # an adapter of rank k
             return own
         return {
             name: value

@@ -29,7 +29,7 @@ from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel, factor_names, to_ar
 from fedpace.lora.grouping import group_by_length
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
 from fedpace.lora.merged import merged_into_base
-from fedpace.lora.sketch import chosen_first, component_scale, components_of
+from fedpace.lora.sketch import chosen_first, component_scale
 from fedpace.lora.tasks import collate, concatenate, row_scores
 from fedpace.lora.tokens import Integers
 
@@ -123,13 +123,13 @@ def _train_together(
 
 def _stack(adapted: AdaptedModel, training: LocalTraining, tasks: Sequence[ClientTask]) -> _Stack:
     rank, device = adapted.layout.rank, adapted.device
-    components = [components_of(task, rank, training.sketch) for task in tasks]
+    components = [training.sketch.components(task, rank) for task in tasks]
     sizes = np.array([len(c) for c in components])
-    width = rank if training.sketch == "residual" else int(sizes.max())
+    width = rank if training.sketch.whole else int(sizes.max())
     order = [torch.from_numpy(chosen_first(c, rank)[:width]).to(device) for c in components]
     chosen = np.arange(width) < sizes[:, None]
     scale = np.array([component_scale(training.sketch, adapted, k) for k in sizes])[:, None]
-    seen = np.ones_like(chosen) if training.sketch == "residual" else chosen
+    seen = np.ones_like(chosen) if training.sketch.whole else chosen
 
     wholes: dict[int, dict[str, Tensor]] = {}
     for task in tasks:  # the same adapter for all, as a rule: copy it to the device once

@@ -12,6 +12,7 @@ from fedpace.core.adapter import squared_norms
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.rng import rng_for
+from fedpace.core.sketch import SCALED
 from fedpace.federation.engine import Train
 from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel
 from fedpace.lora.grouping import default_max_tokens
@@ -74,7 +75,7 @@ def objection_to_stacking(adapted: AdaptedModel, clients: ClientExamples) -> str
             return f"{name} is adapted as {type(layer).__name__}"
     tasks = _probe_tasks(adapted, clients)
     probe = LocalTraining(
-        local_steps=1, batch_size=2, learning_rate=1.0, optimizer="sgd", sketch="scaled"
+        local_steps=1, batch_size=2, learning_rate=1.0, optimizer="sgd", sketch=SCALED
     )
     reference = train_loop(adapted, clients, probe, tasks)
     try:

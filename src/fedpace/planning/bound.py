@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
 from fedpace.core.errors import InputError
-from fedpace.core.profile import Floats, Sketch
+from fedpace.core.profile import Floats
+from fedpace.core.sketch import RESIDUAL, SCALED, Sketch
 
 __all__ = ["Bound", "BoundConstants", "Condition", "RoundsToAccuracy", "convergence_bound"]
 
@@ -177,7 +178,7 @@ def convergence_bound(
     learning_rate: float,
     rounds: int,
     server_step: float = 1.0,
-    sketch: Sketch = "scaled",
+    sketch: Sketch = SCALED,
 ) -> Bound:
     r"""Bound the mean squared gradient norm of federated LoRA after R rounds.
 
@@ -196,8 +197,8 @@ def convergence_bound(
         learning_rate: eta, x/g.
         rounds: R.
         server_step: lambda.
-        sketch: "scaled" (the forward pass sees B S A; f is then the sketched objective) or
-            "residual" (it sees B A; the server multiplies by r/k).
+        sketch: SCALED (the forward pass sees B S A; f is then the sketched objective) or
+            RESIDUAL (it sees B A; the server multiplies by r/k).
 
     Returns:
         The bound by terms, with its conditions; see `Bound.verdict`.
@@ -239,7 +240,7 @@ def convergence_bound(
 
 def _smoothness(kappa: Floats, a: Floats, smooth: float, sketch: Sketch) -> tuple[float, float]:
     """Return Lbar, of f, and max_n l_n, of a client's steps under one fixed sketch."""
-    if sketch == "residual":
+    if sketch == RESIDUAL:
         return smooth, smooth
     return smooth * float(a @ kappa), smooth * float(kappa.max()) ** 2
 
@@ -258,8 +259,8 @@ def _rates(
         _spread(name, getattr(constants, name), len(q)) for name in _PER_CLIENT
     )
     mean_smooth, stiffness = _smoothness(kappa, a, constants.smoothness, sketch)
-    chi = constants.smoothness**2 * (kappa**3 if sketch == "scaled" else np.ones_like(kappa))
-    if sketch == "residual":
+    chi = constants.smoothness**2 * (kappa**3 if sketch == SCALED else np.ones_like(kappa))
+    if sketch == RESIDUAL:
         theta, nu = np.ones_like(kappa), np.zeros_like(kappa)
     young = 1 if local_steps == 1 else 2
     h1, h2 = 2 * (local_steps - 1), 4 / 3 * (local_steps - 1) * (2 * local_steps - 1)
@@ -351,7 +352,7 @@ def _check_numbers(
     server_step: float,
     local_steps: int,
     rounds: int,
-    sketch: str,
+    sketch: Sketch,
 ) -> None:
     for name, value in (
         ("learning_rate", learning_rate),
@@ -366,5 +367,5 @@ def _check_numbers(
     for name, count in (("local_steps", local_steps), ("rounds", rounds)):
         if count < 1 or count != int(count):
             raise InputError(f"{name} is {count!r}; it must be an integer of at least 1")
-    if sketch not in ("scaled", "residual"):
-        raise InputError(f"sketch is {sketch!r}; choose 'scaled' or 'residual'")
+    if sketch not in (SCALED, RESIDUAL):
+        raise InputError(f"sketch is {sketch!r}; choose SCALED or RESIDUAL")

@@ -40,8 +40,7 @@ def download_bits(system: System, sketch_rank: ArrayLike) -> Floats:
         Shape (N,), bit.
     """
     rank = np.asarray(sketch_rank, dtype=np.float64)
-    received = np.full_like(rank, system.lora_rank) if system.sketch == "residual" else rank
-    return _received_bits(system, received)
+    return _received_bits(system, system.sketch.received_rank(rank, system.lora_rank))
 
 
 def start_seconds(
@@ -93,7 +92,7 @@ def start_seconds_per_rank(clients: Clients, system: System) -> Floats:
     Returns:
         d tau / d k, shape (N,), s per rank component.
     """
-    bits = 0.0 if system.sketch == "residual" else system.download_ratio * system.bits_per_rank
+    bits = 0.0 if system.sketch.whole else system.download_ratio * system.bits_per_rank
     download = bits / system.downlink_bps
     return system.local_steps * clients.step_seconds_per_rank + download
 

@@ -16,7 +16,7 @@ from flwr.common.constant import ErrorCode
 
 from fedpace.core.adapter import AdapterLayout, Role
 from fedpace.core.errors import public_part
-from fedpace.core.profile import Sketch
+from fedpace.core.sketch import Sketch
 from fedpace.engines.flower.messages import (
     accepted_updates,
     assigned_bps,

@@ -12,10 +12,11 @@ import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
 from fedpace.core.adapter import Adapter, AdapterLayout, Components, Role, take_components
-from fedpace.core.errors import RunError
-from fedpace.core.messages import ClientTask, ClientUpdate, draw_components
-from fedpace.core.profile import Sketch, ValueType
+from fedpace.core.errors import InputError, RunError
+from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.profile import ValueType
 from fedpace.core.rng import rng_for
+from fedpace.core.sketch import Sketch, sketch_named
 from fedpace.engines.codec import decode, encode
 
 PROTOCOL = 2
@@ -42,11 +43,7 @@ class Wire:
 
     def components(self, task: ClientTask) -> Components:
         """Return the index set of a task."""
-        if self.sketch == "leading":
-            return np.arange(task.sketch_rank, dtype=np.int64)
-        return draw_components(
-            task.seed, task.round_index, task.client, self.layout.rank, task.sketch_rank
-        )
+        return self.sketch.components(task, self.layout.rank)
 
 
 def task_content(task: ClientTask, wire: Wire, rate_bps: float, accepted: int = 0) -> RecordDict:
@@ -58,13 +55,13 @@ def task_content(task: ClientTask, wire: Wire, rate_bps: float, accepted: int = 
         rate_bps: uplink rate assigned to the client, bit/s, for whoever enforces it.
         accepted: how many of the client's updates were used so far, for its own information.
     """
-    partial = wire.sketch != "residual" and task.received_rank is None
+    partial = not wire.sketch.whole and task.received_rank is None
     adapter = task.adapter
     if partial:
         adapter = take_components(adapter, wire.layout, wire.components(task))
     head: dict[str, int | float | str | bool] = {
         "run": wire.run, "client": task.client, "round": task.round_index,
-        "sketch_rank": task.sketch_rank, "seed": task.seed, "sketch": wire.sketch,
+        "sketch_rank": task.sketch_rank, "seed": task.seed, "sketch": wire.sketch.name,
         "trained": " ".join(wire.trained), "partial": partial, "rate_bps": rate_bps,
         "upload_type": wire.upload_type, "accepted": accepted,
     }  # fmt: skip
@@ -80,11 +77,11 @@ def read_task(content: RecordDict, layout: AdapterLayout) -> tuple[ClientTask, W
     head, body = _parts(content)
     try:
         trained: Any = tuple(str(head["trained"]).split())
-        sketch: Any = str(head["sketch"])
+        sketch = sketch_named(str(head["sketch"]))
         upload_type: Any = str(head["upload_type"])
         wire = Wire(str(head["run"]), layout, sketch, trained, upload_type)
         numbers = [int(str(head[name])) for name in ("client", "round", "sketch_rank", "seed")]
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, InputError) as error:
         raise RunError(f"a task cannot be read ({error!r}); update both ends") from None
     client, round_index, sketch_rank, seed = numbers
     task = ClientTask(client, round_index, {}, sketch_rank, seed)

@@ -5,6 +5,7 @@ Zhang et al., "Towards Building the Federated GPT: Federated Instruction Tuning"
 """
 
 from fedpace.core.adapter import Adapter, AdapterLayout
+from fedpace.core.sketch import LEADING
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
 
 
@@ -16,6 +17,6 @@ def fedit(layout: AdapterLayout) -> Aggregation:
     """
 
     def average(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
-        return aggregate(back.updates, back.share(), layout, "leading"), memory
+        return aggregate(back.updates, back.share(), layout, LEADING), memory
 
-    return Aggregation("leading", average)
+    return Aggregation(LEADING, average)

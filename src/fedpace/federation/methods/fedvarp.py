@@ -19,7 +19,8 @@ from fedpace.core.adapter import (
 )
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientUpdate
-from fedpace.core.profile import Floats, Sketch
+from fedpace.core.profile import Floats
+from fedpace.core.sketch import Sketch
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
 
 MAX_BYTES = 8 << 30
@@ -42,7 +43,7 @@ def fedvarp(
 
     Args:
         layout: of the adapter.
-        sketch: "scaled" or "residual".
+        sketch: SCALED or RESIDUAL.
         data_weight: a_n, shape (N,).
         fraction: c, in (0, 1].
 
@@ -104,7 +105,7 @@ def _of(memory: Memory, client: int, layout: AdapterLayout, components: Componen
 
 def _own_scale(layout: AdapterLayout, update: ClientUpdate, sketch: Sketch) -> Mapping[str, float]:
     """The factor r/k that a scaled update has from its forward pass, by tensor; else 1."""
-    ratio = layout.rank / len(update.components) if sketch == "scaled" else 1.0
+    ratio = sketch.client_scale(len(update.components), layout.rank)
     return {t.name: 1.0 if t.role == "head" else ratio for t in layout.tensors}
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedpace.core.adapter import Adapter, AdapterLayout, Role, zeros
 from fedpace.core.errors import InputError
+from fedpace.core.sketch import LEADING
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
 
 TRAINED: tuple[Role, ...] = ("B", "head")
@@ -33,7 +34,7 @@ def ffa_lora(layout: AdapterLayout) -> Aggregation:
         return initial, {}
 
     def average(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
-        result = aggregate(back.updates, back.share(), sent, "leading")
+        result = aggregate(back.updates, back.share(), sent, LEADING)
         return replace(result, update=zeros(layout.tensors) | result.update), memory
 
-    return Aggregation("leading", average, trained=TRAINED, begin=begin)
+    return Aggregation(LEADING, average, trained=TRAINED, begin=begin)

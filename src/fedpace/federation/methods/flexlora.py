@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedpace.core.adapter import Adapter, AdapterLayout, Array, squared_norms
+from fedpace.core.sketch import LEADING
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
 from fedpace.federation.methods.products import as_matrix, local_adapters
 
@@ -25,7 +26,7 @@ def flexlora(layout: AdapterLayout) -> Aggregation:
 
     def average(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
         weights = back.share() if back.updates else []
-        result = aggregate(back.updates, weights, layout, "leading")
+        result = aggregate(back.updates, weights, layout, LEADING)
         if not back.updates:
             return result, memory
         local, update = local_adapters(back, layout), result.update
@@ -38,7 +39,7 @@ def flexlora(layout: AdapterLayout) -> Aggregation:
             update[b.name] = columns.reshape(b.shape) - adapter[b.name]
         return replace(result, update=update, squared_norms=squared_norms(update, layout)), memory
 
-    return Aggregation("leading", average)
+    return Aggregation(LEADING, average)
 
 
 def leading(columns: Array, rows: Array, rank: int) -> tuple[Array, Array, Array]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from fedpace.core.adapter import MERGED, Adapter, AdapterLayout, Array, zeros
 from fedpace.core.rng import rng_for
+from fedpace.core.sketch import LEADING
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
 from fedpace.federation.methods.products import local_adapters
 
@@ -43,7 +44,7 @@ def flora(layout: AdapterLayout) -> Aggregation:
 
     def merge(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
         weights = back.share() if back.updates else []
-        summed = aggregate(back.updates, weights, layout, "leading")
+        summed = aggregate(back.updates, weights, layout, LEADING)
         update = zeros(layout.tensors)
         update |= {name: np.zeros_like(adapter[name]) for name in adapter if name not in update}
         if not back.updates:
@@ -61,7 +62,7 @@ def flora(layout: AdapterLayout) -> Aggregation:
         return result, {_STACKED: ranks}
 
     return Aggregation(
-        "leading", merge, begin=begin, start=start,
+        LEADING, merge, begin=begin, start=start,
         received_rank=lambda memory: int(memory[_STACKED][0]),
     )  # fmt: skip
 

@@ -8,6 +8,7 @@ import math
 from dataclasses import replace
 
 from fedpace.core.adapter import Adapter, AdapterLayout, add_components, squared_norms, zeros
+from fedpace.core.sketch import LEADING
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
 from fedpace.federation.methods.products import local_adapters, squared_product_norm
 
@@ -27,7 +28,7 @@ def hetlora(layout: AdapterLayout) -> Aggregation:
 
     def average(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
         if not back.updates:
-            return aggregate([], [], layout, "leading"), memory
+            return aggregate([], [], layout, LEADING), memory
         local = local_adapters(back, layout)
         size = [math.sqrt(squared_product_norm(x, layout)) for x in local.adapter]
         if not sum(size):
@@ -41,8 +42,8 @@ def hetlora(layout: AdapterLayout) -> Aggregation:
                 lora_weight=weights[i], head_weight=0.0,
             )  # fmt: skip
         update = {name: padded[name] - adapter[name] for name in padded}
-        update |= aggregate(back.updates, back.share(), head, "leading").update
-        result = aggregate(back.updates, weights, layout, "leading")
+        update |= aggregate(back.updates, back.share(), head, LEADING).update
+        result = aggregate(back.updates, weights, layout, LEADING)
         return replace(result, update=update, squared_norms=squared_norms(update, layout)), memory
 
-    return Aggregation("leading", average)
+    return Aggregation(LEADING, average)

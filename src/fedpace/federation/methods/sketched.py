@@ -5,7 +5,7 @@ Sampling"; with uniform sampling and ranks by device it is FSLoRA (arXiv 2501.19
 """
 
 from fedpace.core.adapter import Adapter, AdapterLayout
-from fedpace.core.profile import Sketch
+from fedpace.core.sketch import Sketch
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
 
 
@@ -14,7 +14,7 @@ def sketched(layout: AdapterLayout, sketch: Sketch) -> Aggregation:
 
     Args:
         layout: of the adapter.
-        sketch: "scaled", the papers', or "residual", ours (docs/theory.md).
+        sketch: SCALED, the papers', or RESIDUAL, ours (docs/theory.md).
     """
 
     def sum_up(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:

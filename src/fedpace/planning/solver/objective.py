@@ -284,4 +284,5 @@ def _noise_share(q: Floats, k: Floats, clients: Clients, system: System) -> Floa
 
 def _weighted_inverse_ratio(k: Floats, clients: Clients, system: System) -> tuple[Floats, int]:
     """Return a_n kappa_n and the power p of their sum."""
-    return clients.data_weight * (system.lora_rank / k), 1 if system.sketch == "scaled" else 0
+    power = 1 if system.sketch.scaled_by == "client" else 0
+    return clients.data_weight * (system.lora_rank / k), power
