@@ -75,8 +75,8 @@ def test_a_group_is_its_members():
 
 
 def test_more_asked_than_the_band_can_carry_is_carried_late():
-    law = queue_law(np.full(30, 1.0), np.full(30, 0.5), np.full(30, 0.2), 1.0)
-    assert law.utilisation <= 1
-    assert law.age_beats.min() >= 5  # 30 uploads of 0.2 s take six beats
+    law = queue_law(np.full(12, 1.0), np.full(12, 0.5), np.full(12, 0.2), 1.0)
+    assert 0.9 < law.utilisation <= 1
+    assert law.age_beats.mean() == pytest.approx(2.4, rel=0.1)  # 12 uploads of 0.2 s
     with pytest.raises(InputError, match="beat_seconds is nan"):
         queue_law(np.ones(1), np.ones(1), np.ones(1), np.nan)

@@ -23,10 +23,10 @@ __all__ = ["QueueLaw", "queue_law", "queue_law_at"]
 _ROUNDING = 1e-9
 _LATE = 24
 """Beats an upload may be late by, at most."""
-_FULL = 0.995
+_FULL = 0.98
 """The band's use that the law still looks at."""
-_PASSES = 60
-_CLOSE = 1e-4
+_PASSES = 25
+_CLOSE = 3e-4
 
 
 @dataclass(frozen=True, slots=True, eq=False)

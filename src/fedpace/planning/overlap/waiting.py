@@ -27,12 +27,14 @@ _SLOTS = (128, 256, 512, 1024)
 _SHARED = 64
 """So many slots shall hold clients, where there are as many clients."""
 _ALONE = 32
-"""Up to so many clients each one's own uploads are left out of what it waits for."""
+"""Up to so many clients each one's own uploads are left out of what it waits for,"""
+_BUSY = 0.9
+"""unless the band is in use for more than this: then it costs too much."""
 _GROUPS = 8
 """Groups of similar uploads in a slot, where clients are many."""
 _SINGLE = 2500
 """Up to so many clients each has its own place in the law of a slot's uploads."""
-_CYCLES = 200
+_CYCLES = 80
 _CLOSE = 1e-4
 """Beats until the workload repeats, at most, and how closely, as a share of a beat."""
 _TAIL = 10.0
@@ -114,7 +116,7 @@ def waiting(
         _LONGEST * beat_seconds,
     )
     cells = int(np.ceil(longest / cell)) + 2
-    if members is None and count <= _ALONE:
+    if members is None and count <= _ALONE and used <= _BUSY:
         return _one_by_one(phase, slot, work_seconds, chance, cell, slots, cells)
     return _by_slot(phase, slot, work_seconds, chance, crowd, cell, slots, cells)
 
