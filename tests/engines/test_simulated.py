@@ -54,13 +54,13 @@ def test_all_participants_finish_together_within_the_band():
     assert sum(d.bandwidth_hz for d in outcome.deliveries) == pytest.approx(1000.0)
 
 
-def test_equal_share_is_never_earlier_than_equal_finish():
+def test_equal_share_is_never_earlier_than_equal_finish_nor_that_than_a_busy_band():
     seconds = {
-        rule: engine(Network(clients(), system(), allocation=rule))
+        rule: engine(Network(clients(), system(allocation=rule)))
         .run_round(0, tasks([0, 1, 2])).round_seconds
-        for rule in ("equal-finish", "equal-share")
+        for rule in ("work-conserving", "equal-finish", "equal-share")
     }  # fmt: skip
-    assert seconds["equal-share"] > seconds["equal-finish"]
+    assert seconds["equal-share"] > seconds["equal-finish"] > seconds["work-conserving"]
 
 
 def test_an_empty_round_costs_its_overhead_alone():
@@ -116,9 +116,9 @@ def test_what_a_task_has_to_receive_is_charged_on_the_downlink():
         assert waited == pytest.approx(received * 100.0 / 1e3)
 
 
-@pytest.mark.parametrize("rule", ["equal-finish", "equal-share"])
+@pytest.mark.parametrize("rule", ["work-conserving", "equal-finish", "equal-share"])
 def test_a_round_charged_again_takes_the_seconds_it_took(rule):
-    network = Network(clients(), system(overhead_seconds=0.5), allocation=rule, fading=True)
+    network = Network(clients(), system(overhead_seconds=0.5, allocation=rule), fading=True)
     outcome = engine(network).run_round(3, tasks([0, 2], round_index=3))
     bits = 8.0 * np.array([d.upload_bytes for d in outcome.deliveries])
     _, share = charge(network, 0, 3, np.array([0, 2]), np.array([2, 2]), bits)

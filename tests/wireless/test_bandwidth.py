@@ -236,7 +236,10 @@ def test_newton_needs_few_steps(kind, monkeypatch):
         ({"upload_bits": [0, -1]}, r"upload_bits\[1\] is -1.*0 or more"),
         ({"upload_bits": [1, 2, 3]}, r"upload_bits has shape \(3,\)"),
         ({"total_hz": 0.0}, "total_hz is 0.0; the band must be"),
-        ({"rule": "fair"}, "'fair' is unknown; choose 'equal-finish' or 'equal-share'"),
+        (
+            {"rule": "fair"},
+            "'fair' is unknown; choose 'work-conserving' or 'equal-finish'",
+        ),
         ({"snr_hz": [1, 1]}, "got both"),
     ],
 )

@@ -180,7 +180,10 @@ def _networks(suite: Suite, spec: Spec, prepared: Prepared) -> dict[Pair, Networ
         section = replace(spec, networks=(name,)).experiment(suite).network
         described = experiment.model_copy(update={"network": section})
         network = network_of(described, work, setup)
-        made |= {(name, rule): replace(network, allocation=rule) for rule in rules}
+        made |= {
+            (name, rule): replace(network, system=replace(network.system, allocation=rule))
+            for rule in rules
+        }
     return made
 
 

@@ -16,6 +16,11 @@ ValueType = Literal["float32", "bfloat16", "int8"]
 VALUE_BITS: dict[ValueType, int] = {"float32": 32, "bfloat16": 16, "int8": 8}
 
 
+AllocationRule = Literal["work-conserving", "equal-finish", "equal-share"]
+"""How the uplink is divided among the participants of a round; see
+`fedpace.wireless.bandwidth.allocate_bandwidth`."""
+
+
 @dataclass(frozen=True, slots=True)
 class ClientProfile:
     """One client: a row of ``clients.csv``.
@@ -227,6 +232,8 @@ class System:
     """Downlink rate of every client, bit/s; infinite where downloads cost no time."""
     overhead_seconds: float = 0.0
     """What every round costs besides, also an empty one, s."""
+    allocation: AllocationRule = "equal-finish"
+    """How the band is divided among the participants of a round."""
 
     def __post_init__(self) -> None:
         positive = ("bandwidth_hz", "lora_rank", "local_steps", "bits_per_rank", "downlink_bps",
@@ -245,3 +252,6 @@ class System:
             raise InputError(
                 f"sketch is {self.sketch!r}; give fedpace.sketch_named('residual') or 'scaled'"
             )
+        if self.allocation not in get_args(AllocationRule):
+            rules = ", ".join(map(repr, get_args(AllocationRule)))
+            raise InputError(f"allocation is {self.allocation!r}; choose one of {rules}")

@@ -14,6 +14,7 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedpace.core.errors import InputError
+from fedpace.core.profile import AllocationRule
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -137,7 +138,7 @@ class NetworkSection(_Section):
     """A clients.csv in place of the scenario."""
     fading: bool = False
     """Rayleigh block fading, drawn anew each round."""
-    allocation: Literal["equal-finish", "equal-share"] = "equal-finish"
+    allocation: AllocationRule = "equal-finish"
     """How the band is divided among the participants."""
     downlink_bps: Positive | None = None
     """Downlink rate of every client; without it downloads cost no time."""

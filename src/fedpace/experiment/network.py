@@ -62,6 +62,7 @@ def build_network(
         noise_ratio=experiment.planner.noise_ratio,
         downlink_bps=section.downlink_bps or np.inf,
         overhead_seconds=section.overhead_seconds,
+        allocation=section.allocation,
     )
     if section.clients is not None:
         clients = read_clients(Path(section.clients))
@@ -76,7 +77,7 @@ def build_network(
         clients = draw_clients(scenario, data_weight, experiment.seed, system)
     else:
         raise InputError("a drawn population needs data weights; give them or a clients file")
-    return Network(clients, system, section.allocation, section.fading)
+    return Network(clients, system, section.fading)
 
 
 def planning_clients(network: Network) -> Clients:

@@ -7,18 +7,17 @@ from one participant to another would make the giver later than T, so no other s
 """
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from fedpace.core.errors import InputError
-from fedpace.core.profile import Floats
+from fedpace.core.profile import AllocationRule, Floats
 from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps
+from fedpace.wireless.work_conserving import finish_seconds
 
 __all__ = ["Allocation", "AllocationRule", "allocate_bandwidth"]
-
-AllocationRule = Literal["equal-finish", "equal-share"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,7 +25,9 @@ class Allocation:
     """How M participants share the uplink of one round."""
 
     bandwidth_hz: Floats
-    """b_n, shape (M,), Hz; constant while the client sends."""
+    """b_n, shape (M,), Hz; constant while the client sends. Under "work-conserving", where it
+    changes, the constant bandwidth that would send as much in the same time: at constant spectral
+    efficiency the mean while sending, at a Shannon link a little less."""
     finish_seconds: Floats
     """When each has sent everything, shape (M,), from the start of the round, s."""
     round_seconds: float
@@ -52,6 +53,10 @@ def allocate_bandwidth(
     not handed out, since nobody can use it to end the round earlier.
 
     "equal-share" gives each W / M, or its own limit if that is less; the rest is not handed out.
+
+    "work-conserving" divides the whole band anew whenever someone becomes ready to send or is done,
+    among those who are ready, so that they would finish together (`work_conserving`). Never later
+    than the other two; where all start together it is "equal-finish".
 
     Args:
         start_seconds: tau, shape (M,), s.
@@ -92,6 +97,12 @@ def allocate_bandwidth(
     if len(start) == 0:
         return Allocation(np.zeros(0), np.zeros(0), 0.0)
     share = np.minimum(cap, total_hz / len(start))
+    if rule == "work-conserving":
+        columns = {name: column[None] for name, column in link.items()}
+        finish = finish_seconds(start[None], bits[None], cap[None], columns, total_hz)[0]
+        rate = bits / np.where(finish > start, finish - start, np.inf)
+        bandwidth = np.minimum(bandwidth_for_rate(rate, **link), cap)
+        return Allocation(bandwidth, finish, float(finish.max()))
     if rule == "equal-finish":
         bandwidth = _equal_finish(start, bits, total_hz, cap, share, link)
     else:

@@ -1,12 +1,11 @@
 """Devices, links and the rule that divides the band: what a round costs on the virtual clock."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.profile import AllocationRule, Clients, Floats, System
 from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
 from fedpace.wireless.channel import faded, fading_gains, uplink
 from fedpace.wireless.latency import start_seconds
@@ -20,9 +19,13 @@ class Network:
 
     clients: Clients
     system: System
-    allocation: Literal["equal-finish", "equal-share"] = "equal-finish"
     fading: bool = False
     """Rayleigh block fading, drawn anew each round."""
+
+    @property
+    def allocation(self) -> AllocationRule:
+        """Return the rule by which the system divides its band."""
+        return self.system.allocation
 
 
 def charge(
