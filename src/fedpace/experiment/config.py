@@ -139,7 +139,8 @@ class NetworkSection(_Section):
     fading: bool = False
     """Rayleigh block fading, drawn anew each round."""
     allocation: AllocationRule = "equal-finish"
-    """How the band is divided among the participants."""
+    """How the band is divided among the participants: "work-conserving" (it never idles),
+    "equal-finish" or "equal-share"; see docs/clock.md."""
     downlink_bps: Positive | None = None
     """Downlink rate of every client; without it downloads cost no time."""
     overhead_seconds: NonNegative = 0.2
