@@ -3,40 +3,60 @@
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
+import click
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
-from fedpace.core.errors import FedPaceError, RunError
+from fedpace.core.errors import FedPaceError, Interrupted, RunError, described
+from fedpace.terminal import open_console, say, tolerate_encodings
+
+
+class _Group(TyperGroup):
+    """Commands, of which an interruption reaches `main` before Typer makes an exit of it."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:
+            text = str(interruption) if isinstance(interruption, Interrupted) else "interrupted"
+            raise _Ended(text) from None
+
+
+class _Ended(Exception):
+    """A command was interrupted; the text says how to go on."""
+
 
 app = typer.Typer(
+    cls=_Group,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="markdown",
     help="Federated LoRA over heterogeneous wireless networks, in the least wall-clock time.",
 )
-_out = Console()
-_err = Console(stderr=True)
+_out = open_console()
+_err = open_console(stderr=True)
 
 
 def main() -> None:
-    """Run the command line; an error FedPace raises on purpose ends in one line."""
+    """Run the command line; what FedPace raises on purpose, and files, end in one line."""
+    tolerate_encodings()
     try:
         app()
     except RunError as error:
         _fail(error, 1)
     except FedPaceError as error:
         _fail(error, 2)
-    except KeyboardInterrupt:
-        _err.print("fedpace: interrupted", style="bold")
-        sys.exit(130)
+    except OSError as error:
+        _fail(described(error), 1)
+    except _Ended as ended:
+        _fail(ended, 130)
 
 
-def _fail(error: Exception, status: int) -> None:
-    # Not through rich: a path must neither be wrapped nor read as markup.
-    print(f"fedpace: {error}", file=sys.stderr)
+def _fail(error: object, status: int) -> None:
+    say(_err, f"fedpace: {error}")
     sys.exit(status)
 
 
@@ -108,7 +128,7 @@ def report_command(
     """
     from fedpace.reporting.report import write_report
 
-    _out.print(f"report: {write_report(folder)}", highlight=False)
+    say(_out, f"report: {write_report(folder)}")
 
 
 @app.command("doctor")
@@ -290,8 +310,8 @@ def certificates_command(
     from fedpace.deploy.certificates import make_development_ca
 
     made = make_development_ca(folder, host or [], days=days)
-    _out.print(f"server:  {made.certificate} and {made.key}", highlight=False)
-    _out.print(f"clients: {made.ca}", highlight=False)
+    say(_out, f"server:  {made.certificate} and {made.key}")
+    say(_out, f"clients: {made.ca}")
 
 
 keys_app = typer.Typer(no_args_is_help=True, help="Say which clients may join.")
@@ -324,9 +344,9 @@ def keys_add_command(
 
     public = Path(name) if name.endswith(".pub") else make_key(folder, name)
     add_key(folder, public.stem, read_public_key(public))
-    _out.print(f"{public.stem} may join", highlight=False)
+    say(_out, f"{public.stem} may join")
     if not name.endswith(".pub"):
-        _out.print(f"its private key, for it alone: {folder / name}", highlight=False)
+        say(_out, f"its private key, for it alone: {folder / name}")
     _tell(folder, server, ca)
 
 
@@ -343,10 +363,10 @@ def keys_list_command(
 
     if server is None:
         for key in read_keys(folder):
-            _out.print(key.name, highlight=False, markup=False)
+            say(_out, key.name)
         return
     for name, node, status in list_clients(folder, server, ca):
-        _out.print(f"{name}  {node or '-'}  {status}", highlight=False, markup=False)
+        say(_out, f"{name}  {node or '-'}  {status}")
 
 
 @keys_app.command("revoke")
@@ -361,7 +381,7 @@ def keys_revoke_command(
     from fedpace.deploy.keys import revoke_key
 
     revoke_key(folder, name)
-    _out.print(f"{name} may not join any more", highlight=False, markup=False)
+    say(_out, f"{name} may not join any more")
     _tell(folder, server, ca)
 
 
@@ -371,7 +391,7 @@ def _tell(folder: Path, server: str | None, ca: Path | None) -> None:
     from fedpace.deploy.keys import sync_keys
 
     sync_keys(folder, server, ca)
-    _out.print(f"the server at {server} knows", highlight=False)
+    say(_out, f"the server at {server} knows")
 
 
 bench = typer.Typer(no_args_is_help=True, help="Benchmarks: methods compared by time to target.")

@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from fedpace.core.errors import InputError
 from fedpace.experiment.request import Request
 from fedpace.progress import RunProgress
+from fedpace.terminal import say
 
 
 def run_experiment(request: Request, console: Console, errors: Console) -> None:
@@ -17,17 +17,14 @@ def run_experiment(request: Request, console: Console, errors: Console) -> None:
     experiment = request.experiment()
     # Only now: these load torch, which a mistake in the file need not wait for.
     from fedpace.experiment.run import resume, run
-    from fedpace.reporting.report import write_report
-    from fedpace.reporting.tables import summary_table
+    from fedpace.terminal import show_outcome
 
     with RunProgress(errors) as progress:
         if request.resume is not None:
             record = resume(request.resume, experiment=experiment, show=progress.show)
         else:
             record = run(experiment, out=request.out, show=progress.show)
-    console.print(summary_table(record.summary))
-    console.print(f"report:  {escape(str(write_report(record.folder)))}", highlight=False)
-    console.print(f"adapter: {escape(str(record.folder / 'adapter'))}", highlight=False)
+    show_outcome(record, console)
 
 
 def print_plan(
@@ -59,14 +56,14 @@ def print_plan(
     if as_json:
         print(text)
     else:
-        console.print(plan_table(made, network), highlight=False)
+        console.print(plan_table(made, network))
         for line in plan_lines(made, network):
-            console.print(escape(line), highlight=False)
+            console.print(line)
     if plot is not None:
         with errors.status("drawing"):
             files = draw_plan(made, scenario, network, plot)
         for file in files:
-            errors.print(f"figure: {escape(str(file))}", highlight=False)
+            say(errors, f"figure: {file}")
 
 
 def bench_time_to_target(
@@ -92,7 +89,7 @@ def bench_time_to_target(
         added = run_suite(
             suite, path.stem, part, folder=keep, results=results, cores=cores, show=show
         )
-    console.print(f"{added} lines added: {escape(str(results))}", highlight=False)
+    say(console, f"{added} lines added: {results}")
 
 
 def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -> None:
@@ -110,4 +107,4 @@ def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -
     if suite is not None:
         command += f" --suite {suite}"
     for file in write_page(lines, out, command=command, suite=described):
-        console.print(f"written: {escape(str(file))}", highlight=False)
+        say(console, f"written: {file}")

@@ -6,8 +6,8 @@ import platform
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 # Package, what it is for, how to get it.
 _PARTS = (
@@ -51,16 +51,16 @@ def show(findings: dict[str, Any], console: Console) -> None:
     console.print(
         f"fedpace {findings['fedpace']}, Python {findings['python']}, {findings['machine']}, "
         f"training on {findings['device']}",
-        highlight=False,
     )
     table = Table(box=None, pad_edge=False, header_style="bold")
     for column in ("package", "version", "for", "remedy"):
         table.add_column(column)
     for part in findings["parts"]:
-        version = part["version"] or "[red]not installed[/]"
+        version = Text(part["version"] or "not installed", "" if part["version"] else "red")
         # What follows may hold square brackets that are no markup.
-        table.add_row(part["package"], version, escape(part["for"]), escape(part["remedy"] or ""))
-    console.print(table, highlight=False)
+        told = (part["package"], version, part["for"], part["remedy"] or "")
+        table.add_row(*(Text(cell) if isinstance(cell, str) else cell for cell in told))
+    console.print(table)
 
 
 def _device() -> str:

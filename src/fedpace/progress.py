@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedpace.core.record import RoundRecord
@@ -18,7 +17,7 @@ class RunProgress:
     def __init__(self, console: Console) -> None:
         self._bars: dict[str, int] = {}
         self._progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
             TextColumn("rounds"), TimeElapsedColumn(), console=console, transient=True,
         )  # fmt: skip
         self._loading = self._progress.add_task("loading model and data", total=None)
@@ -39,27 +38,26 @@ class RunProgress:
         """Move the method's bar towards `rounds`; print the evaluation, if there is one."""
         if record.method not in self._bars:
             self._progress.update(self._loading, visible=False)
-            bar = self._progress.add_task(escape(record.method), total=rounds)
+            bar = self._progress.add_task(record.method, total=rounds)
             self._bars[record.method] = bar
         self._progress.update(self._bars[record.method], completed=record.round + 1)
         if record.evaluation is not None:
             numbers = "  ".join(f"{name} {v:.4f}" for name, v in record.evaluation.items())
             self._progress.console.print(
-                f"{escape(record.method):<12} round {record.round + 1:>4}  "
+                f"{record.method:<12} round {record.round + 1:>4}  "
                 f"{seconds_text(record.clock_seconds):>12} on the clock  {numbers}",
-                highlight=False,
             )
 
 
 @contextmanager
 def counted(console: Console, doing: str) -> Iterator[Callable[[str, int, int], None]]:
     """Show a bar and a line for each thing finished; call what is given with (what, done, of)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     with Progress(*columns, TimeElapsedColumn(), console=console, transient=True) as progress:
         bar = progress.add_task(doing, total=None)
 
         def show(what: str, done: int, total: int) -> None:
             progress.update(bar, completed=done, total=total)
-            progress.console.print(f"{done}/{total} {escape(what)}", highlight=False)
+            progress.console.print(f"{done}/{total} {what}")
 
         yield show

@@ -7,6 +7,9 @@
     ├── MissingExtraError           an optional part is not installed; exit status 2
     └── RunError (RuntimeError)     the run itself failed; exit status 1
 
+    KeyboardInterrupt
+    └── Interrupted                 Ctrl-C in a run; exit status 130
+
 Each message is one line: the value, the place it came from, and the remedy. That line is for
 whoever gave the value. What may be told to somebody else, as a client tells its server, is the
 error's `public` part alone: kinds and counts, never a value, a line or a path.
@@ -50,6 +53,16 @@ class MissingExtraError(FedPaceError, ImportError):
 
 class RunError(FedPaceError, RuntimeError):
     """The input was right, the run failed."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A run was interrupted; the message says how to go on with it."""
+
+
+def described(error: OSError) -> str:
+    """Return what the system says of a file or a connection, in one line that names the path."""
+    path = "" if error.filename is None else f"{error.filename}: "
+    return f"{path}{error.strerror or error}"
 
 
 def public_part(error: BaseException) -> str:

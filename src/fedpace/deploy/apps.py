@@ -25,13 +25,13 @@ from typing import Any
 
 from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
-from rich.console import Console
 
 from fedpace.core.errors import InputError
 from fedpace.deploy.client_work import Client, Own
 from fedpace.engines.flower.client import ClientWork, make_client_app
 from fedpace.engines.flower.traffic import Traffic
 from fedpace.experiment.config import load_experiment
+from fedpace.terminal import open_console
 
 server_app = ServerApp()
 _clients: dict[int, Client] = {}
@@ -49,7 +49,7 @@ def main(grid: Grid, context: Context) -> None:
     count = int(config.get("clients", experiment.data.clients))
     wait, patience = (float(config.get(name, 600.0)) for name in ("wait", "patience"))
     waiting = Waiting(count, wait, patience, bool(config.get("closed", False)))
-    with ServerView(Console(stderr=True)) as view:
+    with ServerView(open_console(stderr=True)) as view:
         # Such nodes have Flower's own pauses.
         conduct(grid, experiment, waiting, view, out=Path(str(config["out"])), traffic=Traffic())
 

@@ -7,7 +7,6 @@ from typing import Literal
 
 from rich.console import Console
 from rich.live import Live
-from rich.markup import escape
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
@@ -70,9 +69,7 @@ class ClientView:
         now = time.strftime("%H:%M:%S")
         self._said = (now, Text(text))
         if self._lines:
-            self._console.print(
-                f"{now} {escape(self._name)}: {escape(text)}", highlight=False, soft_wrap=True
-            )
+            self._console.print(Text(f"{now} {self._name}: {text}"), soft_wrap=True)
 
     def show(self, status: ClientStatus) -> None:
         """Show what the client is doing."""

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 
 from fedpace.core.errors import InputError
 from fedpace.deploy.certificates import LOOPBACK, read_certificates
@@ -39,8 +38,7 @@ def serve(
     # Only now: these load torch, which a mistake in the file need not wait for.
     from fedpace.deploy.server import conduct, own_server
     from fedpace.deploy.server_view import ServerView
-    from fedpace.reporting.report import write_report
-    from fedpace.reporting.tables import summary_table
+    from fedpace.terminal import show_outcome
 
     log = listening.log or Path("fedpace-serve.log")
     with (
@@ -49,9 +47,7 @@ def serve(
     ):
         view.note(f"listening on {host}:{port}")
         record = conduct(grid, experiment, waiting, view, out=request.out, resumed=request.resume)
-    console.print(summary_table(record.summary))
-    console.print(f"report:  {escape(str(write_report(record.folder)))}", highlight=False)
-    console.print(f"adapter: {escape(str(record.folder / 'adapter'))}", highlight=False)
+    show_outcome(record, console)
 
 
 def join_server(

@@ -18,11 +18,10 @@ from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import DRAWN
 from fedpace.federation.checks import believed_examples
 from fedpace.federation.methods.fedvarp import most_clients
+from fedpace.run_folder.schema import CLIENTS
 from fedpace.wireless.clients_file import read_clients
 from fedpace.wireless.network import Network
 from fedpace.wireless.population import with_newcomers
-
-FILE = "clients.csv"
 
 
 def first_population(experiment: Experiment, layout: AdapterLayout, roster: Roster) -> Network:
@@ -41,10 +40,10 @@ def same_population(
         InputError: one of them has another share of the examples than it had.
     """
     # What was drawn, and who came later, is in the folder.
-    told = {**dict.fromkeys(DRAWN), "clients": str(folder / FILE)}
+    told = {**dict.fromkeys(DRAWN), "clients": str(folder / CLIENTS)}
     section = experiment.network.model_copy(update=told)
     found = experiment.model_copy(update={"network": section})
-    before = read_clients(folder / FILE).data_weight
+    before = read_clients(folder / CLIENTS).data_weight
     _expect_the_others(roster, before)
     network = first_network(found, layout, _examples(experiment, roster).tolist())
     now = network.clients.data_weight
@@ -68,15 +67,11 @@ def grown_population(experiment: Experiment, network: Network, roster: Roster) -
     return replace(network, clients=with_newcomers(network.clients, new, examples))
 
 
-def names_in(folder: Path) -> list[str]:
-    """Return the names of a run's clients, by position.
-
-    Raises:
-        InputError: not a run folder.
-    """
-    path = folder / FILE
+def known_names(folder: Path) -> list[str] | None:
+    """Return the names of a run's clients, by position; None where it had not begun."""
+    path = folder / CLIENTS
     if not path.exists():
-        raise InputError(f"{folder} has no {FILE}; it is not a run folder to resume")
+        return None
     return [str(name) for name in read_clients(path).client_id]
 
 

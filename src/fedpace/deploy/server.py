@@ -26,8 +26,8 @@ from fedpace.deploy.handshake import make_offer
 from fedpace.deploy.population import (
     first_population,
     grown_population,
+    known_names,
     limited_claims,
-    names_in,
     room_for,
     same_population,
 )
@@ -61,6 +61,7 @@ from fedpace.run_folder.reader import read_records
 
 CLAIM_SECONDS = 8.0
 """How long a port that is in use may become free."""
+COMMAND = "fedpace serve"
 OWN_NODES = Traffic(poll_seconds=POLL_SECONDS)
 
 
@@ -104,9 +105,9 @@ def conduct(
     rosters: list[Roster] = []
     site = partial(_site, grid, waiting, view, resumed, rosters, accepted, traffic)
     if resumed is not None:
-        record = resume(resumed, experiment=experiment, show=show, site=site)
+        record = resume(resumed, experiment=experiment, show=show, site=site, command=COMMAND)
     else:
-        record = run(experiment, out=out, show=show, site=site)
+        record = run(experiment, out=out, show=show, site=site, command=COMMAND)
     for roster in rosters:
         roster.dismiss()
     return record
@@ -171,7 +172,7 @@ def _site(
     experiment: Experiment,
 ) -> Site:
     """Load the server's part, wait for the clients, and make the engine's maker."""
-    before = None if resumed is None else names_in(resumed)
+    before = None if resumed is None else known_names(resumed)
     view.say("loading model and data")
     train, held_out = examples_of(experiment)
     adapted = build_model(experiment, train.label_names)
@@ -184,7 +185,7 @@ def _site(
     view.names = roster.names
     network = (
         first_population(experiment, adapted.layout, roster)
-        if resumed is None
+        if resumed is None or before is None
         else same_population(experiment, adapted.layout, roster, resumed)
     )
 
@@ -240,6 +241,7 @@ def _site(
         make_engine,
         _checks(experiment),
         learn_availability=True,
+        clock="measured",
         show_plan=view.show_plan,
         newcomers=newcomers,
     )

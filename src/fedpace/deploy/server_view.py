@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -41,14 +40,14 @@ class ServerView:
     def say(self, text: str) -> None:
         """Say what is going on."""
         if self._lines and text != self._said:
-            self._console.print(escape(text), highlight=False)
+            self._console.print(Text(text))
         self._said = text
         self._state = Text(text)
         self._draw()
 
     def note(self, text: str) -> None:
         """Say what is to stay on the screen."""
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
+        self._console.print(Text(text), soft_wrap=True)
 
     def show_plan(self, plan: Plan) -> None:
         """Show the plan of the next round."""

@@ -1,12 +1,13 @@
 """The life of a run folder: claimed, filled method by method, ended with a summary."""
 
+import shlex
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedpace.core.errors import InputError
+from fedpace.core.errors import InputError, Interrupted, RunError, described
 from fedpace.core.plan import Plans
 from fedpace.core.record import RoundRecord
 from fedpace.experiment.build import Work
@@ -18,11 +19,11 @@ from fedpace.experiment.site import MakeSite
 from fedpace.reporting.metrics import summarise_run
 from fedpace.reporting.tensorboard import Write, event_writer
 from fedpace.run_folder import schema
+from fedpace.run_folder.claim import held, new_folder
 from fedpace.run_folder.environment import environment
 from fedpace.run_folder.reader import read_records
 from fedpace.run_folder.writer import (
     append_record,
-    free_folder,
     write_json,
     write_plans,
     write_records,
@@ -51,6 +52,7 @@ def run(
     out: Path | str | None = None,
     show: Show = lambda record, rounds: None,
     site: MakeSite | None = None,
+    command: str = "fedpace run",
 ) -> RunRecord:
     """Run an experiment, by default on the virtual clock.
 
@@ -58,24 +60,28 @@ def run(
         experiment: what to run; `load_experiment` reads one from a file.
         out: folder to make; by default runs/1, runs/2, ...
         show: called after every round with its record and the number of rounds at most.
-        site: where the clients are; called once the folder is known to be free.
+        site: where the clients are; called once the folder is claimed.
+        command: with which a person goes on with the run.
 
     Returns:
         The record of the run; the folder holds everything it does.
 
     Raises:
-        InputError: something in the experiment is wrong; nothing was written.
+        InputError: something in the experiment is wrong, and nothing was written; or the folder
+            is not empty or in use.
+        RunError: a file cannot be written.
     """
-    folder = free_folder(Path("runs")) if out is None else Path(out)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(
-            f"{folder} exists and is not empty; name another folder with --out, or go on with "
-            f"--resume {folder}"
-        )
-    prepared = prepare(experiment, site)
-    (folder / schema.CHECKPOINT).mkdir(parents=True, exist_ok=True)
-    write_text(folder / schema.EXPERIMENT, experiment.to_toml())
-    return _fill(folder, prepared, show)
+    with new_folder(None if out is None else Path(out), Path("runs")) as folder:
+        path = folder / schema.EXPERIMENT
+        # At once: whoever finds the folder after an interruption can go on with it.
+        write_text(path, experiment.to_toml())
+        with _interruptible(folder, command):
+            try:
+                prepared = prepare(experiment, site)
+            except Exception:
+                path.unlink()
+                raise
+            return _fill(folder, prepared, show, command)
 
 
 def resume(
@@ -84,6 +90,7 @@ def resume(
     experiment: Experiment | None = None,
     show: Show = lambda record, rounds: None,
     site: MakeSite | None = None,
+    command: str = "fedpace run",
 ) -> RunRecord:
     """Go on with a run that was cut off; the result is that of the uninterrupted run.
 
@@ -92,9 +99,11 @@ def resume(
         experiment: refused if it is not the folder's; by default the folder's.
         show: called after every further round with its record.
         site: where the clients are; by default in this process.
+        command: with which a person goes on with the run.
 
     Raises:
-        InputError: not a run folder, or of another experiment, data set or version.
+        InputError: not a run folder, in use, or of another experiment, data set or version.
+        RunError: a file cannot be written.
     """
     folder = Path(folder)
     path = folder / schema.EXPERIMENT
@@ -106,10 +115,23 @@ def resume(
             f"{folder} is of another experiment: {difference(own, experiment)}; resume without "
             "an experiment file, or start a new run with --out"
         )
-    return _fill(folder, prepare(own, site), show)
+    with held(folder), _interruptible(folder, command):
+        return _fill(folder, prepare(own, site), show, command)
 
 
-def _fill(folder: Path, prepared: Prepared, show: Show) -> RunRecord:
+@contextmanager
+def _interruptible(folder: Path, command: str) -> Iterator[None]:
+    """Say how to go on, whatever ends the run that fills this folder."""
+    again = f"{command} --resume {shlex.quote(str(folder))}"
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise Interrupted(f"interrupted; go on with {again}") from None
+    except OSError as error:
+        raise RunError(f"{described(error)}; once that is mended, go on with {again}") from error
+
+
+def _fill(folder: Path, prepared: Prepared, show: Show, command: str) -> RunRecord:
     """Run every method from where the folder says that it is, and sum up."""
     work, experiment = prepared.site.work, prepared.experiment
     records = read_records(folder)
@@ -142,7 +164,7 @@ def _fill(folder: Path, prepared: Prepared, show: Show) -> RunRecord:
         {method: progress.initial for method, progress in done.items()},
         prepared.target,
     )
-    summary["environment"] = environment()
+    summary |= {"clock": prepared.site.clock, "command": command, "environment": environment()}
     write_json(folder / schema.SUMMARY, summary)
     return RunRecord(folder, summary, records)
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from rich.table import Table
+from rich.text import Text
 
 from fedpace.core.errors import MissingExtraError
 from fedpace.core.plan import Plan
@@ -76,7 +77,7 @@ def plan_table(made: Plan, network: Network) -> Table:
         table.caption = f"{_SHOWN} of {len(made)} clients, from the most to the least often asked"
     for n in rows:
         table.add_row(
-            str(made.client_id[n]), f"{100 * clients.data_weight[n]:.2f}", f"{start[n]:.3g}",
+            Text(str(made.client_id[n])), f"{100 * clients.data_weight[n]:.2f}", f"{start[n]:.3g}",
             f"{alone[n]:.3g}", f"{made.sampling_probability[n]:.4f}", str(made.sketch_rank[n]),
             binding.get(int(n), ""),
         )  # fmt: skip

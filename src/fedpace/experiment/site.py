@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from fedpace.core.plan import Plan
 from fedpace.engines.simulated import SimulatedEngine
@@ -30,6 +31,8 @@ class Site:
     """What arrives is checked; None where the clients are our own."""
     learn_availability: bool = False
     """Weigh by how often each client answered so far, not by its profile."""
+    clock: Literal["virtual", "measured"] = "virtual"
+    """Whose seconds the records have: computed for the network, or measured."""
     show_plan: Callable[[Plan], None] = lambda plan: None
     """Called before every round with the plan in force."""
     newcomers: Callable[[Work], Work] = _nobody_new

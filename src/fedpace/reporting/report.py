@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -25,7 +25,11 @@ from fedpace.reporting.style import PALETTE
 from fedpace.reporting.svg import inline_svg
 from fedpace.reporting.tables import prediction_rows, summary_rows
 from fedpace.reporting.units import seconds_text, target_text
-from fedpace.run_folder.reader import Run, read_run
+from fedpace.run_folder import schema
+from fedpace.run_folder.claim import held
+from fedpace.run_folder.reader import check_run_folder, read_run
+from fedpace.run_folder.schema import Run
+from fedpace.run_folder.writer import write_bytes
 
 _CLIENT_ROWS = 100
 """Clients listed in the page; all of them are in clients.csv and plan.json."""
@@ -51,7 +55,7 @@ def write_report(folder: Path) -> Path:
         The path of the page.
 
     Raises:
-        InputError: not a complete run folder.
+        InputError: not a complete run folder, or one in use.
         MissingExtraError: matplotlib or jinja2 is not installed.
     """
     try:
@@ -59,13 +63,22 @@ def write_report(folder: Path) -> Path:
         from markupsafe import Markup
     except ImportError:
         raise MissingExtraError("jinja2", "plots") from None
-    run = read_run(folder)
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = files("fedpace.reporting").joinpath("report.html.j2").read_text("utf-8")
+    check_run_folder(folder)  # before anything is written into it
+    with held(folder):
+        page = environment.from_string(template).render(_content(read_run(folder), Markup))
+        path = folder / schema.REPORT
+        write_bytes(path, page.encode("utf-8", "replace"))
+    return path
+
+
+def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
+    """Return what the page's template is filled with."""
     methods = list(run.summary["methods"])
-    page = environment.from_string(template).render(
+    return dict(
         headline=_UNIT.sub("\u00a0", headline(run.summary, run.target, run.records)),
         methods=methods,
         client_count=len(run.clients),
@@ -74,21 +87,20 @@ def write_report(folder: Path) -> Path:
         notes=run.notes,
         summary=summary_rows(run.summary),
         prediction=prediction_rows(run.summary),
-        figures=[_Figure(Markup(f.svg), f.title, f.caption) for f in _figures(run)],
+        figures=[_Figure(safe(f.svg), f.title, f.caption) for f in _figures(run)],
         clients=_client_rows(run),
         clients_shown=min(len(run.clients), _CLIENT_ROWS),
         experiment=run.experiment,
         environment=run.summary["environment"],
-        command=shlex.join(
-            ["fedpace", "run", "experiment.toml", *(w for n in methods for w in ("--method", n))]
+        command=" ".join(
+            [
+                run.summary.get("command", "fedpace run"),
+                "experiment.toml",
+                *(f"--method {shlex.quote(name)}" for name in methods),
+            ]
         ),
         palette=PALETTE,
     )
-    path = folder / "report.html"
-    part = folder / "report.html.part"
-    part.write_text(page, "utf-8")
-    part.replace(path)
-    return path
 
 
 def _figures(run: Run) -> Iterator[_Figure]:

@@ -16,6 +16,14 @@ from fedpace.run_folder.schema import CLIENTS, EXPERIMENT, FILES, PLAN, ROUNDS, 
 from fedpace.wireless.clients_file import read_clients
 
 
+def check_run_folder(folder: Path) -> None:
+    """Raise InputError where a folder has no file of a run."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is not a folder; give the folder that `fedpace run` made")
+    if not any((folder / name).is_file() for name in FILES):
+        raise InputError(f"{folder} has none of {', '.join(FILES)}; is it a run folder?")
+
+
 def read_run(folder: Path) -> Run:
     """Read a run folder.
 
@@ -25,11 +33,8 @@ def read_run(folder: Path) -> Run:
     Raises:
         InputError: not a run folder, a file that is missing or damaged; names file, place, remedy.
     """
-    if not folder.is_dir():
-        raise InputError(f"{folder} is not a folder; give the folder that `fedpace run` made")
+    check_run_folder(folder)
     missing = [name for name in FILES if not (folder / name).is_file()]
-    if len(missing) == len(FILES):
-        raise InputError(f"{folder} has none of {', '.join(FILES)}; is it a run folder?")
     if missing:
         raise InputError(
             f"{folder / missing[0]} is missing; if the run was interrupted, finish it with "

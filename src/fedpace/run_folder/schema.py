@@ -21,6 +21,8 @@ REPORT = "report.html"
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint"
 TENSORBOARD = "tensorboard"
+LOCK = ".lock"
+"""Locked by the process that writes the folder, and names it."""
 
 FILES = (EXPERIMENT, CLIENTS, PLAN, ROUNDS, SUMMARY)
 """What a report needs of a run folder."""

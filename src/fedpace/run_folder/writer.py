@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,21 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, nothing between."""
     part = path.with_name(path.name + ".part")
-    with part.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave the new name on empty blocks
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on empty blocks
+        part.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            part.unlink()  # on a full disk, what is half written is in the way
+        raise _of(path, error) from None
+
+
+def _of(path: Path, error: OSError) -> OSError:
+    """Return an error that names the file, which one of writing does not."""
+    return OSError(error.errno, error.strerror, str(path))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -38,8 +49,14 @@ def write_json(path: Path, value: Any) -> None:
 
 def append_record(folder: Path, record: RoundRecord) -> None:
     """Add a round to rounds.jsonl."""
-    with (folder / ROUNDS).open("a", encoding="utf-8") as file:
-        file.write(_line(record))
+    path = folder / ROUNDS
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(_line(record))
+            file.flush()
+            os.fsync(file.fileno())  # a checkpoint on the disk must not know more than the records
+    except OSError as error:
+        raise _of(path, error) from None
 
 
 def write_records(folder: Path, records: Sequence[RoundRecord]) -> None:
@@ -71,11 +88,3 @@ def write_plans(folder: Path, network: Network, plans: Mapping[str, Plans]) -> N
             },
         },
     )
-
-
-def free_folder(parent: Path) -> Path:
-    """Return the first of parent/1, parent/2, ... that does not exist."""
-    number = 1
-    while (parent / str(number)).exists():
-        number += 1
-    return parent / str(number)
