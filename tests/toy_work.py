@@ -6,7 +6,7 @@ from federation.toy import LAYOUT, random_adapter, towards
 from fedpace.experiment.build import Work
 from fedpace.experiment.config import Experiment, parse
 from fedpace.experiment.network import build_network
-from fedpace.run_folder.writer import write_text
+from fedpace.run_folder.atomic import write_text
 from fedpace.wireless.network import Network
 
 
@@ -43,7 +43,7 @@ def toy_work(network: Network, train=None, seen=None):
         evaluate=evaluate,
         save=lambda adapter, folder: write_text(_made(folder) / "toy", repr(sorted(adapter))),
         network=network,
-        fingerprint="toy",
+        fingerprint={"toy": "toy"},
     )
 
 

@@ -21,7 +21,9 @@ def run_experiment(request: Request, console: Console, errors: Console) -> None:
 
     with RunProgress(errors) as progress:
         if request.resume is not None:
-            record = resume(request.resume, experiment=experiment, show=progress.show)
+            record = resume(
+                request.resume, experiment=experiment, show=progress.show, note=progress.note
+            )
         else:
             record = run(experiment, out=request.out, show=progress.show)
     show_outcome(record, console)

@@ -41,12 +41,21 @@ class RunProgress:
             bar = self._progress.add_task(record.method, total=rounds)
             self._bars[record.method] = bar
         self._progress.update(self._bars[record.method], completed=record.round + 1)
-        if record.evaluation is not None:
+        if record.diverged is not None:
+            back = record.stepped_back_to
+            then = "" if back is None else f"; back to the adapter of round {back}"
+            self.note(f"{record.method} diverged at round {record.round + 1}: "
+                      f"{record.diverged}{then}")  # fmt: skip
+        elif record.evaluation is not None:
             numbers = "  ".join(f"{name} {v:.4f}" for name, v in record.evaluation.items())
             self._progress.console.print(
                 f"{record.method:<12} round {record.round + 1:>4}  "
                 f"{seconds_text(record.clock_seconds):>12} on the clock  {numbers}",
             )
+
+    def note(self, text: str) -> None:
+        """Print a line that is to stay."""
+        self._progress.console.print(text, soft_wrap=True)
 
 
 @contextmanager

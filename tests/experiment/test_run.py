@@ -198,7 +198,7 @@ def test_resume_refuses_changed_data(finished, place, tmp_path):
     shutil.copytree(finished.folder, copy)
     toml = (copy / "experiment.toml").read_text().replace("alpha = 1.0", "alpha = 2.0")
     (copy / "experiment.toml").write_text(toml)
-    with pytest.raises(InputError, match="other examples or another adapter"):
+    with pytest.raises(InputError, match="other shares of the clients and tokens"):
         resume(copy)
 
 

@@ -215,15 +215,6 @@ def test_ten_thousand_clients_fit_into_one_page(write_run, tmp_path):
     assert "The 100 clients with the most data of 10000" in page.text("p")
 
 
-def test_a_real_clock_is_not_called_virtual(write_run, tmp_path):
-    folder = write_run(tmp_path / "run", clients=3, rounds=4, methods=("uniform",))
-    path = folder / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"clock": "real"}))
-    write_report(folder)
-    page = read(folder)
-    assert "Time is real" in page.text("li") and "virtual" not in page.text("p")
-
-
 @pytest.mark.parametrize("package", ["jinja2", "matplotlib.style"])
 def test_a_missing_extra_is_named_with_the_remedy(write_run, tmp_path, monkeypatch, package):
     folder = write_run(tmp_path / "run", clients=3, rounds=4, methods=("uniform",))

@@ -21,7 +21,7 @@ from fedpace.experiment.methods import make_plan
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, prepare
 from fedpace.planning.round_time.distribution import round_time
-from fedpace.run_folder.writer import write_text
+from fedpace.run_folder.atomic import write_text
 from fedpace.wireless.network import Network
 
 Keys = tuple[tuple[str, Any], ...]

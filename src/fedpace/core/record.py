@@ -62,6 +62,11 @@ class RoundRecord:
     """Neither training nor transfer, since the round before, s; None on the virtual clock."""
     entered: tuple[int, ...] = ()
     """Clients that take part in the run from this round on."""
+    diverged: str | None = None
+    """What was not finite, of the updates, the adapter or the evaluation; None where all was."""
+    stepped_back_to: int | None = None
+    """The run goes on with the adapter that it had after so many rounds, and half the server step;
+    None where it did not diverge, or ended here."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""

@@ -1,5 +1,6 @@
 """What a run is to reach: the accuracy or loss on held-out data at which the clock is read."""
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -58,7 +59,9 @@ class Target:
         return cls("accuracy" if metric == "accuracy" else "loss", value)
 
     def reached(self, evaluation: Mapping[str, float]) -> bool:
-        """Tell whether an evaluation reaches the target; NaN does not.
+        """Tell whether an evaluation reaches the target; one with a NaN or infinity does not.
+
+        Where the loss is no number the model has diverged, and its accuracy says nothing.
 
         Args:
             evaluation: held-out metrics by name.
@@ -72,6 +75,8 @@ class Target:
                 f"{', '.join(evaluation) or 'nothing'}; set the target on one of these"
             )
         measured = evaluation[self.metric]
+        if not all(math.isfinite(value) for value in evaluation.values()):
+            return False
         return measured >= self.value if self.metric == "accuracy" else measured <= self.value
 
     def __str__(self) -> str:

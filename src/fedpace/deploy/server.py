@@ -48,6 +48,7 @@ from fedpace.experiment.build import (
     build_model,
     evaluator,
     examples_of,
+    model_facts,
     work_fingerprint,
 )
 from fedpace.experiment.config import Experiment
@@ -56,6 +57,7 @@ from fedpace.experiment.site import Site
 from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
+from fedpace.lora.card import describe_adapter
 from fedpace.planning.renewal import Renewal
 from fedpace.run_folder.reader import read_records
 
@@ -105,7 +107,8 @@ def conduct(
     rosters: list[Roster] = []
     site = partial(_site, grid, waiting, view, resumed, rosters, accepted, traffic)
     if resumed is not None:
-        record = resume(resumed, experiment=experiment, show=show, site=site, command=COMMAND)
+        record = resume(resumed, experiment=experiment, show=show, site=site, command=COMMAND,
+                        note=view.note)  # fmt: skip
     else:
         record = run(experiment, out=out, show=show, site=site, command=COMMAND)
     for roster in rosters:
@@ -234,7 +237,9 @@ def _site(
         save=partial(save_adapter, adapted),
         network=network,
         request_bits=(8.0 * traffic.message_up, 8.0 * traffic.message_down),
-        fingerprint=work_fingerprint(adapted.layout, [held_out], []),
+        fingerprint=work_fingerprint(adapted, [held_out]),
+        facts=(facts := model_facts(experiment, train.label_names)),
+        describe=partial(describe_adapter, adapted, facts),
     )
     return Site(
         work,

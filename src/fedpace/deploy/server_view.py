@@ -104,6 +104,11 @@ class ServerView:
         if record.missing:
             names = ", ".join(map(self._name, record.missing))
             self.note(f"round {record.round + 1}: no answer from {names}")
+        if record.diverged is not None:
+            back = record.stepped_back_to
+            then = "" if back is None else f"; back to the adapter of round {back}"
+            self.note(f"{record.method} diverged at round {record.round + 1}: "
+                      f"{record.diverged}{then}")  # fmt: skip
         if self._lines:
             row = self._row(record)
             evaluation = "".join(f"  {n} {v:.4f}" for n, v in (record.evaluation or {}).items())

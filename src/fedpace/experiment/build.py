@@ -1,10 +1,11 @@
 """From an experiment to live objects: data, model, trainer, evaluation, methods."""
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -36,6 +37,8 @@ from fedpace.lora import (
     save_adapter,
     tokenise,
 )
+from fedpace.lora.card import describe_adapter
+from fedpace.lora.fingerprint import base_fingerprint
 from fedpace.lora.local_training import ClientExamples
 from fedpace.lora.tokens import TokenisedExamples
 from fedpace.wireless.network import Network
@@ -54,9 +57,12 @@ class Work:
     save: Callable[[Adapter, Path], None]
     """Write a global adapter in PEFT's format."""
     network: Network
-    fingerprint: str
-    """Of the examples, how they lie with the clients, and the adapter's layout; a resumed run
-    must find the same."""
+    fingerprint: Mapping[str, str]
+    """A hash of each thing that a resumed run must find again, by what it is."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What who uses the adapter must know of the model: its task, classes, pooling, layers."""
+    describe: Callable[[Path], None] = lambda folder: None
+    """Say in the folder of a saved adapter how it is used."""
     request_bits: tuple[float, float] = (0.0, 0.0)
     """Bits about each message beside the message itself, up and down."""
 
@@ -157,7 +163,9 @@ def build_work(experiment: Experiment) -> Work:
         evaluate=evaluator(experiment, adapted, held_out),
         save=partial(save_adapter, adapted),
         network=first_network(experiment, adapted.layout, [len(s) for s in shares]),
-        fingerprint=work_fingerprint(adapted.layout, [train, held_out], shares),
+        fingerprint=work_fingerprint(adapted, [train, held_out], shares, clients),
+        facts=(facts := model_facts(experiment, train.label_names)),
+        describe=partial(describe_adapter, adapted, facts),
     )
 
 
@@ -274,6 +282,19 @@ def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> Ad
     )  # fmt: skip
 
 
+def model_facts(experiment: Experiment, label_names: Sequence[str] | None) -> dict[str, Any]:
+    """Return what who uses the adapter must know of the model."""
+    model = experiment.model
+    return {
+        "name": model.name,
+        "task": model.task,
+        "label_names": None if label_names is None else list(label_names),
+        "pooling": model.pooling if model.task == "classification" else None,
+        "layers": model.layers or None,
+        "max_length": model.max_length,
+    }
+
+
 def _bits(layout: AdapterLayout, upload_type: ValueType = "float32") -> dict[str, float]:
     """Message sizes as really encoded, header included; downloads are float32 whatever it is."""
     per_rank = VALUE_BITS[upload_type] * layout.values_per_rank
@@ -300,14 +321,30 @@ def _fits(experiment: Experiment, train: Examples) -> None:
 
 
 def work_fingerprint(
-    layout: AdapterLayout, data: Sequence[Examples], shares: Sequence[np.ndarray]
-) -> str:
-    """Return a hash of what a resumed run must find again."""
-    digest = hashlib.sha256(repr(layout).encode())
-    for examples in data:
-        for column in (examples.text, examples.text_pair, examples.response):
-            digest.update(repr(column).encode())
-        digest.update(repr(None if examples.label is None else examples.label.tolist()).encode())
+    adapted: AdaptedModel,
+    data: Sequence[Examples],
+    shares: Sequence[np.ndarray] = (),
+    tokens: Sequence[TokenisedExamples] = (),
+) -> dict[str, str]:
+    """Return a hash of each thing that a resumed run must find again.
+
+    The population is not among them: clients.csv holds it.
+    """
+    examples, dealt, tokenised = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    for each in data:
+        for column in (each.text, each.text_pair, each.response):
+            examples.update(repr(column).encode())
+        examples.update(repr(None if each.label is None else each.label.tolist()).encode())
+        examples.update(repr(each.label_names).encode())
     for share in shares:
-        digest.update(share.astype("<i8").tobytes() + b"|")
-    return digest.hexdigest()
+        dealt.update(share.astype("<i8").tobytes() + b"|")
+    for each in tokens:
+        for ids in each.tokens:
+            tokenised.update(ids.astype("<i8").tobytes() + b"|")
+    return {
+        "examples": examples.hexdigest(),
+        "shares of the clients": dealt.hexdigest(),
+        "tokens of the examples": tokenised.hexdigest(),
+        "adapter tensors": hashlib.sha256(repr(adapted.layout).encode()).hexdigest(),
+        "base weights": base_fingerprint(adapted),
+    }

@@ -1,10 +1,11 @@
 """A method in the middle of its run: what goes from round to round, and into its checkpoint."""
 
 import importlib.metadata
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from fedpace.core.adapter import Array
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan, Plans
 from fedpace.experiment.build import Setup, Work
@@ -28,6 +29,24 @@ class Progress:
     """The evaluation before the first round."""
     renewal: RenewalState
     finished: bool = False
+    good: "Good | None" = None
+    """Where the run steps back to; None where it does not."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Good:
+    """What the last evaluation found good."""
+
+    round_index: int
+    """Of the round that came next."""
+    adapter: Mapping[str, Array]
+    optimizer: Mapping[str, Array]
+    memory: Mapping[str, Array]
+
+
+def good(state: ServerState) -> Good:
+    """Return a state as one to step back to."""
+    return Good(state.round_index, state.adapter, state.optimizer, state.memory)
 
 
 def begin(
@@ -36,11 +55,14 @@ def begin(
     first: Plan,
     initial: dict[str, float],
     renewal: RenewalState,
+    *,
+    steps_back: bool = False,
 ) -> Progress:
-    """Return where a method begins."""
+    """Return where a method begins; with `steps_back` it may return there."""
     adapter, memory = setup.aggregation.begin(work.initial_adapter)
     state = ServerState(0, adapter, setup.server_optimizer.init(adapter), first, memory)
-    return Progress(state, 0.0, [(0, first)], initial, renewal)
+    kept = good(state) if steps_back else None
+    return Progress(state, 0.0, [(0, first)], initial, renewal, good=kept)
 
 
 def grow(
@@ -57,11 +79,15 @@ def grow(
     at = progress.state
     renewal.grow(planning_clients(setup.network))
     made = plan_anew(at.plan)
+    kept = progress.good
+    if kept is not None:
+        kept = replace(kept, memory=setup.aggregation.grow(kept.memory))
     return replace(
         progress,
         state=replace(at, plan=made, memory=setup.aggregation.grow(at.memory)),
         plans=with_plan(progress.plans, at.round_index, made),
         renewal=renewal.state,
+        good=kept,
     )
 
 
@@ -80,43 +106,66 @@ def write_progress(folder: Path, method: str, progress: Progress, work: Work) ->
     at = progress.state
     state = {
         "version": importlib.metadata.version("fedpace"),
-        "fingerprint": work.fingerprint,
+        "fingerprint": dict(work.fingerprint),
         "round": at.round_index,
         "clock_seconds": progress.clock_seconds,
         "plans": [[first, made.to_json()] for first, made in progress.plans],
         "initial": progress.initial,
         "renewal": progress.renewal.to_json(),
         "watch": progress.state.watch.to_json(),
+        "step_factor": at.step_factor,
         "finished": progress.finished,
+        "good_round": None if progress.good is None else progress.good.round_index,
     }
-    write_checkpoint(folder, method, Checkpoint(at.adapter, at.optimizer, at.memory, state))
+    more = {}
+    if (kept := progress.good) is not None:
+        more = {f"good-{part}": getattr(kept, part) for part in ("adapter", "optimizer", "memory")}
+    write_checkpoint(folder, method, Checkpoint(at.adapter, at.optimizer, at.memory, state, more))
 
 
-def read_progress(folder: Path, method: str, work: Work) -> Progress | None:
+def read_progress(
+    folder: Path, method: str, work: Work, note: Callable[[str], None]
+) -> Progress | None:
     """Read a method's checkpoint; None where it has none yet.
 
+    Args:
+        folder: the run folder.
+        method: one name.
+        work: what is found now.
+        note: told where the checkpoint before the newest one is used.
+
     Raises:
-        InputError: it is of other examples or another adapter.
+        InputError: it is damaged, or of other work; the message names what of it is another.
     """
-    found = read_checkpoint(folder, method)
+    found = read_checkpoint(folder, method, note)
     if found is None:
         return None
     state = found.state
-    if state["fingerprint"] != work.fingerprint:
+    then, now = state["fingerprint"], work.fingerprint
+    if changed := [part for part in {**then, **now} if then.get(part) != now.get(part)]:
         raise InputError(
-            f"{folder} was made with other examples or another adapter than are found now (data "
-            "files, Python or model changed); resume where it was started, or start a new run"
+            f"{folder} was made with other {' and '.join(changed)} than are found now (files, "
+            "package or Python changed); resume with what it was started with, or start a new run"
         )
     plans = [(int(first), Plan.from_json(made)) for first, made in state["plans"]]
-    # Checkpoints of earlier versions have none.
-    watch = Watch.from_json(state["watch"]) if "watch" in state else Watch()
+    kept = None
+    if state["good_round"] is not None:
+        parts = (found.more.get(f"good-{part}", {}) for part in ("adapter", "optimizer", "memory"))
+        kept = Good(state["good_round"], *parts)
     return Progress(
         state=ServerState(
-            state["round"], found.adapter, found.optimizer, plans[-1][1], found.memory, watch
+            state["round"],
+            found.adapter,
+            found.optimizer,
+            plans[-1][1],
+            found.memory,
+            Watch.from_json(state["watch"]),
+            state["step_factor"],
         ),
         clock_seconds=state["clock_seconds"],
         plans=plans,
         initial=state["initial"],
         renewal=RenewalState.from_json(state["renewal"]),
         finished=state["finished"],
+        good=kept,
     )

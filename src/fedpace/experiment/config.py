@@ -115,6 +115,9 @@ class TrainingSection(_Section):
     """Stop at "accuracy>=0.85" or "loss<=1.2" on the held-out data."""
     eval_every: Count = 5
     """Rounds between evaluations."""
+    on_divergence: Literal["stop", "step-back"] = "stop"
+    """What a method does where a loss, an update or a logit is not finite: "stop" ends it;
+    "step-back" goes on from the adapter of the last good evaluation with half the server step."""
 
 
 class NetworkSection(_Section):

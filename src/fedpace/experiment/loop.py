@@ -6,12 +6,16 @@ from dataclasses import dataclass, replace
 from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord
 from fedpace.experiment.build import Setup, Work, set_up
-from fedpace.experiment.checkpoint import Progress, begin, grow, with_plan
+from fedpace.experiment.checkpoint import Good, Progress, begin, good, grow, with_plan
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import Prepared, make_renewal
-from fedpace.federation.rounds import Federation, run_round
+from fedpace.federation.divergence import fault_of_evaluation
+from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.planning.renewal import Renewal
+
+LEAST_STEP_FACTOR = 2.0**-10
+"""A run that diverges with a thousandth of its server step will not be saved by a smaller one."""
 
 
 @dataclass(slots=True, eq=False)
@@ -56,22 +60,29 @@ def rounds(
         site.show_plan(state.plan)
         record, state = run_round(engine, _federation(prepared, course), state)
         last = state.round_index == training.rounds
-        reached = False
-        if last or state.round_index % training.eval_every == 0:
+        reached, kept = False, course.progress.good
+        if record.diverged is None and (last or state.round_index % training.eval_every == 0):
             evaluation = course.work.evaluate(state.adapter)
-            record = replace(record, evaluation=evaluation)
+            record = replace(
+                record, evaluation=evaluation, diverged=fault_of_evaluation(evaluation)
+            )
             reached = prepared.target is not None and prepared.target.reached(evaluation)
-        renewed = state.plan
-        if course.setup.aggregation.unbiased:
-            renewed = course.renewal(record, state.plan)
+            if kept is not None and record.diverged is None:
+                kept = good(state)
+        ended = False
+        if record.diverged is not None:
+            record, state, ended = _diverged(record, state, kept)
+        elif course.setup.aggregation.unbiased:
+            state = replace(state, plan=course.renewal(record, state.plan))
             record = replace(record, noise_scale=course.renewal.noise_record())
         course.progress = Progress(
-            state=replace(state, plan=renewed),
+            state=state,
             clock_seconds=engine.now(),
-            plans=with_plan(course.progress.plans, state.round_index, renewed),
+            plans=with_plan(course.progress.plans, state.round_index, state.plan),
             initial=course.progress.initial,
             renewal=course.renewal.state,
-            finished=last or reached,
+            finished=last or reached or ended,
+            good=kept,
         )
         yield replace(record, entered=tuple(range(known, count)))
 
@@ -90,12 +101,27 @@ def play(
     setup = set_up(prepared.experiment, work, method, server_optimizer=server_optimizer)
     first = make_plan(prepared.experiment, setup.network, method)
     renewal = make_renewal(prepared, setup, method)
-    progress = begin(work, setup, first, {}, renewal.state)
+    back = prepared.experiment.training.on_divergence == "step-back"
+    progress = begin(work, setup, first, {}, renewal.state, steps_back=back)
     course = Course(method, work, setup, renewal, progress)
     plan = first
     for record in rounds(prepared, course):
         yield record, plan
         plan = course.progress.state.plan
+
+
+def _diverged(
+    record: RoundRecord, state: ServerState, kept: Good | None
+) -> tuple[RoundRecord, ServerState, bool]:
+    """Step back to what was good with half the server step, or say that the method has ended."""
+    factor = state.step_factor / 2
+    if kept is None or factor < LEAST_STEP_FACTOR:
+        return record, state, True
+    state = replace(
+        state, adapter=kept.adapter, optimizer=kept.optimizer, memory=kept.memory,
+        step_factor=factor,
+    )  # fmt: skip
+    return replace(record, stepped_back_to=kept.round_index), state, False
 
 
 def _grow(prepared: Prepared, course: Course, work: Work) -> None:

@@ -1,9 +1,11 @@
 """The life of a run folder: claimed, filled method by method, ended with a summary."""
 
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +16,26 @@ from fedpace.experiment.build import Work
 from fedpace.experiment.checkpoint import Progress, begin, read_progress, write_progress
 from fedpace.experiment.config import Experiment, difference, load_experiment
 from fedpace.experiment.loop import Course, rounds
+from fedpace.experiment.population import check_population
 from fedpace.experiment.prepare import Prepared, make_renewal, prepare, set_up_for
 from fedpace.experiment.site import MakeSite
+from fedpace.federation.divergence import fault_of_evaluation
 from fedpace.reporting.metrics import summarise_run
 from fedpace.reporting.tensorboard import Write, event_writer
 from fedpace.run_folder import schema
+from fedpace.run_folder.atomic import write_json, write_text
 from fedpace.run_folder.claim import held, new_folder
 from fedpace.run_folder.environment import environment
 from fedpace.run_folder.reader import read_records
-from fedpace.run_folder.writer import (
-    append_record,
-    write_json,
-    write_plans,
-    write_records,
-    write_text,
-)
+from fedpace.run_folder.writer import append_record, write_adapter, write_plans, write_records
 from fedpace.wireless.clients_file import write_clients
 
 Show = Callable[[RoundRecord, int], None]
 """Called after every round with its record and the number of rounds at most."""
+
+
+Note = Callable[[str], None]
+"""Called with a line that a person should read."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,7 +84,7 @@ def run(
             except Exception:
                 path.unlink()
                 raise
-            return _fill(folder, prepared, show, command)
+            return _fill(folder, prepared, _Told(show, note=warnings.warn, command=command))
 
 
 def resume(
@@ -91,6 +94,7 @@ def resume(
     show: Show = lambda record, rounds: None,
     site: MakeSite | None = None,
     command: str = "fedpace run",
+    note: Note = warnings.warn,
 ) -> RunRecord:
     """Go on with a run that was cut off; the result is that of the uninterrupted run.
 
@@ -100,6 +104,7 @@ def resume(
         show: called after every further round with its record.
         site: where the clients are; by default in this process.
         command: with which a person goes on with the run.
+        note: told in a line where a damaged checkpoint is passed over for the one before.
 
     Raises:
         InputError: not a run folder, in use, or of another experiment, data set or version.
@@ -116,7 +121,7 @@ def resume(
             "an experiment file, or start a new run with --out"
         )
     with held(folder), _interruptible(folder, command):
-        return _fill(folder, prepare(own, site), show, command)
+        return _fill(folder, prepare(own, site), _Told(show, note, command))
 
 
 @contextmanager
@@ -131,42 +136,76 @@ def _interruptible(folder: Path, command: str) -> Iterator[None]:
         raise RunError(f"{described(error)}; once that is mended, go on with {again}") from error
 
 
-def _fill(folder: Path, prepared: Prepared, show: Show, command: str) -> RunRecord:
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """Who is told what, and how."""
+
+    show: Show
+    note: Note
+    command: str
+
+
+def _fill(folder: Path, prepared: Prepared, told: _Told) -> RunRecord:
     """Run every method from where the folder says that it is, and sum up."""
     work, experiment = prepared.site.work, prepared.experiment
     records = read_records(folder)
     in_force: dict[str, Plans] = {method: [(0, p)] for method, p in prepared.plans.items()}
     # A resumed run may have been cut off before any of its files; what is there stays.
-    if not (folder / schema.CLIENTS).exists():
+    if (folder / schema.CLIENTS).exists():
+        check_population(folder, experiment, work.network.clients)
+    else:
         write_clients(work.network.clients, folder / schema.CLIENTS)
     if not (folder / schema.PLAN).exists():
         write_plans(folder, work.network, in_force)
     done: dict[str, Progress] = {}
     for method in experiment.methods:
-        before = next(iter(done.values()), None)
-        course = _course(folder, prepared, method, work, None if before is None else before.initial)
-        # What was recorded after the last checkpoint will be recorded again, to the same bits.
-        at = course.progress.state.round_index
-        records = [r for r in records if r.method != method or r.round < at]
+        course = _course(folder, prepared, method, work, done, told.note)
+        records = _before(folder, records, course)
         write_records(folder, records)
         for record in _recorded(folder, prepared, course):
             records.append(record)
-            show(record, experiment.training.rounds)
+            told.show(record, experiment.training.rounds)
         work, done[method] = course.work, course.progress
         in_force[method] = course.progress.plans
         write_plans(folder, work.network, in_force)
         # PEFT's own layout of several adapters: the first at the top, the others beside it.
         name = "" if method == experiment.methods[0] else method
-        work.save(course.progress.state.adapter, folder / schema.ADAPTER / name)
+        write_adapter(folder, name, partial(work.save, course.progress.state.adapter))
+        work.describe(folder / schema.ADAPTER / name)
     summary = summarise_run(
         records,
         {method: progress.plans for method, progress in done.items()},
         {method: progress.initial for method, progress in done.items()},
         prepared.target,
     )
-    summary |= {"clock": prepared.site.clock, "command": command, "environment": environment()}
+    summary |= {
+        "clock": prepared.site.clock,
+        "command": told.command,
+        "label_names": work.facts.get("label_names"),
+        "model": {key: value for key, value in work.facts.items() if key != "label_names"},
+        "environment": environment(),
+    }
     write_json(folder / schema.SUMMARY, summary)
     return RunRecord(folder, summary, records)
+
+
+def _before(folder: Path, records: Sequence[RoundRecord], course: Course) -> list[RoundRecord]:
+    """Return the records without what is played again, to the same bits, after the checkpoint.
+
+    Raises:
+        InputError: rounds before the checkpoint are not there.
+    """
+    at = course.progress.state.round_index
+    kept = [r for r in records if r.method != course.method or r.round < at]
+    found = [r.round for r in kept if r.method == course.method]
+    if found != list(range(at)):
+        lost = next((n for n in range(at) if n not in found), at)
+        raise InputError(
+            f"{folder / schema.ROUNDS} has not each of the {at} rounds of {course.method} that "
+            f"its checkpoint has (round {lost + 1} is the first missing or double); restore the "
+            "file, or start a new run with --out"
+        )
+    return kept
 
 
 def _course(
@@ -174,17 +213,37 @@ def _course(
     prepared: Prepared,
     method: str,
     work: Work,
-    initial: dict[str, float] | None,
+    done: Mapping[str, Progress],
+    note: Note,
 ) -> Course:
     """Return a method where its checkpoint left it, or at its beginning."""
     setup, first = set_up_for(prepared, method, work)
     renewal = make_renewal(prepared, setup, method)
-    progress = read_progress(folder, method, work)
+    progress = read_progress(folder, method, work, note)
     if progress is None:
-        initial = initial or work.evaluate(work.initial_adapter)
-        progress = begin(work, setup, first, initial, renewal.state)
+        initial = next((each.initial for each in done.values()), None)
+        progress = begin(
+            work,
+            setup,
+            first,
+            initial or _initial(prepared, work),
+            renewal.state,
+            steps_back=prepared.experiment.training.on_divergence == "step-back",
+        )
     renewal.state = progress.renewal
     return Course(method, work, setup, renewal, progress)
+
+
+def _initial(prepared: Prepared, work: Work) -> dict[str, float]:
+    """Evaluate what every method begins with."""
+    evaluation = work.evaluate(work.initial_adapter)
+    if (fault := fault_of_evaluation(evaluation)) is not None:
+        model = prepared.experiment.model
+        raise RunError(
+            f"before any training {fault}: [model] name = {model.name!r} with dtype = "
+            f"{model.dtype!r} gives no numbers on this data; choose another dtype or model"
+        )
+    return evaluation
 
 
 def _recorded(folder: Path, prepared: Prepared, course: Course) -> Iterator[RoundRecord]:

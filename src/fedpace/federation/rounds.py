@@ -1,6 +1,7 @@
 """One round of federated LoRA with independent sampling: state in, state and record out."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,8 +12,9 @@ from fedpace.core.messages import ClientTask
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Floats
 from fedpace.core.record import ParticipantRecord, RoundRecord
-from fedpace.federation.aggregation import Aggregation, Memory, Returned
+from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned
 from fedpace.federation.checks import Checks, Watch, check_updates
+from fedpace.federation.divergence import fault_of_step, fault_of_updates
 from fedpace.federation.engine import Engine
 from fedpace.federation.participation import sample_participants
 from fedpace.federation.server_optimizer import OptimizerState, ServerOptimizer
@@ -48,6 +50,8 @@ class ServerState:
     """What the aggregation keeps."""
     watch: Watch = field(default_factory=Watch)
     """What the checks of the rounds so far left."""
+    step_factor: float = 1.0
+    """Of the server's step; below 1 once the run has stepped back."""
 
 
 def run_round(
@@ -61,7 +65,9 @@ def run_round(
     p_n only counts a_n / (q_n p_n). An empty round is recorded, costs its overhead, and leaves the
     adapter as it is. With `Federation.checks` an update that fails them is recorded as a refusal
     and not used, and a client refused too often is not asked again: what is fitted from then on is
-    the loss of the others, whose data weights are scaled to sum to 1.
+    the loss of the others, whose data weights are scaled to sum to 1. Where an update or what the
+    server makes of it is not finite, the record says so (`RoundRecord.diverged`), and adapter,
+    optimiser and memory stay.
 
     Args:
         engine: where the clients are.
@@ -118,13 +124,12 @@ def run_round(
         a * float(inverse[u.client]) / float(federation.availability[u.client])
         for a, u in zip(share, updates, strict=True)
     ]
-    result, memory = aggregation.aggregate(
-        state.adapter, state.memory, Returned(updates, start, share, weights)
-    )
-    adapter, optimizer = state.adapter, state.optimizer
-    # Nobody came: nothing to go by, unless the aggregation remembers.
-    if updates or any(result.squared_norms):
-        adapter, optimizer = federation.server_optimizer.step(adapter, result.update, optimizer)
+    diverged = fault_of_updates(updates)
+    moved = _Moved(_unknown(weights), state.adapter, state.optimizer, state.memory)
+    if diverged is None:
+        then, diverged = _move(federation, state, Returned(updates, start, share, weights))
+        moved = then if diverged is None else moved
+    result = moved.result
 
     people = tuple(
         ParticipantRecord(
@@ -156,5 +161,48 @@ def run_round(
         excluded=new,
         missing=tuple(t.client for t in tasks if t.client not in answered),
         overhead_seconds=outcome.overhead_seconds,
+        diverged=diverged,
     )  # fmt: skip
-    return record, ServerState(index + 1, adapter, optimizer, plan, memory, watch)
+    return record, ServerState(
+        index + 1, moved.adapter, moved.optimizer, plan, moved.memory, watch, state.step_factor
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Moved:
+    """What the server makes of a round's updates."""
+
+    result: Aggregate
+    adapter: Mapping[str, Array]
+    optimizer: OptimizerState
+    memory: Memory
+
+
+def _move(
+    federation: Federation, state: ServerState, returned: Returned
+) -> tuple[_Moved, str | None]:
+    """Aggregate and step; return what is not finite, too, or None."""
+    aggregation, adapter, optimizer = federation.aggregation, state.adapter, state.optimizer
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        try:
+            result, memory = aggregation.aggregate(adapter, state.memory, returned)
+        except np.linalg.LinAlgError as error:
+            unknown = _unknown(returned.unbiased_weight)
+            return _Moved(unknown, adapter, optimizer, state.memory), f"aggregation: {error}"
+        # Nobody came: nothing to go by, unless the aggregation remembers.
+        if returned.updates or any(result.squared_norms):
+            step = federation.server_optimizer.step
+            adapter, optimizer = step(adapter, result.update, optimizer)
+            if state.step_factor != 1.0:
+                factor = np.float32(state.step_factor)
+                old = state.adapter
+                adapter = {n: old[n] + factor * (new - old[n]) for n, new in adapter.items()}
+    norms = [norm for pair in result.client_squared_norms for norm in pair]
+    fault = fault_of_step([*norms, *result.squared_norms], adapter, optimizer, memory)
+    return _Moved(result, adapter, optimizer, memory), fault
+
+
+def _unknown(weights: Sequence[float]) -> Aggregate:
+    """Return the aggregate of updates that cannot be aggregated."""
+    nothing = (math.nan, math.nan)
+    return Aggregate({}, weights, [nothing] * len(weights), nothing)

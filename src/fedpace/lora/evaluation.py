@@ -1,5 +1,7 @@
 """Loss and accuracy of a global adapter on held-out examples."""
 
+import math
+
 import torch
 from torch.func import functional_call
 
@@ -31,20 +33,27 @@ def evaluate(
             1024 on a processor, 16384 on an accelerator.
 
     Returns:
-        {"loss": ..., "accuracy": ...} for classification, {"loss": ...} for causal LM.
+        {"loss": ..., "accuracy": ...} for classification, {"loss": ...} for causal LM; NaN where a
+        classifier's logits or a loss are not finite: of such logits the largest says nothing.
     """
     if not len(examples):
         raise InputError("there are no held-out examples to evaluate on")
     tensors = to_tensors(adapted, adapter)
     limit = max_tokens or default_max_tokens(adapted.device)
     loss = hits = 0.0
+    finite = True
     with merged_into_base(adapted, adapter), torch.inference_mode():
         for rows in group_by_length(examples.lengths, limit):
             batch = collate(examples.take(rows), adapted)
             output = functional_call(adapted.model, tensors, (), batch.inputs, tie_weights=False)
+            # A language model may rule tokens out by -inf.
+            if examples.task == "classification":
+                finite = finite and bool(torch.isfinite(output.logits).all())
             losses, correct = row_scores(output.logits, batch)
             loss += losses.sum().item()
             hits += correct.sum().item()
+    if not (finite and math.isfinite(loss)):
+        loss = hits = math.nan
     targets = int(examples.targets.sum())
     if examples.task == "causal-lm":
         return {"loss": loss / targets}

@@ -34,21 +34,20 @@ def headline(
     reached = {name: entry["time_to_target_seconds"] for name, entry in methods.items()}
     goal = f"{target.metric} {target.value:g}"
     first, *others = methods
+    ends = {name: _best(target, records[name]) for name in methods}
+    for name, entry in methods.items():
+        if entry.get("diverged"):
+            ends[name] = f"it diverged at round {entry['diverged']}, {ends[name]}"
     if all(seconds is None for seconds in reached.values()):
         if not others:
-            return f"{first} did not reach {goal}: {_best(target, records[first])}."
-        return f"No method reached {goal}." + "".join(
-            f" {name}: {_best(target, records[name])}." for name in methods
-        )
+            return f"{first} did not reach {goal}: {ends[first]}."
+        return f"No method reached {goal}." + "".join(f" {n}: {ends[n]}." for n in methods)
     late = [name for name in others if reached[name] is None]
-    failed = "".join(f" {name} did not reach it: {_best(target, records[name])}." for name in late)
+    failed = "".join(f" {name} did not reach it: {ends[name]}." for name in late)
     there = [name for name in others if reached[name] is not None]
     if reached[first] is None:
         theirs = _and([f"{name} in {seconds_text(reached[name])}" for name in there])
-        return (
-            f"{first} did not reach {goal}: {_best(target, records[first])}. "
-            f"It was reached by {theirs}.{failed}"
-        )
+        return f"{first} did not reach {goal}: {ends[first]}. It was reached by {theirs}.{failed}"
     comparison = _and(
         [f"{_compare(summary['speedup'][n])} {n} ({seconds_text(reached[n])})" for n in there]
     )
@@ -79,6 +78,8 @@ def _best(target: Target, records: Sequence[RoundRecord]) -> str:
 
 
 def _ending(name: str, entry: Mapping[str, Any]) -> str:
+    if entry.get("diverged"):
+        return f"{name} diverged at round {entry['diverged']}"
     metric = "accuracy" if entry.get("final_accuracy") is not None else "loss"
     value = entry[f"final_{metric}"]
     end = "was not evaluated" if value is None else f"ended at {metric} {value:.3g}"

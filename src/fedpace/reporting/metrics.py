@@ -67,6 +67,12 @@ def curve(
     return table[:, 0], table[:, 1]
 
 
+def diverged_round(records: Sequence[RoundRecord]) -> int | None:
+    """Return the round, counted from 1, in which a method ended as it had diverged, or None."""
+    ended = bool(records) and records[-1].diverged is not None
+    return records[-1].round + 1 if ended and records[-1].stepped_back_to is None else None
+
+
 def traffic_bits(records: Sequence[RoundRecord]) -> tuple[int, int]:
     """Return the bits that all participants sent and received, (upload, download)."""
     return sum(r.upload_bits for r in records), sum(r.download_bits for r in records)
@@ -171,7 +177,8 @@ def summarise(
         initial: the evaluation before the first round.
 
     Returns:
-        JSON types; null where a number is not known. `predicted_seconds` is the predicted duration
+        JSON types; null where a number is not known, and all that is known of a model that
+        diverged is when and how. `predicted_seconds` is the predicted duration
         of the rounds that were run, to be held against `clock_seconds`.
 
     Raises:
@@ -180,16 +187,20 @@ def summarise(
     if not records:
         raise InputError("the method has no rounds to summarise; run at least one")
     last, rounds = records[-1], len(records)
-    reached = None if target is None else first_reaching(records, target)
+    diverged = diverged_round(records)
+    reached = None if target is None or diverged else first_reaching(records, target)
     upload, download = traffic_bits(records)
     evaluations = [r.evaluation for r in records if r.evaluation is not None]
-    final = evaluations[-1] if evaluations else {}
+    final = evaluations[-1] if evaluations and not diverged else {}
     predicted = predicted_seconds(plans, rounds)
     entry: dict[str, float | str | None] = {
         "planner": plans[0][1].planner,
         "verdict": plans[0][1].verdict,
         "time_to_target_seconds": None if reached is None else reached.clock_seconds,
         "rounds_to_target": None if reached is None else reached.round + 1,
+        "diverged": diverged,
+        "diverged_because": last.diverged if diverged else None,
+        "steps_back": sum(record.stepped_back_to is not None for record in records),
         "rounds": rounds,
         "clock_seconds": last.clock_seconds,
         "final_loss": _known(final.get("loss")),

@@ -13,6 +13,7 @@ import numpy as np
 from fedpace.core.errors import MissingExtraError
 from fedpace.core.plan import RoundSeconds
 from fedpace.reporting import plots
+from fedpace.reporting.deviation import deviations
 from fedpace.reporting.headline import headline
 from fedpace.reporting.metrics import (
     TimeSplit,
@@ -26,10 +27,10 @@ from fedpace.reporting.svg import inline_svg
 from fedpace.reporting.tables import prediction_rows, summary_rows
 from fedpace.reporting.units import seconds_text, target_text
 from fedpace.run_folder import schema
+from fedpace.run_folder.atomic import write_bytes
 from fedpace.run_folder.claim import held
 from fedpace.run_folder.reader import check_run_folder, read_run
 from fedpace.run_folder.schema import Run
-from fedpace.run_folder.writer import write_bytes
 
 _CLIENT_ROWS = 100
 """Clients listed in the page; all of them are in clients.csv and plan.json."""
@@ -84,7 +85,7 @@ def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
         client_count=len(run.clients),
         target=target_text(run.summary["target"]),
         clock=run.summary.get("clock", "virtual"),
-        notes=run.notes,
+        notes=[*run.notes, *deviations(run)],
         summary=summary_rows(run.summary),
         prediction=prediction_rows(run.summary),
         figures=[_Figure(safe(f.svg), f.title, f.caption) for f in _figures(run)],

@@ -22,7 +22,8 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
         header += [f"Time to {target_text(summary['target'])}", "Rounds to it"]
         columns += [
             [
-                "not reached" if e["rounds_to_target"] is None
+                f"diverged at round {e['diverged']}" if e.get("diverged")
+                else "not reached" if e["rounds_to_target"] is None
                 else seconds_text(e["time_to_target_seconds"])
                 for e in methods.values()
             ],
@@ -33,7 +34,10 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
             columns.append([ratio_text(summary["speedup"].get(name)) for name in methods])
     header += ["Rounds run", "Clock", "Upload"]
     columns += [
-        [_count(e["rounds"]) for e in methods.values()],
+        [
+            _count(e["rounds"]) + (", diverged" if e.get("diverged") else "")
+            for e in methods.values()
+        ],
         [seconds_text(e["clock_seconds"]) for e in methods.values()],
         [bits_text(e["upload_bits"]) for e in methods.values()],
     ]

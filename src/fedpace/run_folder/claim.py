@@ -2,7 +2,7 @@
 
 A folder is made before anything slow is done, so no two runs take the same one. While a process
 writes it, it holds a lock on the file `.lock`, which names the process. The lock ends with the
-process, however that ends; the file stays, as removing it could let two in.
+process, however that ends.
 """
 
 import os
@@ -63,23 +63,21 @@ def held(folder: Path) -> Iterator[None]:
     """
     path = folder / LOCK
     try:
-        file = path.open("a+", encoding="utf-8")
+        file = _locked(path)
     except OSError as error:
         raise InputError(
             f"{folder} cannot be written ({error.strerror}); make it writable, or copy it to "
             "where you can write"
         ) from None
     with file:
-        if not _locked(file):
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise InputError(
-                f"{folder} is in use by {holder}; wait until it has ended, or name another folder"
-            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()
-        yield
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file
+                path.unlink()
 
 
 def _named(folder: Path) -> tuple[Path, bool]:
@@ -122,12 +120,25 @@ def _unmake(made: list[Path]) -> None:
             folder.rmdir()
 
 
-def _locked(file: IO[str]) -> bool:
-    try:
-        if fcntl is None:
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-        else:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
+def _locked(path: Path) -> IO[str]:
+    """Return the file, locked."""
+    while True:
+        file = path.open("a+", encoding="utf-8")
+        try:
+            if fcntl is None:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+            else:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            with file:
+                file.seek(0)
+                holder = file.read().strip() or "another process"
+            raise InputError(
+                f"{path.parent} is in use by {holder}; wait until it has ended, or name another "
+                "folder"
+            ) from None
+        # Who held it may have removed it after it was opened here: then it guards nothing.
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                return file
+        file.close()

@@ -57,6 +57,7 @@ def read_run(folder: Path) -> Run:
                 for record in came
             )
             notes.append(f"Clients entered while {name} ran: {who}.")
+        notes += _divergence(name, records[name])
         counted, found = summary["methods"][name]["rounds"], len(records[name])
         if counted != found:
             notes.append(
@@ -112,6 +113,24 @@ def _json(path: Path) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise InputError(f"{path} holds a {type(table).__name__}, not a table; restore or rerun")
     return table
+
+
+def _divergence(name: str, records: Sequence[RoundRecord]) -> list[str]:
+    """Say where a method diverged."""
+    seen = [record for record in records if record.diverged is not None]
+    notes = [
+        f"{name} stepped back in round {record.round + 1}, to the adapter of round "
+        f"{record.stepped_back_to}: {record.diverged}."
+        for record in seen
+        if record.stepped_back_to is not None
+    ]
+    if seen and seen[-1].stepped_back_to is None:
+        notes.append(
+            f"{name} diverged at round {seen[-1].round + 1}: {seen[-1].diverged}. Its adapter is "
+            "the one before that round; try smaller learning rates, or [training] on_divergence = "
+            '"step-back".'
+        )
+    return notes
 
 
 def _plans(

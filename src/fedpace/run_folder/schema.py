@@ -1,7 +1,7 @@
 """What a run folder holds: the names of its files, and the records that they become."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedpace.core.adapter import Array
@@ -27,7 +27,7 @@ LOCK = ".lock"
 FILES = (EXPERIMENT, CLIENTS, PLAN, ROUNDS, SUMMARY)
 """What a report needs of a run folder."""
 
-CHECKPOINT_FORMAT = "fedpace-checkpoint-1"
+CHECKPOINT_FORMAT = "fedpace-checkpoint-2"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +39,8 @@ class Checkpoint:
     memory: Mapping[str, Array]
     state: Mapping[str, Any]
     """Next round, clock, plans, estimates, initial evaluation, whether it has finished."""
+    more: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    """Further arrays, by what they are."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -2,49 +2,20 @@
 
 import json
 import os
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+import shutil
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from safetensors import SafetensorError
 
 from fedpace.core.plan import Plans
 from fedpace.core.record import RoundRecord
-from fedpace.run_folder.schema import PLAN, ROUNDS
+from fedpace.run_folder.atomic import naming, write_json, write_text
+from fedpace.run_folder.schema import ADAPTER, PLAN, ROUNDS
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, upload_bits
 from fedpace.wireless.network import Network
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old content or the new, nothing between."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file so that a reader sees the old content or the new, nothing between."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on empty blocks
-        part.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            part.unlink()  # on a full disk, what is half written is in the way
-        raise _of(path, error) from None
-
-
-def _of(path: Path, error: OSError) -> OSError:
-    """Return an error that names the file, which one of writing does not."""
-    return OSError(error.errno, error.strerror, str(path))
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically."""
-    write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
 def append_record(folder: Path, record: RoundRecord) -> None:
@@ -56,7 +27,7 @@ def append_record(folder: Path, record: RoundRecord) -> None:
             file.flush()
             os.fsync(file.fileno())  # a checkpoint on the disk must not know more than the records
     except OSError as error:
-        raise _of(path, error) from None
+        raise naming(path, error) from None
 
 
 def write_records(folder: Path, records: Sequence[RoundRecord]) -> None:
@@ -66,6 +37,34 @@ def write_records(folder: Path, records: Sequence[RoundRecord]) -> None:
 
 def _line(record: RoundRecord) -> str:
     return json.dumps(record.to_json(), allow_nan=False) + "\n"
+
+
+def write_adapter(folder: Path, name: str, save: Callable[[Path], None]) -> None:
+    """Write a method's adapter so that no file of it is ever half there.
+
+    Args:
+        folder: the run folder.
+        name: sub-folder of adapter/; "" for the first method's.
+        save: writes the files into a folder.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    target = folder / ADAPTER / name
+    part = folder / f"{ADAPTER}.part"
+    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed here
+    try:
+        part.mkdir()
+        save(part)
+        target.mkdir(parents=True, exist_ok=True)
+        for file in part.iterdir():
+            with file.open("rb") as written:
+                os.fsync(written.fileno())
+            file.replace(target / file.name)
+    except SafetensorError as error:  # so it tells of a full disk
+        raise OSError(None, str(error), str(target)) from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def write_plans(folder: Path, network: Network, plans: Mapping[str, Plans]) -> None:
