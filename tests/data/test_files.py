@@ -16,6 +16,7 @@ ROWS = [
 
 def written(path, content):
     data = content if isinstance(content, bytes) else content.encode()
+    path.parent.mkdir(exist_ok=True)
     path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
     return path
 
@@ -55,6 +56,24 @@ def test_a_byte_order_mark_is_no_part_of_the_first_column(tmp_path):
     assert list(read_rows(path)) == [(f"{path}:2", {"text": "hello", "label": "1"})]
 
 
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("a.jsonl", '{"text": "hello"}\n'), ("a.csv", "text\nhello\n"), ("a.txt", "hello\n")],
+)
+def test_a_byte_order_mark_is_no_part_of_any_format(tmp_path, name, content, suffix):
+    path = written(tmp_path / (name + suffix), b"\xef\xbb\xbf" + content.encode())
+    assert [row for _, row in read_rows(path)] == [{"text": "hello"}]
+
+
+def test_a_long_document_is_read_from_every_format(tmp_path):
+    text = "word " * 60_000
+    for name, content in [
+        ("a.jsonl", json.dumps({"text": text})), ("a.csv", f'text\n"{text}"\n'),
+    ]:  # fmt: skip
+        assert [row["text"] for _, row in read_rows(written(tmp_path / name, content))] == [text]
+
+
 def test_a_line_separator_inside_a_json_string_does_not_end_the_line(tmp_path):
     path = written(tmp_path / "a.jsonl", json.dumps({"text": "a\u2028b"}, ensure_ascii=False))
     assert list(read_rows(path)) == [(f"{path}:1", {"text": "a\u2028b"})]
@@ -64,6 +83,18 @@ def test_plain_text_is_cut_at_blank_lines_and_document_ends(tmp_path):
     path = written(tmp_path / "t.txt", "\none\ntwo  \n\n \nthree\n<|endoftext|>\n four\n")
     found = [(place.rpartition(":")[2], row["text"]) for place, row in read_rows(path)]
     assert found == [("2", "one\ntwo"), ("6", "three"), ("8", " four")]
+
+
+@pytest.mark.torch  # pyarrow comes with the lora extra
+def test_parquet_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    parquet = pytest.importorskip("pyarrow.parquet")
+    path = tmp_path / "rows.parquet"
+    column = pyarrow.array(["x" * 10_000] * 20_000)
+    parquet.write_table(pyarrow.table({"text": column}), path, compression="zstd")
+    assert path.stat().st_size < 1e6
+    with pytest.raises(InputError, match=r"rows\.parquet: row \d+: unpacks to more than 100"):
+        list(read_rows(path))
 
 
 @pytest.mark.parametrize(
@@ -85,6 +116,28 @@ def test_plain_text_is_cut_at_blank_lines_and_document_ends(tmp_path):
         ("a.csv", "text,label\na,b,1\n", r"a\.csv:2: 3 values under 2 columns \(text, label\)"),
         ("a.csv", 'text,label\n"a,1\n', r"a\.csv:2: not CSV"),
         ("a.csv", "text,text\na,1\n", r"a\.csv:1: column 'text' stands twice"),
+        (
+            "a.jsonl",
+            gzip.compress(b"{}"),
+            r"a\.jsonl: by its first bytes this is gzip, not JSO",
+        ),
+        ("a.csv", gzip.compress(b"{}"), r"a\.csv: .* gzip, not CSV; add \.gz to its name"),
+        ("a.csv", b"PAR1....PAR1", r"a\.csv: .* Parquet, not CSV; name it \.parquet"),
+        ("a.csv.gz", b"PAR1....PAR1", r"a\.csv\.gz: .* Parquet, not CSV"),
+        ("a.txt", b"PK\x03\x04 xl/", r"a\.txt: .* a ZIP archive or an Excel workbook"),
+        ("a.csv", "text\nhello\n".encode("utf-16"), r"a\.csv: .* UTF-16 text, .*as UTF-8"),
+        ("a.csv", "text\nhello\n".encode("utf-16-be"), r"a\.csv: .* UTF-16 text, .*as UTF-8"),
+        ("a.jsonl", '{"text": "a"}'.encode("utf-32"), r"a\.jsonl: .* UTF-32 text"),
+        ("a.jsonl", "version https://git-lfs.github.com/spec/v1\n", r": .* Git LFS pointer.* pull"),
+        ("a.parquet", "text,label\na,1\n", r"a\.parquet: not Parquet .*it is text: name it"),
+        ("a.parquet", gzip.compress(b"{}"), r"a\.parquet: not Parquet .*it is gzip"),
+        ("a.txt", '{"text": "a"}\n', r"a\.txt:1: JSON in a file of plain text; name it \.jsonl"),
+        ("a.jsonl", '{"text": "a", "text": "b"}', r"a\.jsonl:1: .*key 'text' stands twice"),
+        ("a.jsonl", '{"a": ' + "9" * 5000 + "}", r"jsonl:1: .*an integer of thousands of digits"),
+        ("a.jsonl", "[" * 100_000, r"a\.jsonl:1: .*nested too deeply"),
+        ("a.jsonl", "x" * (2**24 + 2), r"a\.jsonl:1: a line of more than 16 MiB"),
+        ("a.csv", '"' + "x\n" * 2**24, r"a\.csv:\d+: not CSV \(field larger than field limit"),
+        ("a.jsonl.gz", b"\n" * (2**24 + 9), r"a\.jsonl\.gz:\d+: unpacks to more than 100 times"),
         ("a.xlsx", "whatever", r"a\.xlsx: not a known data format; known are \.jsonl"),
         ("a.parquet.gz", "whatever", r"a\.parquet\.gz: not a known data format"),
     ],
@@ -92,7 +145,7 @@ def test_plain_text_is_cut_at_blank_lines_and_document_ends(tmp_path):
 def test_what_is_wrong_is_said_with_file_line_and_remedy(tmp_path, name, content, said):
     with pytest.raises(InputError, match=said) as caught:
         list(read_rows(written(tmp_path / name, content)))
-    assert "\n" not in str(caught.value)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
 
 
 def test_a_cut_or_false_gzip_file_is_an_input_error(tmp_path):

@@ -64,7 +64,7 @@ def test_shards_of_a_split_are_read_one_after_the_other(tmp_path):
 def test_class_names_are_taken_from_meta_json(tmp_path):
     rows = [{"text": "a", "label": 0}, {"text": "b", "label": 1}]
     train_file = jsonl(tmp_path / "train.jsonl", rows)
-    jsonl(tmp_path / "test.jsonl", rows)
+    jsonl(tmp_path / "test.jsonl", rows[:1])
     (tmp_path / "meta.json").write_text('{"label_names": ["no", "yes", "maybe"]}')
     for name in (str(tmp_path), train_file):
         assert load_data(name, seed=0)[0].label_names == ("no", "yes", "maybe")
@@ -210,3 +210,116 @@ def test_holdout_takes_its_examples_from_the_training_data_alone():
     assert sorted([*tune_train.text, *tune_eval.text]) == sorted(train.text)
     assert not set(tune_eval.text) & set(test.text)
     assert 0.05 < len(tune_eval) / len(train) < 0.15
+
+
+@pytest.mark.parametrize(
+    ("train_name", "eval_name"),
+    [("train", "val"), ("Train", "TEST"), ("training", "testing"), ("TRAIN", "Validation"),
+     ("train", "evaluation"), ("train", "development"), ("train", "dev")],
+)  # fmt: skip
+def test_splits_are_known_by_their_usual_words_in_any_case(tmp_path, train_name, eval_name):
+    name = files(tmp_path, **{train_name: SPAM + HAM[:10], eval_name: HAM[10:]})
+    for eval in (None, eval_name, eval_name.lower()):
+        train, test = load_data(name, eval=eval, seed=0)
+        assert (len(train), len(test)) == (30, 10)
+
+
+def test_what_lies_in_the_folder_and_is_not_used_is_named(tmp_path, caplog):
+    name = files(tmp_path, train=SPAM, test=HAM[:2], extra=HAM)
+    jsonl(tmp_path / "more.json", HAM)
+    (tmp_path / "README.md").write_text("not data")
+    (tmp_path / "old").mkdir()
+    with pytest.raises(InputError, match="'ham' is none"):
+        load_data(name, seed=0)
+    assert caplog.messages == [f"{name}: not used: extra.jsonl, more.json, old/"]
+    caplog.clear()
+    (tmp_path / "test.jsonl").unlink()
+    load_data(name, seed=0)
+    assert caplog.messages == [f"{name}: not used: extra.jsonl, more.json, old/"]
+
+
+def test_a_folder_whose_data_lie_deeper_says_so(tmp_path):
+    (tmp_path / "data").mkdir()
+    files(tmp_path / "data", train=SPAM)
+    with pytest.raises(InputError, match=r"no data file here .*; there is data$"):
+        load_data(str(tmp_path), seed=0)
+
+
+def link(target, path, how):
+    if how == "copy":
+        path.write_bytes(target.read_bytes())
+    elif how == "other format":
+        rows = [json.loads(line) for line in target.read_text().splitlines()]
+        with path.with_suffix(".csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, ["text", "label"])
+            writer.writeheader()
+            writer.writerows(reversed(rows))
+        return path.with_suffix(".csv")
+    elif how == "same":
+        return target.parent / ".." / target.parent.name / target.name
+    else:
+        getattr(path, how)(target)
+    return path
+
+
+@pytest.mark.parametrize("how", ["symlink_to", "hardlink_to", "copy", "other format", "same"])
+@pytest.mark.parametrize("as_folder", [True, False])
+def test_evaluation_on_the_training_file_is_refused_by_whatever_path(tmp_path, how, as_folder):
+    folder = tmp_path / "ds"
+    folder.mkdir()
+    files(folder, train=SPAM + HAM)
+    name = folder if as_folder else folder / "train.jsonl"
+    other = link(folder / "train.jsonl", tmp_path / "other.jsonl", how)
+    with pytest.raises(InputError, match="is what is trained on"):
+        load_data(str(name), eval=str(other), seed=0)
+
+
+def test_a_test_split_that_links_to_the_training_file_is_refused(tmp_path):
+    name = files(tmp_path, train=SPAM)
+    (tmp_path / "test.jsonl").symlink_to(tmp_path / "train.jsonl")
+    with pytest.raises(InputError, match="is what is trained on"):
+        load_data(name, seed=0)
+
+
+def test_evaluation_examples_that_are_trained_on_are_counted(tmp_path, caplog):
+    load_data(files(tmp_path, train=SPAM + HAM[:10], test=HAM[5:]), seed=0)
+    assert caplog.messages == ["5 of 15 evaluation examples are trained on, too"]
+
+
+def test_the_same_rows_are_the_same_classes_in_every_format(tmp_path):
+    labels = [0, 1, 2.0, "3", "004", "five", True] * 5
+    rows = [{"text": f"text {i}", "label": label} for i, label in enumerate(labels)]
+    jsonl(tmp_path / "rows.jsonl", rows)
+    with (tmp_path / "rows.csv").open("w", newline="", encoding="utf-8-sig") as file:
+        writer = csv.DictWriter(file, ["text", "label"])
+        writer.writeheader()
+        writer.writerows(rows)
+    found = [load_data(str(tmp_path / f"rows.{s}"), seed=0) for s in ("jsonl", "csv")]
+    assert found[0][0].label_names == ("0", "1", "2", "3", "004", "five", "true")
+    assert found[0][0].label_names == found[1][0].label_names
+    for one, other in zip(*found, strict=True):
+        assert (one.text, one.label.tolist()) == (other.text, other.label.tolist())
+
+
+def test_a_meta_json_may_have_a_byte_order_mark_and_no_names_that_match_nothing(tmp_path):
+    name = files(tmp_path, train=[{"text": f"{i}", "label": i % 2} for i in range(9)])
+    (tmp_path / "meta.json").write_text('{"label_names": ["no", "yes"]}', encoding="utf-8-sig")
+    assert load_data(name, seed=0)[0].label_names == ("no", "yes")
+    for wrong in ('[" no", "yes"]', '["", "yes"]', '["\\ud83d", "yes"]'):
+        (tmp_path / "meta.json").write_text(f'{{"label_names": {wrong}}}')
+        with pytest.raises(InputError, match=r"meta\.json: label_names must be"):
+            load_data(name, seed=0)
+
+
+def test_a_label_column_in_which_no_value_stands_twice_is_refused(tmp_path):
+    rows = [{"text": "ham", "label": f"text number {i}"} for i in range(20)]
+    with pytest.raises(InputError, match="each of the 20 examples has a label of its own"):
+        load_data(jsonl(tmp_path / "swapped.jsonl", rows), seed=0)
+
+
+@pytest.mark.parametrize("name", ["a" * 5000, "~no-such-user/x", "a\0b", "\ud83d"])
+def test_a_name_that_no_path_can_have_is_an_input_error(name, tmp_path):
+    with pytest.raises(InputError, match="name = "):
+        load_data(name, seed=0)
+    with pytest.raises(InputError, match="eval = "):
+        load_data(files(tmp_path, train=SPAM), eval=name, seed=0)

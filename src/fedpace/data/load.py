@@ -1,9 +1,9 @@
 """Training and evaluation examples by name: the embedded set, a file, a folder, or a hub id."""
 
-import json
+import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -11,18 +11,26 @@ from typing import Any
 
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
-from fedpace.data.files import format_of, read_rows
+from fedpace.core.text_files import broken_character, listed, read_text, shortened
+from fedpace.data.evaluation import compare, refuse_training_files
+from fedpace.data.files import format_of, parse_json, read_rows
 from fedpace.data.hub import hub_label_names, hub_rows, load_hub
-from fedpace.data.rows import Table, codes_of, read_table, to_examples
+from fedpace.data.labels import Codes, codes_of
+from fedpace.data.rows import Table, read_table, refuse_distinct, to_examples
 from fedpace.data.split import hold_out
+from fedpace.data.splits import EVAL, files_by_split, find, train_split, unused
 from fedpace.data.stdlib_docs import stdlib_docs
 
+STDLIB_DOCS = "stdlib-docs"
 STDLIB_TEST_SHARE = 0.15
 TEST_SHARE = 0.10
 """Held out where a source has no evaluation data of its own."""
 
-EVAL_SPLITS = ("test", "validation", "valid", "dev", "eval")
-"""Which split is evaluated on where none is named: the first of these that is there."""
+HOLDOUT = "holdout"
+"""Evaluate on a part of the training data: for tuning, which must not see the test data."""
+
+_MAX_META_BYTES = 2**24
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +40,14 @@ class Source:
     name: str
     splits: Mapping[str, Callable[[], Table]]
     label_names: Sequence[str] | None
+    files: Mapping[str, list[Path]] = field(default_factory=dict)
+    """Of each split, where the source is a file or a folder."""
 
-
-HOLDOUT = "holdout"
-"""Evaluate on a part of the training data: for tuning, which must not see the test data."""
+    def tell_unused(self, split: str, evaluated: Sequence[Path] = ()) -> None:
+        """Name what lies in the folder and is neither trained on nor evaluated on."""
+        folder = Path(self.name).expanduser()
+        if folder.is_dir() and (names := unused(folder, [*self.files[split], *evaluated])):
+            logger.warning("%s: not used: %s", self.name, listed(names, 5))
 
 
 def load_data(name: str, *, eval: str | None = None, seed: int) -> tuple[Examples, Examples]:
@@ -65,24 +77,28 @@ def load_data(name: str, *, eval: str | None = None, seed: int) -> tuple[Example
     if eval == HOLDOUT:
         train, _ = load_data(name, seed=seed)
         return hold_out(train, TEST_SHARE, seed)
-    if name == "stdlib-docs":
+    if name == STDLIB_DOCS:
         return _load_stdlib_docs(eval, seed)
     source = _source(name)
-    train_split = _train_split(source)
-    table = source.splits[train_split]()
+    trained = train_split(source.splits, name)
+    table = source.splits[trained]()
+    refuse_distinct(table)
     codes, names = codes_of(table.label, source.label_names)
     train = to_examples(table, codes, names)
-    split = eval or next((s for s in EVAL_SPLITS if s in source.splits and s != train_split), None)
-    if split is None:
+    split = find(source.splits, (eval,) if eval else (w for w in EVAL if w != trained.lower()))
+    if split is None and eval is None:
+        source.tell_unused(trained)
         return hold_out(train, TEST_SHARE, seed)
-    if split == train_split:
+    if split is None:
+        files, read = _eval_file(str(eval), source)
+    else:
+        files, read = source.files.get(split, []), source.splits[split]
+    refuse_training_files(files, source.files.get(trained, []), eval or split)
+    if split == trained:
         raise InputError(f"[data] eval = {eval!r} is what is trained on; name other data")
-    held = source.splits[split]() if split in source.splits else _eval_file(split, source)
-    if held.kind != table.kind:
-        raise InputError(
-            f"[data] eval: {held.places[0]} is of kind {held.kind!r}, the training data of kind "
-            f"{table.kind!r}; both must be of one kind"
-        )
+    source.tell_unused(trained, files)
+    held = read()
+    compare(table, held, eval or split)
     return train, to_examples(held, codes, names)
 
 
@@ -95,86 +111,74 @@ def _load_stdlib_docs(eval: str | None, seed: int) -> tuple[Examples, Examples]:
     return hold_out(stdlib_docs(), STDLIB_TEST_SHARE, seed)
 
 
+def _path(name: str, key: str) -> Path:
+    """Return a path that can be looked at, whatever the user wrote."""
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError) as error:
+        raise InputError(
+            f"[data] {key} = {shortened(name)}: no path that can be read ({error}); correct it",
+            public="no path that can be read",
+        ) from None
+    return path
+
+
 def _source(name: str) -> Source:
-    path = Path(name).expanduser()
+    path = _path(name, "name")
     if path.is_dir():
-        files = _files_by_split(path)
-        splits = {s: partial(_read_files, found, path) for s, found in files.items()}
-        return Source(name, splits, _stated_label_names(path))
+        files, stated = files_by_split(path), _stated_label_names(path)
+        splits = {s: partial(_read_files, found, path, stated) for s, found in files.items()}
+        return Source(name, splits, stated, files)
     if path.is_file():
-        splits = {"train": partial(_read_files, [path], path)}
-        return Source(name, splits, _stated_label_names(path.parent))
-    if format_of(path) or not re.fullmatch(r"[\w.-]+/[\w.-]+(:.+)?", name):
+        stated = _stated_label_names(path.parent)
+        splits = {"train": partial(_read_files, [path], path, stated)}
+        return Source(name, splits, stated, {"train": [path]})
+    if name != str(path) or format_of(path) or not re.fullmatch(r"[\w.-]+/[\w.-]+(:.+)?", name):
         raise InputError(
             f"[data] name = {name!r}: no such file or folder (looked in {Path.cwd()}); correct the "
-            "path, or name 'stdlib-docs' or a hub id (owner/name)"
+            "path, or name 'stdlib-docs' or a hub id (owner/name)",
+            public="no such file or folder",
         )
     hub = load_hub(name)
-    tables = {s: partial(_read_hub, hub, name, s) for s in hub}
-    return Source(name, tables, hub_label_names(hub, next(iter(hub))))
+    names = hub_label_names(hub, next(iter(hub)))
+    tables = {s: partial(_read_hub, hub, name, s, names) for s in hub}
+    return Source(name, tables, names)
 
 
-def _read_files(paths: list[Path], source: Path) -> Table:
-    return read_table(chain.from_iterable(map(read_rows, paths)), str(source))
+def _read_files(paths: list[Path], source: Path, stated: Sequence[str] | None) -> Table:
+    return read_table(chain.from_iterable(map(read_rows, paths)), str(source), stated or ())
 
 
-def _read_hub(hub: dict[str, Any], name: str, split: str) -> Table:
-    return read_table(hub_rows(hub, name, split), f"{name}[{split}]")
+def _read_hub(hub: dict[str, Any], name: str, split: str, stated: Sequence[str] | None) -> Table:
+    return read_table(hub_rows(hub, name, split), f"{name}[{split}]", stated or ())
 
 
-def _files_by_split(folder: Path) -> dict[str, list[Path]]:
-    """Group data files by stem; shards of one split (train-00000-of-00002) go together."""
-    found: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and format_of(path):
-            stem = re.sub(r"-\d+-of-\d+$", "", path.name.split(".")[0])
-            found.setdefault(stem, []).append(path)
-    if not found:
-        what = "no data file here (.jsonl, .csv, .parquet, .txt)"
-        raise InputError(f"[data] {folder}: {what}", public=what)
-    for stem, paths in found.items():
-        if len({path.name.split(".")[0] for path in paths}) < len(paths):
-            names = ", ".join(path.name for path in paths)
-            raise InputError(f"[data] {folder}: {names} are all {stem!r}; keep one of them")
-    return found
-
-
-def _train_split(source: Source) -> str:
-    if "train" in source.splits:
-        return "train"
-    if len(source.splits) == 1:
-        return next(iter(source.splits))
-    raise InputError(
-        f"[data] name = {source.name!r} has no 'train' among {', '.join(source.splits)}; "
-        "name the file to train on"
-    )
-
-
-def _eval_file(eval: str, source: Source) -> Table:
-    path = Path(eval).expanduser()
+def _eval_file(eval: str, source: Source) -> tuple[list[Path], Callable[[], Table]]:
+    path = _path(eval, "eval")
     if not path.is_file():
         raise InputError(
             f"[data] eval = {eval!r}: neither a file nor a split of {source.name!r} "
-            f"(it has {', '.join(source.splits)})"
+            f"(it has {listed(source.splits)})"
         )
-    return _read_files([path], path)
+    return [path], partial(_read_files, [path], path, source.label_names)
 
 
 def _stated_label_names(folder: Path) -> list[str] | None:
     path = folder / "meta.json"
     if not path.is_file():
         return None
-    try:
-        meta = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({error}); correct it or take it away") from None
+    text = read_text(path, "a JSON file", max_bytes=_MAX_META_BYTES)
+    meta = parse_json(text, str(path), "correct it or take it away")
     names = meta.get("label_names") if isinstance(meta, dict) else None
     if names is not None and not (
         isinstance(names, list)
-        and all(isinstance(name, str) for name in names)
+        and all(isinstance(name, str) and name.strip() == name != "" for name in names)
         and len(set(names)) == len(names)
+        and not any(map(broken_character, names))
     ):
-        raise InputError(f"{path}: label_names must be a list of different strings")
+        what = "label_names must be a list of different strings, without spaces around them"
+        raise InputError(f"{path}: {what}", public=what)
     return names
 
 
@@ -189,14 +193,14 @@ def load_training(name: str, label_names: Sequence[str] | None) -> Examples:
         InputError: as `load_data`; or a label that the server does not have.
     """
     source = _source(name)
-    table = source.splits[_train_split(source)]()
+    table = source.splits[train_split(source.splits, name)]()
     if label_names is None:
         return to_examples(table, {}, [])
     if not table.label:
         what = "examples without labels, where the server's experiment needs them"
         raise InputError(f"{table.places[0]}: {what}", public=what)
     numbers = source.label_names or label_names
-    codes: dict[int | str, int] = {n: c for c, n in enumerate(label_names)}
+    codes: Codes = {n: c for c, n in enumerate(label_names)}
     for value in {v for v in table.label or () if isinstance(v, int)}:
         # An integer is an index into names that a source states, else a name itself.
         stated = source.label_names is not None and 0 <= value < len(numbers)

@@ -1,25 +1,19 @@
-"""Turn rows into `Examples`: find out the kind, check every row, number the classes."""
+"""Turn rows into `Examples`: find out the kind, check every row."""
 
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
+from fedpace.core.text_files import broken_character, listed, shortened
+from fedpace.data.columns import FORMS, KINDS, hint, kind_of, respelt
 from fedpace.data.files import Row
+from fedpace.data.labels import Codes, Label, label_of
 
-KINDS = {
-    "pair": ("text", "text_pair", "label"),
-    "single": ("text", "label"),
-    "instruct": ("prompt", "response"),
-    "corpus": ("text",),
-}
-"""Kind to the columns it needs; the first whose columns are all there is taken."""
-
-Codes = dict[int | str, int]
-"""Label as it stands in the data (an integer also where it is written as a string) to class."""
+_SEVERAL = 10
+"""Fewer examples than this may well have a label each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +23,12 @@ class Table:
     kind: str
     texts: dict[str, list[str]]
     """The columns of strings, by name."""
-    label: list[int | str]
+    label: list[Label]
     """Empty where the kind has none."""
     places: list[str]
 
 
-def read_table(rows: Iterable[Row], source: str) -> Table:
+def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -> Table:
     """Check rows and collect them in columns.
 
     The first row decides the kind and whether there are groups. Columns that no kind knows are
@@ -43,66 +37,46 @@ def read_table(rows: Iterable[Row], source: str) -> Table:
     Args:
         rows: (place, row) as `files.read_rows` yields them.
         source: what to call all of them in a message.
+        stated: class names that the source states.
 
     Returns:
         The table, in the order of the rows.
 
     Raises:
-        InputError: no rows, no known set of columns, a row of another kind or without a column,
-            or a text that is empty or not a string; the message names the place.
+        InputError: no rows, no known set of columns, a column that differs from a known one in
+            spelling alone, a row of another kind or without a column, or a text that is empty, not
+            a string, or cannot be written as UTF-8; the message names the place.
     """
     kind: str | None = None
     texts: dict[str, list[str]] = {}
-    labels: list[int | str] = []
+    labels: list[Label] = []
     places = []
     for place, row in rows:
         present = {name for name, value in row.items() if value is not None}
         if kind is None:
-            kind = _kind(present)
-            if kind is None:
-                raise InputError(f"{place}: columns {_set(row)} make no example; {_FORMS}")
+            kind = _kind_of_first(row, present, place)
             wanted = {*KINDS[kind], *({"group"} & present)}
             texts = {name: [] for name in sorted(wanted - {"label"})}
         missing = sorted(wanted - present)
         if missing and wanted & present:
-            raise InputError(f"{place}: {missing[0]} is missing; the first row has it, so all must")
-        if _kind(present) != kind:
+            raise InputError(
+                f"{place}: {missing[0]} is missing; the first row has it, so all must",
+                public=f"a row lacks the column {missing[0]!r}",
+            )
+        if kind_of(present) != kind:
             raise InputError(
                 f"{place}: columns {_set(row)} among examples of kind {kind!r}; "
-                "give each kind a file of its own"
+                "give each kind a file of its own",
+                public=f"a row of another kind among examples of kind {kind!r}",
             )
         for name, column in texts.items():
             column.append(_string(row[name], name, place))
         if "label" in wanted:
-            labels.append(_label(row["label"], place))
+            labels.append(label_of(row["label"], place, stated))
         places.append(place)
     if kind is None:
-        raise InputError(f"{source}: holds no examples; {_FORMS}")
+        raise InputError(f"{source}: holds no examples; {FORMS}", public="no examples")
     return Table(kind, texts, labels, places)
-
-
-def codes_of(labels: Sequence[int | str], names: Sequence[str] | None) -> tuple[Codes, list[str]]:
-    """Number the classes.
-
-    Args:
-        labels: of the training data.
-        names: the class names where the source states them; then an integer label is an index
-            into them. Without, the distinct labels are numbered in sorted order, integers first.
-
-    Returns:
-        Codes, and the class names in the order of their numbers.
-
-    Example:
-        >>> codes_of(["spam", "ham"], None)
-        ({'ham': 0, 'spam': 1}, ['ham', 'spam'])
-        >>> codes_of([0], ["ham", "spam"])[0]
-        {'ham': 0, 'spam': 1, 0: 0, 1: 1}
-    """
-    if names is not None:
-        by_name: Codes = {name: c for c, name in enumerate(names)}
-        return by_name | {c: c for c in range(len(names))}, list(names)
-    distinct = sorted(set(labels), key=lambda label: (isinstance(label, str), label))
-    return {label: c for c, label in enumerate(distinct)}, [str(label) for label in distinct]
 
 
 def to_examples(table: Table, codes: Codes, names: Sequence[str]) -> Examples:
@@ -115,10 +89,11 @@ def to_examples(table: Table, codes: Codes, names: Sequence[str]) -> Examples:
     if table.label:
         for value, place in zip(table.label, table.places, strict=True):
             if value not in codes:
-                known = ", ".join(names[:20]) + (", ..." if len(names) > 20 else "")
                 raise InputError(
-                    f"{place}: label {value!r} is none of the {len(names)} classes ({known}); "
-                    "correct it, or the label_names in meta.json, or choose another [data] eval"
+                    f"{place}: label {shortened(value)} is none of the {len(names)} classes "
+                    f"({listed(names)}); correct it, or the label_names in meta.json, or choose "
+                    "another [data] eval",
+                    public=f"a label is none of the {len(names)} classes",
                 )
         label = np.array([codes[value] for value in table.label], dtype=np.int64)
     columns = {name: tuple(column) for name, column in table.texts.items()}
@@ -133,36 +108,54 @@ def to_examples(table: Table, codes: Codes, names: Sequence[str]) -> Examples:
     )
 
 
-_FORMS = "known are " + ", ".join("{" + ", ".join(needed) + "}" for needed in KINDS.values())
+def refuse_distinct(table: Table) -> None:
+    """Refuse a column of labels in which no value stands twice: texts or numbers of rows.
+
+    Raises:
+        InputError: ten labels or more, all different.
+    """
+    count = len(table.label)
+    if count >= _SEVERAL and len(set(table.label)) == count:
+        what = f"each of the {count} examples has a label of its own; is 'label' the right column?"
+        raise InputError(f"{table.places[0]} and on: {what}", public=what)
 
 
-def _kind(present: set[str]) -> str | None:
-    return next((kind for kind, needed in KINDS.items() if present >= set(needed)), None)
+def _kind_of_first(row: dict[str, object], present: set[str], place: str) -> str:
+    for name, known in respelt(map(str, row)).items():
+        raise InputError(
+            f"{place}: column {shortened(name)} is probably meant as {known!r}; rename it, or "
+            "leave it out",
+            public=f"a column that is probably meant as {known!r}",
+        )
+    kind = kind_of(present)
+    if kind is None or (kind == "corpus" and "labels" in present):
+        raise InputError(
+            f"{place}: columns {_set(row)} make no example; {FORMS}{hint(map(str, row))}",
+            public=f"{len(row)} columns that make no example; {FORMS}",
+        )
+    return kind
 
 
 def _set(row: dict[str, object]) -> str:
-    return "{" + ", ".join(map(str, row)) + "}"
+    return "{" + listed(row) + "}"
 
 
 def _string(value: object, name: str, place: str) -> str:
-    if name == "group" and isinstance(value, int):
+    if name == "group" and isinstance(value, int) and value.bit_length() < 4096:
         value = str(value)
     if not isinstance(value, str):
-        raise InputError(f"{place}: {name} is {value!r}; it must be a string")
+        raise InputError(
+            f"{place}: {name} is {shortened(value)}; it must be a string",
+            public=f"{name} is no string",
+        )
     if not value.strip():
-        raise InputError(f"{place}: {name} is empty; fill it in or leave the row out")
+        raise InputError(
+            f"{place}: {name} is empty; fill it in or leave the row out", public=f"{name} is empty"
+        )
+    if half := broken_character(value):
+        raise InputError(
+            f"{place}: {name} holds half of a surrogate pair ({half}, a cut emoji) and cannot be "
+            "written as UTF-8; replace it or leave the row out",
+            public=f"{name} cannot be written as UTF-8",
+        )
     return value
-
-
-def _label(value: object, place: str) -> int | str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, str) and re.fullmatch(r"\s*-?\d+\s*", value):
-        return int(value)
-    if isinstance(value, str) and value.strip():
-        return value.strip()
-    if isinstance(value, int):
-        return value
-    raise InputError(f"{place}: label is {value!r}; it must be a whole number or a name")
