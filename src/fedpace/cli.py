@@ -1,6 +1,7 @@
 """The command line: parse, call, print."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -43,6 +44,9 @@ _err = open_console(stderr=True)
 def main() -> None:
     """Run the command line; what FedPace raises on purpose, and files, end in one line."""
     tolerate_encodings()
+    notes = logging.StreamHandler()
+    notes.setFormatter(logging.Formatter("fedpace: %(message)s"))
+    logging.getLogger("fedpace").addHandler(notes)
     try:
         app()
     except RunError as error:

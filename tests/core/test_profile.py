@@ -69,3 +69,26 @@ def test_an_impossible_system_is_refused(change):
     (name,) = change
     with pytest.raises(InputError, match=name):
         System(**{"bandwidth_hz": 1e6, "lora_rank": 8, **change})
+
+
+@pytest.mark.parametrize(
+    "name", ["bandwidth_hz", "lora_rank", "local_steps", "fixed_bits", "bits_per_rank",
+             "noise_ratio", "download_ratio", "overhead_seconds", "downlink_bps"],
+)  # fmt: skip
+@pytest.mark.parametrize("value", [float("nan"), 1e31, 1e-31, 10**5000, -1.0, -float("inf")],
+                         ids=lambda value: "")  # fmt: skip
+def test_a_number_at_the_edge_is_refused_with_its_name(name, value):
+    values = {"bandwidth_hz": 1e6, "lora_rank": 4} | {name: value}
+    with pytest.raises(InputError, match=f"{name} is .*; it must be") as caught:
+        System(**values)
+    assert len(str(caught.value)) < 200
+
+
+def test_weights_whose_sum_would_overflow_are_refused_and_a_share_cannot_vanish():
+    columns = {"step_seconds": [1, 1], "spectral_efficiency": [1, 1]}
+    with pytest.raises(InputError, match="data_weight of client '0' is 1e.308; it must be at most"):
+        Clients.from_columns(data_weight=[1e308, 1e308], **columns)
+    with pytest.raises(InputError, match="data_weight of client '1' is 1e-20, a share of 1e-40"):
+        Clients.from_columns(data_weight=[1e20, 1e-20], **columns)
+    with pytest.raises(InputError, match="data_weight' is not numeric"):
+        Clients.from_columns(data_weight=[10**5000, 1], **columns)

@@ -1,3 +1,4 @@
+import gzip
 import re
 from dataclasses import replace
 
@@ -111,6 +112,17 @@ HEAD = "client_id,data_weight,step_seconds,spectral_efficiency,max_rank\n"
         (HEAD + "a,1,1,1,0.5\n", "line 2: max_rank of client 'a' is 0.5; it must be at least 1"),
         (HEAD + "a,1,1,1,\nb,1,1,1,\na,1,1,1,\n", "line 4: client_id 'a' appears twice"),
         (HEAD + "a,1,1,1,\n ,1,1,1,\n", "line 3: client_id is blank; name every client or none"),
+        (HEAD + "a,1e308,1,1,\nb,1e308,1,1,\n", "line 2: data_weight of client 'a' is 1e+308; it"),
+        (HEAD + "a,1e30,1,1,\nb,1e-30,1,1,\n", "line 3: data_weight of client 'b' is 1e-30, a"),
+        (HEAD + f"a,{'9' * 5000},1,1,\n", "line 2: data_weight of client 'a' is inf; it mu"),
+        (HEAD + "a,1,1,1e-320,\n", "line 2: spectral_efficiency of client 'a' is 9.99989e-321; it"),
+        (HEAD + "a,1,1e200,1,\n", "line 2: step_seconds of client 'a' is 1e+200; it must be at mo"),
+        (HEAD + "a,1,nan,1,\n", "line 2: step_seconds of client 'a' is nan"),
+        (HEAD + "a,1,1,1,nan\n", "line 2: max_rank of client 'a' is nan"),
+        (HEAD + "a,1_000,1,1,\n", "line 2: data_weight is '1_000'; it must be a number"),
+        (HEAD + "a,１,1,1,\n", "line 2: data_weight is '１'; it must be a number"),
+        ("Data Weight,step_seconds,snr_hz\n1,1,1\n",
+         "column 'Data Weight' is unknown; rename or remove it (is 'data_weight' meant?)"),
         (HEAD + "a,1,1,1\n", "line 2: 4 cells where the header has 5"),
         (HEAD + 'a,1,1,1,"2\n', "line 2: not CSV"),
     ],
@@ -121,6 +133,31 @@ def test_what_is_wrong_is_named_with_its_place_and_remedy(tmp_path, text, messag
         read_clients(path)
     assert str(caught.value).startswith(str(path))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (FULL.encode("utf-16"), "UTF-16 text, not CSV; save the file as UTF-8"),
+        (FULL.encode("utf-16-le"), "UTF-16 text"),
+        (gzip.compress(FULL.encode()), "gzip, not CSV"),
+        (
+            b"PK\x03\x04 xl/workbook",
+            "a ZIP archive or an Excel workbook, not CSV; unpack it",
+        ),
+        (b"version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer"),
+    ],
+)
+def test_a_file_of_another_kind_is_named_for_what_it_is(tmp_path, content, what):
+    path = tmp_path / "clients.csv"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=what):
+        read_clients(path)
+
+
+def test_a_name_may_be_long(tmp_path):
+    name = "x" * 200_000
+    assert read_clients(write(tmp_path, HEAD + f"{name},1,1,1,\n")).client_id[0] == name
 
 
 def test_the_first_bad_line_of_many_is_found(tmp_path):
@@ -136,7 +173,7 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path):
         read_clients(tmp_path / "none.csv")
     with pytest.raises(InputError, match="cannot be read"):
         read_clients(tmp_path)
-    with pytest.raises(InputError, match="not UTF-8 text"):
+    with pytest.raises(InputError, match=r"clients\.csv:3: not UTF-8"):
         read_clients(write(tmp_path, FULL.replace("south", "süd"), "latin-1"))
     clients = read_clients(write(tmp_path, FULL))
     with pytest.raises(InputError, match="cannot be written"):

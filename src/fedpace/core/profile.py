@@ -9,11 +9,15 @@ from numpy.typing import ArrayLike, NDArray
 
 from fedpace.core.errors import InputError
 from fedpace.core.sketch import RESIDUAL, Sketch
+from fedpace.core.text_files import shortened
 
 Floats = NDArray[np.float64]
 ValueType = Literal["float32", "bfloat16", "int8"]
 """How a value travels on the uplink; see `fedpace.engines.quantise`."""
 VALUE_BITS: dict[ValueType, int] = {"float32": 32, "bfloat16": 16, "int8": 8}
+
+LEAST, MOST = 1e-30, 1e30
+"""Numbers beyond these, in any unit here, are mistakes; within them no product overflows."""
 
 
 AllocationRule = Literal["work-conserving", "equal-finish", "equal-share"]
@@ -139,7 +143,14 @@ class Clients:
             raise InputError(
                 f"client_id {str(repeated)!r} appears twice; give every client its own"
             )
-        values["data_weight"] = values["data_weight"] / values["data_weight"].sum()
+        share = values["data_weight"] / values["data_weight"].sum()
+        if np.any(small := share < LEAST):
+            n = int(np.argmax(small))
+            raise InputError(
+                f"data_weight of client {str(ids[n])!r} is {values['data_weight'][n]:g}, a share "
+                f"of {share[n]:g} of all; drop the client, or correct the largest weights"
+            )
+        values["data_weight"] = share
         for array in (ids, *values.values()):
             if array is not None:
                 array.setflags(write=False)
@@ -183,7 +194,7 @@ _MAY_BE_INFINITE = {"max_bandwidth_hz", "max_rank", "max_joules_per_round"}
 def _column(name: str, value: ArrayLike, ids: NDArray[np.str_], count: int) -> Floats:
     try:
         array = np.array(value, dtype=np.float64, ndmin=1)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"client column {name!r} is not numeric: {error}") from None
     if array.shape != (count,):
         raise InputError(
@@ -194,6 +205,8 @@ def _column(name: str, value: ArrayLike, ids: NDArray[np.str_], count: int) -> F
         (~finite, "must be a finite number"),
         ((array <= 0) & (name in _POSITIVE), "must be above 0"),
         (array < 0, "must not be negative"),
+        (np.isfinite(array) & (array > MOST), f"must be at most {MOST:g}"),
+        ((array > 0) & (array < LEAST), f"must be at least {LEAST:g}, or 0 where that is allowed"),
         ((array < 1) & (name == "max_rank"), "must be at least 1; drop the client otherwise"),
         ((array > 1) & (name == "availability"), "is a probability and must be at most 1"),
     ]
@@ -243,8 +256,11 @@ class System:
             if not (value > 0 if name in positive else value >= 0):
                 rule = "above 0" if name in positive else "0 or more"
                 raise InputError(f"{name} is {value!r}; it must be {rule}")
-            if not np.isfinite(value) and name != "downlink_bps":
-                raise InputError(f"{name} is {value!r}; it must be finite")
+            infinite = value == np.inf and name == "downlink_bps"
+            if not (value <= MOST or infinite) or 0 < value < LEAST:
+                raise InputError(
+                    f"{name} is {shortened(value)}; it must be finite, from {LEAST:g} to {MOST:g}"
+                )
         down = self.download_fixed_bits
         if down is not None and not 0 <= down < np.inf:
             raise InputError(f"download_fixed_bits is {down!r}; it must be 0 or more, and finite")

@@ -1,6 +1,5 @@
 """What a client has and does: its data, its model, its answer to an offer."""
 
-import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -22,6 +21,7 @@ from fedpace.deploy.handshake import model_objection, version_objection
 from fedpace.engines.flower.client import ClientWork
 from fedpace.experiment.build import build_model, examples_of, tokenised, trainers
 from fedpace.experiment.config import Experiment, parse
+from fedpace.experiment.toml_files import toml_table
 from fedpace.federation.engine import Train
 from fedpace.federation.partition import partition
 from fedpace.lora import AdaptedModel
@@ -172,7 +172,7 @@ def _dealt(text: str) -> tuple[Examples, list[NDArray[np.int64]]]:
 
 
 def _experiment(text: str, model: str | None) -> Experiment:
-    table = tomllib.loads(text)
+    table = toml_table(text, "the server's experiment")
     if model is not None:
         table.setdefault("model", {})["name"] = model
     return parse(Experiment, table, "the server's experiment")

@@ -14,11 +14,15 @@ import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedpace.core.errors import InputError
-from fedpace.core.profile import AllocationRule
+from fedpace.core.profile import LEAST, MOST, AllocationRule
+from fedpace.core.text_files import shortened
+from fedpace.experiment.toml_files import anchor, read_toml, refuse_broken_text, set_key
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+# Within these limits products and sums of a few numbers stay finite.
+Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+Whole = Annotated[int, Field(ge=0, le=10**9)]
+Count = Annotated[int, Field(ge=1, le=10**9)]
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -45,7 +49,7 @@ class ModelSection(_Section):
     pooling: Literal["model", "mean"] = "model"
     """What a classifier reads: "model", what the architecture's own sequence classifier does;
     "mean", the mean of the last hidden states, for which sentence encoders are made."""
-    layers: Annotated[int, Field(ge=0)] = 0
+    layers: Whole = 0
     """Keep the first so many transformer layers; 0 keeps all."""
 
 
@@ -61,7 +65,7 @@ class DataSection(_Section):
     """How the examples are dealt to the clients."""
     alpha: Positive = 0.5
     """Label skew of the Dirichlet partition; small is skewed."""
-    clients: Count = 40
+    clients: Annotated[int, Field(ge=1, le=10**7)] = 40
     """Number of clients."""
     size_sigma: NonNegative = 0.5
     """Log-normal spread of the clients' sizes (dirichlet, iid)."""
@@ -70,14 +74,14 @@ class DataSection(_Section):
     response without one as "plain"), "plain", "chatml", "alpaca", or a Jinja file."""
     loss_on: Literal["response", "all"] = "response"
     """Train on the response (the assistant's words) alone, or on every token."""
-    max_eval: Annotated[int, Field(ge=0)] = 0
+    max_eval: Whole = 0
     """Evaluate on so many held-out examples, drawn once; 0 takes all."""
 
 
 class LoraSection(_Section):
     """[lora]: the adapter and its sketch."""
 
-    rank: Annotated[int, Field(ge=0)] = 16
+    rank: Annotated[int, Field(ge=0, le=2**16)] = 16
     """r, rank of the global adapter."""
     alpha: Positive = 16.0
     """The adapter is multiplied by alpha / rank."""
@@ -155,7 +159,7 @@ class PlannerSection(_Section):
 
     name: str = "exact"
     """The planner of the method "adaptive" (and of `fedpace plan`)."""
-    replan_every: Annotated[int, Field(ge=0)] = 0
+    replan_every: Whole = 0
     """Renew the plan every so many rounds from what was measured; 0 never."""
     q_min: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Least sampling probability."""
@@ -229,7 +233,7 @@ class PayloadSection(_Section):
 class Experiment(_Section):
     """Everything that decides the result of a run."""
 
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Every random draw derives from it."""
     methods: list[str] = Field(default_factory=lambda: ["adaptive", "uniform"], min_length=1)
     """The methods to compare on the same work; docs/methods.md lists them."""
@@ -280,7 +284,7 @@ def load_experiment(path: Path | None, overrides: Sequence[str] = ()) -> Experim
         where, table = str(path), read_toml(path)
         anchor(table, path.parent)
     for override in overrides:
-        _set(table, override)
+        set_key(table, override)
     return parse(Experiment, table, where)
 
 
@@ -289,22 +293,9 @@ def default_experiment() -> str:
     return files("fedpace").joinpath("default.toml").read_text("utf-8")
 
 
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file into a table."""
-    try:
-        return tomllib.loads(path.read_text("utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"{path} does not exist; give the path of a TOML file") from None
-    except IsADirectoryError:
-        raise InputError(f"{path} is a folder; give the path of a TOML file") from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8 text ({error.reason}); save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path} is not valid TOML: {error}") from None
-
-
 def parse(model: type[Model], table: Mapping[str, Any], where: str) -> Model:
     """Check a table against a record; the first mistake is told in one line."""
+    refuse_broken_text(dict(table), where)
     try:
         return model.model_validate(dict(table))
     except ValidationError as error:
@@ -320,41 +311,12 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
         section: Any = model
         for part in location[:-1]:
             section = section.model_fields[part].annotation
+        name = name if name.isprintable() else repr(name)
         return f"unknown key {name}; known are {', '.join(section.model_fields)}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{name} = {first['input']!r}: {message}"
-
-
-def _set(table: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    parts = key.strip().split(".")
-    if not equals or not all(parts) or len(parts) > 2:
-        raise InputError(
-            f"--set {override!r} is not of the form section.key=value, e.g. training.rounds=20"
-        )
-    try:
-        value = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    target = table
-    if len(parts) == 2:
-        target = table.setdefault(parts[0], {})
-        if not isinstance(target, dict):
-            raise InputError(f"--set {override!r}: {parts[0]} is a value, not a section")
-    target[parts[-1]] = value
-
-
-def anchor(table: dict[str, Any], folder: Path) -> None:
-    """Make the relative paths of an experiment file independent of the working folder."""
-    for section, key in (("model", "name"), ("data", "name"), ("data", "eval"),
-                         ("data", "chat_template"),
-                         ("network", "clients")):  # fmt: skip
-        value = table.get(section, {}).get(key) if isinstance(table.get(section), dict) else None
-        # A hub id looks like a relative path; what exists beside the file is a path.
-        if isinstance(value, str) and not Path(value).is_absolute() and (folder / value).exists():
-            table[section][key] = str((folder / value).resolve())
+    return f"{name} = {shortened(first['input'])}: {message}"
 
 
 def difference(one: Experiment, two: Experiment) -> str:

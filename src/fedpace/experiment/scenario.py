@@ -12,8 +12,9 @@ from fedpace.core.errors import MissingExtraError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import VALUE_BITS, Clients, Floats, System
 from fedpace.core.rng import rng_for
-from fedpace.experiment.config import Scenario, anchor, parse, read_toml
+from fedpace.experiment.config import Scenario, parse
 from fedpace.experiment.network import build_network, planning_clients
+from fedpace.experiment.toml_files import anchor, read_toml
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import expected_seconds
 from fedpace.planning.round_time.distribution import round_time, simulate_round_seconds

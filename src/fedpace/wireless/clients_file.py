@@ -5,6 +5,7 @@ blank cell of another column means its default. Commas separate, UTF-8, a header
 """
 
 import csv
+import difflib
 from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from os import PathLike
@@ -15,6 +16,7 @@ import numpy as np
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import ClientProfile, Clients
+from fedpace.core.text_files import csv_rows, decoded_lines, shortened
 
 __all__ = ["read_clients", "write_clients"]
 
@@ -95,10 +97,11 @@ def write_clients(clients: Clients, path: str | PathLike[str]) -> None:
 
 def _read_rows(file: Path) -> tuple[list[str], list[int], list[list[str]]]:
     """Return the header, and each row with its line number."""
-    lines, rows = [], []
+    lines: list[int] = []
+    rows: list[list[str]] = []
     try:
-        with file.open(encoding="utf-8-sig", newline="") as stream:
-            reader = csv.reader(stream, strict=True)
+        with file.open("rb") as stream:
+            reader = csv_rows(line for _, line in decoded_lines(stream, file, "CSV"))
             header = [name.strip() for name in next(reader, [])]
             _check_header(file, header)
             for row in reader:
@@ -114,8 +117,6 @@ def _read_rows(file: Path) -> tuple[list[str], list[int], list[list[str]]]:
         raise InputError(
             f"{file}: cannot be read ({error.strerror}); give the path of a clients.csv"
         ) from None
-    except UnicodeDecodeError as error:
-        raise InputError(f"{file}: not UTF-8 text ({error.reason}); save it as UTF-8") from None
     except csv.Error as error:
         raise InputError(
             f"{file}, line {reader.line_num}: not CSV ({error}); check quotes and commas"
@@ -131,8 +132,8 @@ def _check_header(file: Path, header: list[str]) -> None:
     for position, name in enumerate(header):
         if name not in _COLUMNS:
             raise InputError(
-                f"{file}, line 1: column {name!r} is unknown; rename or remove it, "
-                f"known are {', '.join(_COLUMNS)}"
+                f"{file}, line 1: column {shortened(name)} is unknown; rename or remove it"
+                f"{_probably(name)}, known are {', '.join(_COLUMNS)}"
             )
         if name in header[:position]:
             raise InputError(f"{file}, line 1: column {name!r} appears twice; remove one")
@@ -148,17 +149,29 @@ def _numbers(file: Path, name: str, cells: tuple[str, ...], lines: list[int]) ->
     numbers = []
     for line, cell in zip(lines, cells, strict=True):
         try:
-            numbers.append(float(cell))
+            numbers.append(_number(cell))
         except ValueError:
             blank = not cell.strip()
             if blank and default is not None and default is not MISSING:
                 numbers.append(default)
                 continue
-            what = "blank" if blank else repr(cell)
+            what = "blank" if blank else shortened(cell)
             raise InputError(
                 f"{file}, line {line}: {name} is {what}; it must be a number, with a decimal point"
             ) from None
     return numbers
+
+
+def _number(cell: str) -> float:
+    """The number that a cell writes; what Python alone reads as one is none."""
+    if "_" in cell or not cell.isascii():
+        raise ValueError
+    return float(cell)
+
+
+def _probably(name: str) -> str:
+    close = difflib.get_close_matches(name.lower().replace(" ", "_"), _COLUMNS, n=1)
+    return f" (is {close[0]!r} meant?)" if close else ""
 
 
 def _fault(columns: Mapping[str, Any]) -> InputError | None:

@@ -15,7 +15,7 @@ from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
 from fedpace.core.adapter import AdapterLayout, Role
-from fedpace.core.errors import public_part
+from fedpace.core.errors import FedPaceError, public_part
 from fedpace.core.sketch import Sketch
 from fedpace.engines.flower.messages import (
     accepted_updates,
@@ -94,7 +94,8 @@ def _discreet(answer: Handler) -> Handler:
         try:
             return answer(message, context)
         except Exception as error:
-            logger.exception("a message could not be answered")
+            foreign = not isinstance(error, FedPaceError)
+            logger.error("a message could not be answered: %s", error, exc_info=foreign)
             failed = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, public_part(error))
             return Message(failed, reply_to=message)
 
