@@ -1,6 +1,7 @@
 """Labelled or instructed text, as every data source delivers it and every task consumes it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,3 +53,19 @@ class Examples:
             self.kind, text, pick(self.text_pair), pick(self.response), pick(self.turns),
             None if self.label is None else self.label[rows], self.label_names, pick(self.group),
         )  # fmt: skip
+
+    def renumbered(self, order: Sequence[int]) -> "Examples":
+        """Return the examples with their classes in another order.
+
+        Args:
+            order: the present number of each class, in the order to be; a permutation.
+
+        Example:
+            >>> one = Examples("single", ("a",), label=np.array([0]), label_names=("no", "yes"))
+            >>> one.renumbered([1, 0]).label.tolist(), one.renumbered([1, 0]).label_names
+            ([1], ('yes', 'no'))
+        """
+        if self.label is None or self.label_names is None or list(order) == sorted(order):
+            return self
+        names = tuple(self.label_names[c] for c in order)
+        return replace(self, label=np.argsort(order)[self.label], label_names=names)

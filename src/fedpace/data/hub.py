@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from fedpace.core.errors import InputError, MissingExtraError
+from fedpace.core.hub import hub_answers, offline
 from fedpace.data.files import Row
 
 
@@ -26,13 +27,15 @@ def load_hub(name: str) -> dict[str, Any]:
         raise MissingExtraError("datasets", "lora") from None
     path, _, config = name.partition(":")
     try:
-        splits: dict[str, Any] = datasets.load_dataset(path, config or None)
+        with offline(not hub_answers()):
+            splits: dict[str, Any] = datasets.load_dataset(path, config or None)
     except Exception as error:  # whatever the hub's client raises, the remedy is the same
         reason = str(error).strip().split("\n")[0]
         raise InputError(
             f"[data] name = {name!r}: no such file or folder here, and the hub does not give it "
             f"({type(error).__name__}: {reason}); check the name and the network, or name a local "
-            "file or folder"
+            "file or folder",
+            public="its data set is not there",
         ) from error
     return splits
 

@@ -26,6 +26,7 @@ from fedpace.federation.engine import Train
 from fedpace.federation.partition import partition
 from fedpace.lora import AdaptedModel
 from fedpace.lora.fingerprint import base_fingerprint
+from fedpace.lora.trial import try_out
 
 Say = Callable[[str], None]
 
@@ -121,6 +122,7 @@ class Client:
             public = objection.partition(";")[0].replace(f" {adapted.base.name!r}", "")
             raise InputError(objection, public=public)
         tokens = tokenised(experiment, examples, adapted)
+        try_out(adapted, tokens)
         made: dict[tuple[int, Sketch, tuple[Role, ...]], Train] = {}
 
         def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:

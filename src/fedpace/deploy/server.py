@@ -49,6 +49,7 @@ from fedpace.experiment.build import (
     evaluator,
     examples_of,
     model_facts,
+    tokenised,
     work_fingerprint,
 )
 from fedpace.experiment.config import Experiment
@@ -58,12 +59,15 @@ from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
 from fedpace.lora.card import describe_adapter
+from fedpace.lora.trial import try_out
 from fedpace.planning.renewal import Renewal
 from fedpace.run_folder.reader import read_records
 
 CLAIM_SECONDS = 8.0
 """How long a port that is in use may become free."""
 COMMAND = "fedpace serve"
+_TRIED = 1000
+"""So many examples the server's model is tried on; the clients try it on theirs."""
 OWN_NODES = Traffic(poll_seconds=POLL_SECONDS)
 
 
@@ -179,6 +183,8 @@ def _site(
     view.say("loading model and data")
     train, held_out = examples_of(experiment)
     adapted = build_model(experiment, train.label_names)
+    sample = train.take(range(min(len(train), _TRIED)))
+    try_out(adapted, tokenised(experiment, sample, adapted))
     run_name = secrets.token_hex(8)
     roster = Roster(grid, make_offer(experiment, adapted, train.label_names, run_name))
     rosters.append(roster)

