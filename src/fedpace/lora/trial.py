@@ -61,12 +61,12 @@ def try_out(adapted: AdaptedModel, examples: TokenisedExamples) -> None:
 
 def _refuse_unknown(adapted: AdaptedModel, examples: TokenisedExamples) -> None:
     tokenizer: Any = adapted.base.tokenizer
+    whose = f'the tokenizer of model "{adapted.base.name}"'
     ids = np.concatenate(examples.tokens)
     known = adapted.base.model.get_input_embeddings().weight.shape[0]
     if len(ids) and ids.max() >= known:
         raise InputError(
-            f'the tokenizer of model "{adapted.base.name}" makes token {ids.max()} of the data, the '
-            f"embedding has {known}; they do not belong together",
+            f"{whose} makes token {ids.max()} of the data, the embedding has {known}; they do not belong together",
             public="the model's tokenizer makes tokens that its embedding does not have",
         )
     others = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
@@ -78,7 +78,7 @@ def _refuse_unknown(adapted: AdaptedModel, examples: TokenisedExamples) -> None:
     unknown = np.count_nonzero(words == tokenizer.unk_token_id) / max(1, len(words))
     if not len(words) or unknown > MOST_UNKNOWN:
         raise InputError(
-            f'the tokenizer of model "{adapted.base.name}" does not know {unknown:.0%} of the data\'s '
-            "tokens; save the model's own tokenizer beside it, or choose a model for this language",
+            f"{whose} does not know {unknown:.0%} of the data's tokens; save the model's own "
+            "tokenizer beside it, or choose a model for this language",
             public=f"the model's tokenizer does not know {unknown:.0%} of the data's tokens",
         )
