@@ -66,7 +66,8 @@ def _refuse_unknown(adapted: AdaptedModel, examples: TokenisedExamples) -> None:
     known = adapted.base.model.get_input_embeddings().weight.shape[0]
     if len(ids) and ids.max() >= known:
         raise InputError(
-            f"{whose} makes token {ids.max()} of the data, the embedding has {known}; they do not belong together",
+            f"{whose} makes token {ids.max()} of the data, the embedding has {known}; they do not "
+            "belong together",
             public="the model's tokenizer makes tokens that its embedding does not have",
         )
     others = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
