@@ -21,6 +21,8 @@ from fedpace.experiment.toml_files import anchor, read_toml, refuse_broken_text,
 # Within these limits products and sums of a few numbers stay finite.
 Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+"""A step size: whoever wants to see a run diverge may."""
 Whole = Annotated[int, Field(ge=0, le=10**9)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Model = TypeVar("Model", bound=BaseModel)
@@ -100,7 +102,7 @@ class TrainingSection(_Section):
     """H."""
     batch_size: Count = 4
     """Examples in a local step."""
-    learning_rate: Positive = 0.1
+    learning_rate: Rate = 0.1
     """Of the local steps."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Of the local steps; its state lasts one round."""
@@ -108,7 +110,7 @@ class TrainingSection(_Section):
     """Of the local steps."""
     server_optimizer: Literal["sgd", "adam"] = "adam"
     """How the server moves along the aggregated update."""
-    server_learning_rate: Positive = 0.01
+    server_learning_rate: Rate = 0.01
     """lambda for "sgd"; the step per entry for "adam"."""
     server_memory: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each client's last update that is used as a control variate (FedVARP); 0 for none.
