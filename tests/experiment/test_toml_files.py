@@ -29,7 +29,7 @@ def test_a_byte_order_mark_does_not_matter(tmp_path):
         ("[training]\nlearning_rate = " + "9" * 400, r"\[training\] learning_rate = 9+\.\.\.: "),
         ("[training]\nlearning_rate = nan", r"\[training\] learning_rate = nan: "),
         ("[training]\nlearning_rate = 1e300", r"learning_rate = 1e\+300: input should be less"),
-        ("[training]\nlearning_rate = 1e-300", r"learning_rate = 1e-300: input should be great"),
+        ("[network]\nbandwidth_hz = 1e-300", r"bandwidth_hz = 1e-300: input should be great"),
         ("[network]\nbandwidth_hz = inf", r"\[network\] bandwidth_hz = inf: "),
         ("[network]\nsize_slowness_correlation = nan", r"size_slowness_correlation = nan: "),
         ("[planner]\nq_min = nan", r"\[planner\] q_min = nan: "),

@@ -21,8 +21,8 @@ from fedpace.experiment.toml_files import anchor, read_toml, refuse_broken_text,
 # Within these limits products and sums of a few numbers stay finite.
 Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
-Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-"""A step size: whoever wants to see a run diverge may."""
+Rate = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
+"""A step size, in float32: whoever wants to see a run diverge may."""
 Whole = Annotated[int, Field(ge=0, le=10**9)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Model = TypeVar("Model", bound=BaseModel)
