@@ -19,6 +19,7 @@ from fedpace.core.target import Target
 from fedpace.data.load import load_data
 from fedpace.engines.codec import encoded_bytes
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.interview import Interview
 from fedpace.experiment.methods import method_named, planner_options
 from fedpace.experiment.network import build_network
 from fedpace.federation.aggregation import Aggregation
@@ -67,6 +68,8 @@ class Work:
     """What who uses the adapter must know of the model: its task, classes, pooling, layers."""
     describe: Callable[[Path], None] = lambda folder: None
     """Say in the folder of a saved adapter how it is used."""
+    interview: Interview | None = None
+    """What a language model is asked before and after its training."""
     request_bits: tuple[float, float] = (0.0, 0.0)
     """Bits about each message beside the message itself, up and down."""
 
@@ -171,6 +174,7 @@ def build_work(experiment: Experiment) -> Work:
         fingerprint=work_fingerprint(adapted, [train, held_out], shares, clients),
         facts=(facts := model_facts(experiment, train.label_names)),
         describe=partial(describe_adapter, adapted, facts),
+        interview=interview_with(experiment, adapted, held_out),
     )
 
 
@@ -256,6 +260,17 @@ def tokenised(
         chat_template=experiment.data.chat_template,
         loss_on=experiment.data.loss_on,
     )
+
+
+def interview_with(
+    experiment: Experiment, adapted: AdaptedModel, held_out: Examples
+) -> Interview | None:
+    """Return the questions to a language model; None where there is nothing to ask."""
+    section = experiment.evaluation
+    asked = section.samples > 0 or bool(section.metrics)
+    if not asked or held_out.kind not in ("instruct", "chat"):
+        return None
+    return Interview(experiment, adapted, held_out)
 
 
 def evaluator(

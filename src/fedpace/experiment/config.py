@@ -126,6 +126,19 @@ class TrainingSection(_Section):
     "step-back" goes on from the adapter of the last good evaluation with half the server step."""
 
 
+class EvaluationSection(_Section):
+    """[evaluation]: what a language model is asked before and after its training."""
+
+    samples: Annotated[int, Field(ge=0)] = 3
+    """Held-out prompts whose answers, before and after, stand in the report; 0 for none."""
+    metrics: list[str] = Field(default_factory=list)
+    """Of generated answers: "exact-match" (the final number, or the text), "rouge-l"."""
+    answers: Count = 32
+    """Held-out prompts that are answered for these metrics."""
+    max_new_tokens: Count = 48
+    """Longest answer, tokens."""
+
+
 class NetworkSection(_Section):
     """[network]: the cell, its links, and the virtual clock."""
 
@@ -243,6 +256,7 @@ class Experiment(_Section):
     data: DataSection = DataSection()
     lora: LoraSection = LoraSection()
     training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
     network: NetworkSection = NetworkSection()
     planner: PlannerSection = PlannerSection()
     checks: ChecksSection = ChecksSection()

@@ -185,6 +185,9 @@ def _fill(folder: Path, prepared: Prepared, told: _Told) -> RunRecord:
         "model": {key: value for key, value in work.facts.items() if key != "label_names"},
         "environment": environment(),
     }
+    if work.interview is not None:
+        final = {method: progress.state.adapter for method, progress in done.items()}
+        summary |= work.interview.report(work.initial_adapter, final)
     write_json(folder / schema.SUMMARY, summary)
     return RunRecord(folder, summary, records)
 

@@ -18,6 +18,9 @@ from fedpace.core.profile import Floats
 from fedpace.core.record import RoundRecord, records_of
 from fedpace.core.target import Target
 
+_LARGEST_LOSS = math.log(1e300)
+"""Above it a perplexity is no number that a file can hold."""
+
 
 def first_reaching(records: Sequence[RoundRecord], target: Target) -> RoundRecord | None:
     """Return the first round whose evaluation reaches the target, or None.
@@ -212,10 +215,19 @@ def summarise(
         "predicted_round_seconds": None if predicted is None else predicted / rounds,
         "predicted_seconds": predicted,
     }
+    if "accuracy" not in final and "loss" in final:  # a language model
+        entry["final_perplexity"] = _perplexity(final.get("loss"))
+        entry["initial_perplexity"] = _perplexity((initial or {}).get("loss"))
     if "accuracy" in final or (target is not None and target.metric == "accuracy"):
         entry["final_accuracy"] = _known(final.get("accuracy"))
         entry["initial_accuracy"] = _known((initial or {}).get("accuracy"))
     return entry
+
+
+def _perplexity(loss: float | None) -> float | None:
+    """Return the exponential of the mean loss of a token; None where it is no number."""
+    known = _known(loss)
+    return None if known is None or known > _LARGEST_LOSS else math.exp(known)
 
 
 def summarise_run(

@@ -24,7 +24,7 @@ from fedpace.reporting.metrics import (
 )
 from fedpace.reporting.style import PALETTE
 from fedpace.reporting.svg import inline_svg
-from fedpace.reporting.tables import prediction_rows, summary_rows
+from fedpace.reporting.tables import answer_rows, prediction_rows, summary_rows
 from fedpace.reporting.units import seconds_text, target_text
 from fedpace.run_folder import schema
 from fedpace.run_folder.atomic import write_bytes
@@ -88,6 +88,9 @@ def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
         notes=[*run.notes, *deviations(run)],
         summary=summary_rows(run.summary),
         prediction=prediction_rows(run.summary),
+        samples=run.summary.get("samples") or [],
+        answers=answer_rows(run.summary),
+        asked=(run.summary.get("generated") or {}).get("questions"),
         figures=[_Figure(safe(f.svg), f.title, f.caption) for f in _figures(run)],
         clients=_client_rows(run),
         clients_shown=min(len(run.clients), _CLIENT_ROWS),

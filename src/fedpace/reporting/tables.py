@@ -41,7 +41,7 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
         [seconds_text(e["clock_seconds"]) for e in methods.values()],
         [bits_text(e["upload_bits"]) for e in methods.values()],
     ]
-    for metric in ("accuracy", "loss"):
+    for metric in ("accuracy", "loss", "perplexity"):
         values = [e.get(f"final_{metric}") for e in methods.values()]
         if any(value is not None for value in values):
             header.append(f"Final {metric}")
@@ -63,6 +63,21 @@ def prediction_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[st
             f"{entry['planner']}: {entry['verdict']}",
         ])  # fmt: skip
     return header, rows
+
+
+def answer_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return the metrics of generated answers, before and after; empty where there are none.
+
+    Args:
+        summary: summary.json.
+    """
+    generated = summary.get("generated")
+    if not generated:
+        return [], []
+    metrics = list(generated["before"])
+    each = {"before training": generated["before"], **generated["after"]}
+    rows = [[name, *(share_text(values[m]) for m in metrics)] for name, values in each.items()]
+    return ["Adapter", *metrics], rows
 
 
 def summary_table(summary: Mapping[str, Any]) -> "Table":
