@@ -25,6 +25,9 @@ class ParticipantRecord:
     """||Delta_n||^2 of the A and B part, as aggregated (times r/k for the residual sketch)."""
     head_squared_norm: float
     """||Delta_n||^2 of the task head."""
+    started_round: int = -1
+    """The round whose adapter it trained on, an earlier one where rounds overlap; -1 where a record
+    of an earlier version does not say."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -102,9 +102,10 @@ def set_up(
         method: one name.
         server_optimizer: in place of the experiment's, or of a published method's average.
     """
-    published, training = method_named(method).published, experiment.training
-    if published is None:
-        sketch, share = sketch_named(experiment.lora.sketch), work.network.clients.data_weight
+    entry, training = method_named(method), experiment.training
+    share = work.network.clients.data_weight
+    if entry.published is None and entry.asynchronous is None:
+        sketch = sketch_named(experiment.lora.sketch)
         aggregation = (
             fedvarp(work.layout, sketch, share, training.server_memory)
             if training.server_memory
@@ -113,7 +114,11 @@ def set_up(
         optimizer = make_server_optimizer(training.server_optimizer, training.server_learning_rate)
         sent, network = work.layout, work.network
     else:
-        aggregation, optimizer = published(work.layout), server_sgd(1.0)
+        if entry.asynchronous is not None:
+            aggregation, optimizer = entry.asynchronous(work.layout, share, training)
+        else:
+            assert entry.published is not None
+            aggregation, optimizer = entry.published(work.layout), server_sgd(1.0)
         sent = work.layout.only(aggregation.trained)
         bits = _bits(sent, experiment.lora.upload_dtype)
         system = replace(work.network.system, sketch=aggregation.sketch, **bits)

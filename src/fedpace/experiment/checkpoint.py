@@ -4,6 +4,7 @@ import importlib.metadata
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedpace.core.adapter import Array
 from fedpace.core.errors import InputError
@@ -12,6 +13,7 @@ from fedpace.experiment.build import Setup, Work
 from fedpace.experiment.network import planning_clients
 from fedpace.federation.checks import Watch
 from fedpace.federation.rounds import ServerState
+from fedpace.federation.underway import from_arrays, to_arrays, to_json
 from fedpace.planning.renewal import Renewal, RenewalState
 from fedpace.run_folder.checkpoint import read_checkpoint, write_checkpoint
 from fedpace.run_folder.schema import Checkpoint
@@ -114,12 +116,13 @@ def write_progress(folder: Path, method: str, progress: Progress, work: Work) ->
         "renewal": progress.renewal.to_json(),
         "watch": progress.state.watch.to_json(),
         "step_factor": at.step_factor,
+        "underway": to_json(at.underway),
         "finished": progress.finished,
         "good_round": None if progress.good is None else progress.good.round_index,
     }
-    more = {}
+    more: dict[str, Mapping[str, Any]] = {"underway": to_arrays(at.underway)}
     if (kept := progress.good) is not None:
-        more = {f"good-{part}": getattr(kept, part) for part in ("adapter", "optimizer", "memory")}
+        more |= {f"good-{part}": getattr(kept, part) for part in ("adapter", "optimizer", "memory")}
     write_checkpoint(folder, method, Checkpoint(at.adapter, at.optimizer, at.memory, state, more))
 
 
@@ -161,6 +164,7 @@ def read_progress(
             found.memory,
             Watch.from_json(state["watch"]),
             state["step_factor"],
+            from_arrays(state["underway"], found.more.get("underway", {})),
         ),
         clock_seconds=state["clock_seconds"],
         plans=plans,

@@ -115,8 +115,15 @@ class TrainingSection(_Section):
     server_memory: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each client's last update that is used as a control variate (FedVARP); 0 for none.
     Takes the memory of an adapter per client, also in the checkpoints."""
+    schedule: Literal["synchronous", "overlapping"] = "synchronous"
+    """"synchronous": a round waits for all who take part; "overlapping": the server moves at beats
+    and takes what has arrived. Asynchronous methods (fedasync, fedbuff, ...) have their own."""
+    beat_seconds: Positive | None = None
+    """Overlapping: seconds between two steps of the server."""
+    buffer_size: Count = 10
+    """Asynchronous methods step after so many arrivals (fedasync: after each)."""
     rounds: Count = 50
-    """At most so many rounds."""
+    """At most so many rounds, beats or steps of an asynchronous server."""
     target: str | None = None
     """Stop at "accuracy>=0.85" or "loss<=1.2" on the held-out data."""
     eval_every: Count = 5

@@ -3,15 +3,20 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
+from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord
 from fedpace.experiment.build import Setup, Work, set_up
 from fedpace.experiment.checkpoint import Good, Progress, begin, good, grow, with_plan
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import Prepared, make_renewal
+from fedpace.federation.beats import run_beat
+from fedpace.federation.buffered import run_buffer
 from fedpace.federation.divergence import fault_of_evaluation
+from fedpace.federation.engine import Engine
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import ServerOptimizer
+from fedpace.federation.underway import OverlappingEngine
 from fedpace.planning.renewal import Renewal
 
 LEAST_STEP_FACTOR = 2.0**-10
@@ -58,7 +63,7 @@ def rounds(
             engine = site.make_engine(course.setup, engine.now(), course.renewal)
         state = course.progress.state
         site.show_plan(state.plan)
-        record, state = run_round(engine, _federation(prepared, course), state)
+        record, state = _step(engine, _federation(prepared, course), state)
         last = state.round_index == training.rounds
         reached, kept = False, course.progress.good
         if record.diverged is None and (last or state.round_index % training.eval_every == 0):
@@ -72,7 +77,8 @@ def rounds(
         ended = False
         if record.diverged is not None:
             record, state, ended = _diverged(record, state, kept)
-        elif course.setup.aggregation.unbiased:
+        elif course.setup.aggregation.unbiased and state.plan.beat_seconds is None:
+            # The noise scale is measured from independent samples of one adapter's updates.
             state = replace(state, plan=course.renewal(record, state.plan))
             record = replace(record, noise_scale=course.renewal.noise_record())
         course.progress = Progress(
@@ -119,7 +125,7 @@ def _diverged(
         return record, state, True
     state = replace(
         state, adapter=kept.adapter, optimizer=kept.optimizer, memory=kept.memory,
-        step_factor=factor,
+        step_factor=factor, underway=(),
     )  # fmt: skip
     return replace(record, stepped_back_to=kept.round_index), state, False
 
@@ -136,6 +142,21 @@ def _grow(prepared: Prepared, course: Course, work: Work) -> None:
 
     course.work, course.setup = work, setup
     course.progress = grow(course.progress, setup, course.renewal, plan_anew)
+
+
+def _step(
+    engine: Engine, federation: Federation, state: ServerState
+) -> tuple[RoundRecord, ServerState]:
+    """Move from one step of the server to the next, as the method's schedule has it."""
+    if federation.aggregation.buffer is None and state.plan.beat_seconds is None:
+        return run_round(engine, federation, state)
+    if not isinstance(engine, OverlappingEngine):
+        raise InputError(
+            "[training] schedule = 'overlapping' and the asynchronous methods run on the virtual "
+            "clock (`fedpace run`) only; for a deployment set schedule = 'synchronous'"
+        )
+    run = run_beat if federation.aggregation.buffer is None else run_buffer
+    return run(engine, federation, state)
 
 
 def _federation(prepared: Prepared, course: Course) -> Federation:

@@ -9,15 +9,21 @@ import numpy as np
 from fedpace.core.adapter import AdapterLayout
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
-from fedpace.core.profile import Clients
-from fedpace.experiment.config import Experiment
+from fedpace.core.profile import Clients, Floats
+from fedpace.experiment.config import Experiment, TrainingSection
 from fedpace.experiment.network import planning_clients
+from fedpace.experiment.schedule import with_beat
 from fedpace.federation.aggregation import Aggregation
+from fedpace.federation.methods.ca2fl import ca2fl
+from fedpace.federation.methods.fadas import fadas
+from fedpace.federation.methods.fedasync import fedasync
+from fedpace.federation.methods.fedbuff import fedbuff
 from fedpace.federation.methods.fedit import fedit
 from fedpace.federation.methods.ffa_lora import ffa_lora
 from fedpace.federation.methods.flexlora import flexlora
 from fedpace.federation.methods.flora import flora
 from fedpace.federation.methods.hetlora import hetlora
+from fedpace.federation.server_optimizer import ServerOptimizer, server_sgd
 from fedpace.planning.planner import PLANNERS, SCALED, plan
 from fedpace.wireless.network import Network
 
@@ -31,6 +37,10 @@ class Method:
     published: Callable[[AdapterLayout], Aggregation] | None = None
     """What is aggregated, with the plain average as the server's step, and a plan that stays. None:
     ours, with the sketch and the server optimiser of the experiment, and renewals if it asks."""
+    asynchronous: Callable[[AdapterLayout, Floats, TrainingSection],
+                           tuple[Aggregation, ServerOptimizer]] | None = None  # fmt: skip
+    """A published method with a server of its own that waits for nobody: layout, data weights and
+    [training] -> what is aggregated, and the server's step."""
     one_rank: bool = False
     """Every client has the largest rank that all of them can hold."""
 
@@ -44,6 +54,39 @@ METHODS: dict[str, Method] = {
     "hetlora": Method("fslora", hetlora),
     "flexlora": Method("fslora", flexlora),
     "flora": Method("fslora", flora),
+    # As many as the cohort are busy at any time, drawn uniformly; one rank.
+    "fedasync": Method(
+        "uniform",
+        asynchronous=lambda layout, share, training: (
+            fedasync(layout, training.server_learning_rate),
+            server_sgd(1.0),
+        ),
+        one_rank=True,
+    ),
+    "fedbuff": Method(
+        "uniform",
+        asynchronous=lambda layout, share, training: (
+            fedbuff(layout, training.buffer_size),
+            server_sgd(training.server_learning_rate),
+        ),
+        one_rank=True,
+    ),
+    "ca2fl": Method(
+        "uniform",
+        asynchronous=lambda layout, share, training: (
+            ca2fl(layout, training.buffer_size, share),
+            server_sgd(training.server_learning_rate),
+        ),
+        one_rank=True,
+    ),
+    "fadas": Method(
+        "uniform",
+        asynchronous=lambda layout, share, training: (
+            fadas(layout, training.buffer_size, training.server_learning_rate),
+            server_sgd(1.0),
+        ),
+        one_rank=True,
+    ),
 }
 
 
@@ -115,4 +158,7 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
         least = np.full(len(clients), float(made.sketch_rank.min()))
         alike = Clients.from_columns(**{**clients.columns(), "max_rank": least})
         made = plan(alike, network.system, **options)
-    return made
+    entry = method_named(method)
+    if entry.asynchronous is not None:
+        return made
+    return with_beat(experiment, network, method, made, overlaps=entry.published is None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from fedpace.core.plan import Plan
-from fedpace.engines.simulated import SimulatedEngine
+from fedpace.engines.overlapping import OverlappingSimulation
 from fedpace.experiment.build import Setup, Work, build_work
 from fedpace.experiment.config import Experiment
 from fedpace.federation.checks import Checks
@@ -48,7 +48,7 @@ def in_process(experiment: Experiment) -> Site:
     """Return the site of clients that are all in this process, on the virtual clock."""
 
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
-        return SimulatedEngine(
+        return OverlappingSimulation(
             setup.train, setup.network, setup.sent, seed=experiment.seed, now=now,
             upload_type=experiment.lora.upload_dtype,
         )  # fmt: skip

@@ -38,6 +38,15 @@ class Returned:
     unbiased_weight: Sequence[float]
     """a_n I_n / q_n: its mean over who joins is a_n."""
 
+    round_index: int = 0
+    """Of this step; an update trained on the adapter of its own `round_index`."""
+    needed: frozenset[int] = frozenset()
+    """Rounds on whose adapters someone who is underway trains."""
+
+    def staleness(self) -> list[int]:
+        """Return how many steps the server made since each update's adapter."""
+        return [self.round_index - update.round_index for update in self.updates]
+
     def share(self) -> list[float]:
         """Return a_n over the sum of those of the participants."""
         total = sum(self.data_weight)
@@ -87,6 +96,10 @@ class Aggregation:
     unbiased: bool = False
     """Whether the mean of the update over who joins is the full-participation update, for any plan;
     only then do the rounds measure the noise scale, and may the plan be renewed from it."""
+    buffer: int | None = None
+    """An asynchronous server steps after so many arrivals; None: it moves in rounds or beats."""
+    overlaps: bool = False
+    """Whether updates that were trained on older adapters may be mixed with the others."""
     begin: Callable[[Adapter], tuple[Adapter, Memory]] = _as_it_is
     """Initial adapter -> global adapter and memory before the first round."""
     start: Callable[[Adapter, int, int], Adapter] = _global_adapter

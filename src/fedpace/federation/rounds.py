@@ -1,23 +1,24 @@
 """One round of federated LoRA with independent sampling: state in, state and record out."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fedpace.core.adapter import AdapterLayout, Array
+from fedpace.core.adapter import Adapter, AdapterLayout, Array
 from fedpace.core.errors import RunError
-from fedpace.core.messages import ClientTask
+from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Floats
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned
 from fedpace.federation.checks import Checks, Watch, check_updates
 from fedpace.federation.divergence import fault_of_step, fault_of_updates
-from fedpace.federation.engine import Engine
+from fedpace.federation.engine import Engine, RoundOutcome
 from fedpace.federation.participation import sample_participants
 from fedpace.federation.server_optimizer import OptimizerState, ServerOptimizer
+from fedpace.federation.underway import Underway
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -52,6 +53,8 @@ class ServerState:
     """What the checks of the rounds so far left."""
     step_factor: float = 1.0
     """Of the server's step; below 1 once the run has stepped back."""
+    underway: tuple[Underway, ...] = ()
+    """What was begun and has not arrived; empty between rounds that wait for all."""
 
 
 def run_round(
@@ -85,15 +88,7 @@ def run_round(
     aggregation = federation.aggregation
     start = aggregation.start(state.adapter, index, federation.seed)
     received = aggregation.received_rank(state.memory)
-    checks, watch = federation.checks, state.watch
-    excluded = frozenset() if checks is None else watch.excluded(checks)
-    if len(excluded) == len(plan):
-        raise RunError(
-            f"round {index + 1}: all {len(plan)} clients are excluded, so nobody is left to train; "
-            "the record says what was refused. If they are honest, raise [checks] norm_factor or "
-            "strikes in a new run"
-        )
-    remaining = 1.0 - float(federation.data_weight[sorted(excluded)].sum())
+    excluded = excluded_clients(federation, state)
     tasks = [
         ClientTask(int(n), index, start, int(plan.sketch_rank[n]), federation.seed, received)
         for n in joined.client
@@ -101,33 +96,94 @@ def run_round(
     ]
     outcome = engine.run_round(index, tasks)
     answered = {u.client for u in outcome.updates} | {client for client, _ in outcome.unreadable}
+    inverse = dict(zip(joined.client.tolist(), joined.inverse_probability, strict=True))
+
+    def weight(update: ClientUpdate, share: float) -> float:
+        n = update.client
+        return share * float(inverse[n]) / float(federation.availability[n])
+
+    return settle(
+        federation, state, tasks, start, outcome, weight,
+        clock_seconds=engine.now(),
+        missing=tuple(t.client for t in tasks if t.client not in answered),
+    )  # fmt: skip
+
+
+def excluded_clients(federation: Federation, state: ServerState) -> frozenset[int]:
+    """Return the clients that are not asked any more.
+
+    Raises:
+        RunError: that is everyone.
+    """
+    if federation.checks is None:
+        return frozenset()
+    excluded, count = state.watch.excluded(federation.checks), len(state.plan)
+    if len(excluded) == count:
+        raise RunError(
+            f"round {state.round_index + 1}: all {count} clients are excluded, so nobody is left "
+            "to train; the record says what was refused. If they are honest, raise [checks] "
+            "norm_factor or strikes in a new run"
+        )
+    return excluded
+
+
+def settle(
+    federation: Federation,
+    state: ServerState,
+    asked: Sequence[ClientTask],
+    start: Adapter,
+    outcome: RoundOutcome,
+    weight: Callable[[ClientUpdate, float], float],
+    *,
+    clock_seconds: float,
+    missing: tuple[int, ...],
+    needed: frozenset[int] = frozenset(),
+) -> tuple[RoundRecord, ServerState]:
+    """Check what came back, aggregate it, and move the server.
+
+    Args:
+        federation: what stays the same.
+        state: what the last round left.
+        asked: what the clients of `outcome` were asked for; the adapters in it are not read.
+        start: what the clients of this round started from.
+        outcome: what came back.
+        weight: an update and a_n, its client's share of the data of those who are not excluded ->
+            its weight, whose mean in a round is a_n.
+        clock_seconds: when the round ended.
+        missing: who was asked and did not answer.
+        needed: rounds on whose adapters someone who is underway trains.
+
+    Returns:
+        The round's record (not yet evaluated) and the state for the next round.
+    """
+    index, aggregation, count = state.round_index, federation.aggregation, len(state.plan)
+    checks, watch = federation.checks, state.watch
+    excluded = excluded_clients(federation, state)
+    remaining = 1.0 - float(federation.data_weight[sorted(excluded)].sum())
     updates, deliveries = outcome.updates, outcome.deliveries
     refusals, new = tuple(outcome.unreadable), tuple[int, ...]()
     if checks is not None:
         verdict = check_updates(
             checks,
             watch,
-            tasks,
+            asked,
             updates,
             federation.layout.only(aggregation.trained),
             aggregation.sketch,
             outcome.unreadable,
-            clients=len(plan),
+            clients=count,
         )
         refusals, watch, new = verdict.refusals, verdict.watch, verdict.excluded
         updates = [updates[i] for i in verdict.accepted]
         deliveries = [deliveries[i] for i in verdict.accepted]
 
-    inverse = dict(zip(joined.client.tolist(), joined.inverse_probability, strict=True))
     share = [float(federation.data_weight[u.client]) / remaining for u in updates]
-    weights = [
-        a * float(inverse[u.client]) / float(federation.availability[u.client])
-        for a, u in zip(share, updates, strict=True)
-    ]
+    weights = [weight(u, a) for u, a in zip(updates, share, strict=True)]
     diverged = fault_of_updates(updates)
     moved = _Moved(_unknown(weights), state.adapter, state.optimizer, state.memory)
     if diverged is None:
-        then, diverged = _move(federation, state, Returned(updates, start, share, weights))
+        returned = Returned(updates, start, share, weights, index, needed)
+        then, diverged = _move(federation, state, returned)
         moved = then if diverged is None else moved
     result = moved.result
 
@@ -137,7 +193,7 @@ def run_round(
             download_bytes=d.download_bytes, upload_bytes=d.upload_bytes,
             start_seconds=d.start_seconds, upload_seconds=d.upload_seconds,
             bandwidth_hz=d.bandwidth_hz, train_loss=u.train_loss,
-            lora_squared_norm=norms[0], head_squared_norm=norms[1],
+            lora_squared_norm=norms[0], head_squared_norm=norms[1], started_round=u.round_index,
         )
         for u, w, d, norms in zip(
             updates, result.weights, deliveries, result.client_squared_norms, strict=True
@@ -146,7 +202,7 @@ def run_round(
     record = RoundRecord(
         method=federation.method,
         round=index,
-        clock_seconds=engine.now(),
+        clock_seconds=clock_seconds,
         round_seconds=outcome.round_seconds,
         participants=people,
         # What was refused was sent all the same.
@@ -159,13 +215,14 @@ def run_round(
         head_squared_norm=result.squared_norms[1],
         refusals=refusals,
         excluded=new,
-        missing=tuple(t.client for t in tasks if t.client not in answered),
+        missing=missing,
         overhead_seconds=outcome.overhead_seconds,
         diverged=diverged,
     )  # fmt: skip
-    return record, ServerState(
-        index + 1, moved.adapter, moved.optimizer, plan, moved.memory, watch, state.step_factor
-    )
+    return record, replace(
+        state, round_index=index + 1, adapter=moved.adapter, optimizer=moved.optimizer,
+        memory=moved.memory, watch=watch,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, eq=False)

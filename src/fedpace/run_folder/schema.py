@@ -39,7 +39,7 @@ class Checkpoint:
     memory: Mapping[str, Array]
     state: Mapping[str, Any]
     """Next round, clock, plans, estimates, initial evaluation, whether it has finished."""
-    more: Mapping[str, Mapping[str, Array]] = field(default_factory=dict)
+    more: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Further arrays, by what they are."""
 
 

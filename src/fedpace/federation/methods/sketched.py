@@ -20,4 +20,4 @@ def sketched(layout: AdapterLayout, sketch: Sketch) -> Aggregation:
     def sum_up(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
         return aggregate(back.updates, back.unbiased_weight, layout, sketch), memory
 
-    return Aggregation(sketch, sum_up, unbiased=True)
+    return Aggregation(sketch, sum_up, unbiased=True, overlaps=True)

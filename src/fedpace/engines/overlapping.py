@@ -1,0 +1,131 @@
+"""Clients in this process, on a virtual clock, that are not waited for."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from fedpace.core.errors import InputError
+from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.rng import rng_for
+from fedpace.engines.codec import decode, encode, encoded_bytes
+from fedpace.engines.simulated import SimulatedEngine
+from fedpace.federation.engine import Delivery, RoundOutcome
+from fedpace.federation.underway import Underway
+from fedpace.wireless.channel import faded, fading_gains
+from fedpace.wireless.latency import start_seconds
+from fedpace.wireless.service import Sending, serve
+
+
+class OverlappingSimulation(SimulatedEngine):
+    """An `OverlappingEngine` on the virtual clock, and an `Engine` still.
+
+    Real training, really encoded messages, computed seconds. A client begins when the server has
+    passed its overhead, downloads and trains, and is served by the band in the order of readiness.
+    Block fading changes with the server steps.
+    """
+
+    def start(self, tasks: Sequence[ClientTask]) -> list[Underway]:
+        """Ask clients for their tasks, now; who does not answer at once does not begin."""
+        clients, system = self._network.clients, self._network.system
+        begun = []
+        for task in tasks:
+            answers = rng_for(self._seed, "availability", task.round_index).random(len(clients))
+            if answers[task.client] >= clients.availability[task.client]:
+                continue
+            received = task.received_rank
+            if received is None:
+                received = int(system.sketch.received_rank(task.sketch_rank, self._layout.rank))
+            every_rank, every_received = np.ones((2, len(clients)))
+            every_rank[task.client], every_received[task.client] = task.sketch_rank, received
+            seconds = start_seconds(clients, system, every_rank, every_received)[task.client]
+            length = encoded_bytes(self._layout, task.sketch_rank, self._upload_type)
+            ready = self._clock.now + system.overhead_seconds + float(seconds)
+            begun.append(
+                Underway(
+                    client=task.client,
+                    started_round=task.round_index,
+                    sketch_rank=task.sketch_rank,
+                    inverse_probability=1.0,
+                    started_seconds=self._clock.now,
+                    download_bytes=encoded_bytes(self._layout, received),
+                    upload_bytes=length,
+                    sending=Sending(task.client, ready, 8.0 * length),
+                )
+            )
+        return begun
+
+    def advance(
+        self,
+        round_index: int,
+        underway: Sequence[Underway],
+        *,
+        until: float = np.inf,
+        arrivals: int | None = None,
+    ) -> tuple[list[Underway], list[Underway]]:
+        """Move the clock to `until`, or to the last of so many arrivals.
+
+        Returns:
+            Who has arrived, in that order, and who has not.
+
+        Raises:
+            InputError: nothing would ever end the wait.
+        """
+        if until == np.inf and len(underway) < (arrivals or 1):
+            raise InputError("nobody is underway, so nothing can arrive; start someone first")
+        clients = self._network.clients
+        if self._network.fading:
+            clients = faded(clients, fading_gains(self._seed, round_index, len(clients)))
+        sendings, then = serve(
+            [u.sending for u in underway], clients, self._network.system.bandwidth_hz,
+            now=self._clock.now, until=until, arrivals=arrivals,
+        )  # fmt: skip
+        self._clock.now = then
+        moved = [replace(u, sending=s) for u, s in zip(underway, sendings, strict=True)]
+        arrived = [u for u in moved if u.sending.arrived_seconds is not None]
+        arrived.sort(key=lambda u: (u.sending.arrived_seconds, u.client))
+        return arrived, [u for u in moved if u.sending.arrived_seconds is None]
+
+    def train(self, tasks: Sequence[ClientTask], underway: Sequence[Underway]) -> list[Underway]:
+        """Train what was begun, all together, and return everything underway with its message.
+
+        The outcome of a task is decided when it begins; that it is computed later lets tasks that
+        began at different times share a pass.
+        """
+        begun = {(u.client, u.started_round) for u in underway if not u.message}
+        wanted = [t for t in tasks if (t.client, t.round_index) in begun]
+        trained = {u.client: u for u in self._train(wanted)} if wanted else {}
+        return [
+            u if u.message else self._packed(u, trained[u.client]) for u in underway
+        ]  # fmt: skip
+
+    def _packed(self, underway: Underway, update: ClientUpdate) -> Underway:
+        rng = rng_for(self._seed, "noise", underway.started_round, underway.client)
+        message = encode(update.delta, self._layout, self._upload_type, rng)
+        return replace(underway, message=message, train_loss=update.train_loss)
+
+    def read(self, arrived: Sequence[Underway]) -> RoundOutcome:
+        """Decode what has arrived."""
+        updates, deliveries = [], []
+        for u in arrived:
+            task = u.task(self._seed)
+            components = self._network.system.sketch.components(task, self._layout.rank)
+            delta = decode(u.message, self._layout, u.sketch_rank)
+            updates.append(ClientUpdate(u.client, u.started_round, components, delta, u.train_loss))
+            deliveries.append(delivery(u))
+        return RoundOutcome(updates, deliveries, 0.0)
+
+
+def delivery(underway: Underway) -> Delivery:
+    """Return how the round of a client that has arrived went; from its start, s."""
+    sending = underway.sending
+    assert sending.began_seconds is not None
+    assert sending.arrived_seconds is not None
+    seconds = sending.arrived_seconds - sending.ready_seconds
+    return Delivery(
+        download_bytes=underway.download_bytes,
+        upload_bytes=underway.upload_bytes,
+        start_seconds=sending.ready_seconds - underway.started_seconds,
+        upload_seconds=seconds,
+        bandwidth_hz=0.0,
+    )
