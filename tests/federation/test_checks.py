@@ -335,7 +335,8 @@ def test_one_malicious_client_of_twenty_moves_the_result_by_no_more_than_the_bou
     if kind in ("scaled", "flipped and scaled", "noise", "nan"):
         _, _, open_door = play(attack(ATTACKS[kind]), None, ranks=ranks)
         without_checks = distance(clean.adapter, open_door.adapter)
-        assert not without_checks <= 10 * bound
+        # A number that is none stops the round, with or without checks: nothing is moved.
+        assert kind == "nan" or not without_checks <= 10 * bound
         # Refused in every round it was asked, so the result is that of the honest alone.
         assert moved < 1e-6
     else:
