@@ -287,6 +287,7 @@ def testbed_command(
 
         sudo fedpace testbed my.toml --set network.allocation=equal-share
     """
+    from fedpace.experiment.request import Request
     from fedpace.testbed import commands
 
     if check:
@@ -294,7 +295,7 @@ def testbed_command(
     elif clean:
         commands.clean(_out)
     else:
-        commands.run(experiment, method or [], set_ or [], out, links, _out)
+        commands.run(Request(experiment, method or [], set_ or [], out), links, _out)
 
 
 @app.command("certificates")

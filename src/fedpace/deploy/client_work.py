@@ -173,6 +173,13 @@ def _dealt(text: str) -> tuple[Examples, list[NDArray[np.int64]]]:
     )  # fmt: skip
 
 
+def load_shared(experiment: Experiment) -> None:
+    """Load what clients of one process share, so that those it is forked into have it."""
+    text = experiment.to_toml()
+    train, _ = _dealt(text)
+    _model(text, None, train.label_names)
+
+
 def _experiment(text: str, model: str | None) -> Experiment:
     table = toml_table(text, "the server's experiment")
     if model is not None:

@@ -1,6 +1,5 @@
 """What `fedpace testbed` does between its arguments and its output."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -8,23 +7,14 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedpace.core.errors import InputError, RunError
-from fedpace.experiment.config import load_experiment
+from fedpace.experiment.request import Request
 from fedpace.testbed.kernel import examine, missing
 from fedpace.testbed.spaces import leftovers, remove
 
 
-def run(
-    path: Path | None,
-    methods: Sequence[str],
-    overrides: Sequence[str],
-    out: Path | None,
-    traces: Path | None,
-    console: Console,
-) -> None:
+def run(request: Request, traces: Path | None, console: Console) -> None:
     """`fedpace testbed EXPERIMENT`: run it, compare with what was predicted, write the report."""
-    experiment = load_experiment(path, overrides)
-    if methods:
-        experiment = experiment.model_copy(update={"methods": list(methods)})
+    experiment = request.experiment()
     from fedpace.testbed.traces import read_traces
 
     changing = {} if traces is None else read_traces(traces, experiment.data.clients)
@@ -33,14 +23,14 @@ def run(
     # Only now: these load Flower, which a mistake in the file need not wait for.
     from fedpace.experiment.build import check
     from fedpace.reporting.report import write_report
-    from fedpace.reporting.run_folder import read_run
     from fedpace.reporting.tables import summary_table
+    from fedpace.run_folder.reader import read_run
     from fedpace.run_folder.writer import free_folder
     from fedpace.testbed.prediction import compare, prediction_table, write_comparison
     from fedpace.testbed.run import run_on_testbed
 
     check(experiment)
-    folder = free_folder(Path("runs")) if out is None else out
+    folder = free_folder(Path("runs")) if request.out is None else request.out
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty; name another folder with --out")
     folder = folder.resolve()

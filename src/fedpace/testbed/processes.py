@@ -1,7 +1,7 @@
 """Server and clients as processes of their own, each in its namespace.
 
-They are forked from one process that has loaded the libraries, since twenty imports of torch would
-take minutes and gigabytes; a client loads its model itself, once.
+They are forked from one process that has loaded the libraries, the clients from one that has also
+loaded model and data: twenty times that would take minutes and gigabytes.
 """
 
 import multiprocessing
@@ -23,8 +23,8 @@ from rich.console import Console
 from fedpace.core.errors import FedPaceError, InputError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.experiment.config import Experiment, parse
-from fedpace.testbed.links import SERVER_ADDRESS, Place
-from fedpace.testbed.spaces import enter
+from fedpace.testbed.links import SERVER_ADDRESS, Place, client
+from fedpace.testbed.spaces import die_with_parent, enter
 
 PORT = 8080
 GATHER_SECONDS = 900.0
@@ -51,7 +51,7 @@ def preload() -> None:
 
 
 def start(name: str, place: Place, scratch: Path, work: Callable[..., None], *args: Any) -> Part:
-    """Start a part; `work` is called there with its line and the arguments."""
+    """Start a part in its namespace; `work` is called there with its line and the arguments."""
     context = multiprocessing.get_context("forkserver")
     ours, theirs = context.Pipe()
     process = context.Process(
@@ -62,10 +62,54 @@ def start(name: str, place: Place, scratch: Path, work: Callable[..., None], *ar
     return Part(name, process, ours)
 
 
+def start_clients(run: str, experiment: Experiment, scratch: Path) -> list[Part]:
+    """Start the process that loads what all clients share and becomes each of them.
+
+    Returns:
+        A part for each client, all with that process.
+    """
+    context = multiprocessing.get_context("forkserver")
+    lines = [context.Pipe() for _ in range(experiment.data.clients)]
+    process = context.Process(
+        target=_become_clients,
+        args=(run, experiment.model_dump(), str(scratch), [theirs for _, theirs in lines]),
+        daemon=True,
+    )
+    process.start()
+    for _, theirs in lines:
+        theirs.close()
+    return [Part(f"client-{n}", process, ours) for n, (ours, _) in enumerate(lines)]
+
+
+def _become_clients(run: str, table: dict[str, Any], scratch: str, lines: list[Connection]) -> None:
+    from fedpace.deploy.client_work import load_shared
+
+    die_with_parent()
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not live through the fork
+    try:
+        load_shared(parse(Experiment, table, "experiment"))
+    except FedPaceError as error:
+        return lines[0].send(("failed", isinstance(error, InputError), str(error)))
+    count, children = len(lines), []
+    for n in range(count):
+        child = os.fork()
+        if not child:
+            for later in lines[n + 1 :]:
+                later.close()
+            space = client(run, n).space
+            _run(f"client-{n}", space, scratch, lines[n], take_part, (n, count, scratch))
+            os._exit(0)
+        lines[n].close()
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+
+
 def _run(
     name: str, space: str, scratch: str, line: Connection, work: Callable[..., None],
     args: Sequence[Any],
 ) -> None:  # fmt: skip
+    die_with_parent()
     enter(space)
     os.environ["TMPDIR"], tempfile.tempdir = scratch, None
     if name != "server":
@@ -87,8 +131,9 @@ def serve(line: Connection, table: dict[str, Any], out: str, scratch: str) -> No
     """Run the experiment as `fedpace serve` does, over the shaped network."""
     from flwr.superlink.grid import HttpGrid
 
-    from fedpace.deploy.server import Waiting, conduct, own_server
+    from fedpace.deploy.server import conduct, own_server
     from fedpace.deploy.server_view import ServerView
+    from fedpace.deploy.waiting import Waiting
     from fedpace.testbed.grid import ShapedGrid
 
     experiment = parse(Experiment, table, "experiment")
@@ -162,8 +207,8 @@ def take_part(line: Connection, number: int, count: int, scratch: str) -> None:
 
 def end(parts: Sequence[Part], seconds: float = 5.0) -> None:
     """End what still runs of these."""
-    for part in parts:
-        part.process.terminate()
+    for process in {part.process for part in parts}:
+        process.terminate()
     until = time.monotonic() + seconds
     for part in parts:
         part.process.join(max(0.0, until - time.monotonic()))

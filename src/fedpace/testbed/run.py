@@ -17,7 +17,7 @@ from fedpace.experiment.network import DRAWN, build_network
 from fedpace.testbed import links
 from fedpace.testbed.band import SIGNALLING_BPS, full_rates
 from fedpace.testbed.classes import Classes, Rate
-from fedpace.testbed.processes import Part, end, preload, serve, start, take_part
+from fedpace.testbed.processes import Part, end, preload, serve, start, start_clients
 from fedpace.testbed.shaper import Shaper
 from fedpace.testbed.spaces import remove, run_name, scratch
 from fedpace.testbed.traces import Trace
@@ -63,9 +63,7 @@ def run_on_testbed(experiment: Experiment, out: Path, traces: Mapping[int, Trace
         preload()
         parts.append(start("server", links.server(run), Path(folder), serve, table, str(out),
                            folder))  # fmt: skip
-        for n in range(count):
-            parts.append(start(f"client-{n}", links.client(run, n), Path(folder), take_part, n,
-                               count, folder))  # fmt: skip
+        parts += start_clients(run, experiment, Path(folder))
         return _Conductor(experiment, out, run, classes, traces).until_over(parts)
 
 

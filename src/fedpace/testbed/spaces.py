@@ -55,14 +55,18 @@ def make_space(name: str) -> None:
     call("ip", "-n", name, "link", "set", "dev", "lo", "up")
 
 
+def die_with_parent() -> None:
+    """Have the kernel end this process when the one that started it ends, however that does."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def enter(name: str) -> None:
-    """Move this process, which must have one thread, into a namespace; it dies with its parent.
+    """Move this process, which must have one thread, into a namespace.
 
     Raises:
         RunError: there is none of that name, or this process may not.
     """
     libc = ctypes.CDLL(None, use_errno=True)
-    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     with Path("/run/netns", name).open("rb") as space:
         if libc.setns(space.fileno(), _CLONE_NEWNET):
             raise RunError(f"cannot enter namespace {name}: {os.strerror(ctypes.get_errno())}")
