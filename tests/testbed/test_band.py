@@ -3,7 +3,7 @@ import pytest
 
 from fedpace.core.errors import RunError
 from fedpace.core.profile import Clients
-from fedpace.testbed.band import SIGNALLING_BPS, assigned, borrowing, even_split, split
+from fedpace.testbed.band import SIGNALLING_BPS, assigned, borrowing, split
 from fedpace.testbed.classes import gross
 from fedpace.wireless.bandwidth import allocate_bandwidth
 
@@ -35,20 +35,21 @@ def test_rates_that_need_more_than_the_band_are_refused():
         assigned({0: 0.5e6, 3: 5e6}, four(), 1.5e6)
 
 
-def test_hertz_are_divided_equally_among_who_sends_whatever_a_hertz_is_worth():
-    made = split(np.array([0, 3]), four(), 1e6)
-    assert made.leaves[0].rate_bps == pytest.approx(gross(0.5 * 0.5e6))
-    assert made.leaves[3].rate_bps == pytest.approx(gross(0.5 * 5e6))
+def test_who_sends_shares_the_whole_band_and_would_end_together_whatever_a_hertz_is_worth():
+    made = split({0: 1e5, 3: 3e5}, four(), 1e6)
+    rates = np.array([made.leaves[n].rate_bps for n in (0, 3)]) / gross(1.0)
+    assert rates[1] == pytest.approx(3 * rates[0])
+    assert rates[0] / 0.5 + rates[1] / 5.0 == pytest.approx(1e6)
     assert made.leaves[1].rate_bps == SIGNALLING_BPS
     assert total(made) <= made.root_bps
 
 
 def test_what_a_client_cannot_use_goes_to_the_others():
     clients = four(max_bandwidth_hz=[0.1e6, np.inf, np.inf, np.inf])
-    made = split(np.arange(4), clients, 1e6)
+    made = split(dict.fromkeys(range(4), 1e5), clients, 1e6)
     assert made.leaves[0].rate_bps == pytest.approx(gross(0.5 * 0.1e6))
-    assert made.leaves[1].rate_bps == pytest.approx(gross(1.0 * 0.3e6))
-    assert even_split(1.0, np.array([0.1, 0.2, 0.3])).tolist() == [0.1, 0.2, 0.3]
+    rates = [made.leaves[n].rate_bps / gross(1.0) for n in (1, 2, 3)]
+    assert np.array(rates) == pytest.approx(0.9e6 / (1 / 1 + 1 / 2 + 1 / 5))
 
 
 def test_links_of_one_efficiency_are_one_root_from_which_classes_borrow():

@@ -28,9 +28,8 @@ def played(network, efficiency, rule, start=START):
     clients = Clients.from_columns(
         data_weight=[1] * 3, step_seconds=[1] * 3, spectral_efficiency=efficiency
     )
-    shaper = Shaper(network.classes, Network(clients, System(BAND, 4)), rule, seed=0)
-    fixed = "equal-share" if rule == "work-conserving" else rule
-    share = allocate_bandwidth(start, BITS, BAND, spectral_efficiency=efficiency, rule=fixed)
+    shaper = Shaper(network.classes, Network(clients, System(BAND, 4, allocation=rule)), seed=0)
+    share = allocate_bandwidth(start, BITS, BAND, spectral_efficiency=efficiency, rule=rule)
     rates = BITS / (share.finish_seconds - start)
     passages = network.round(shaper, 0, WHO, start, (BITS / 8).astype(int), rates)
     return np.array([p.sent_at - p.assigned_at for p in passages]), share.finish_seconds

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fedpace.core.errors import RunError
 from fedpace.core.profile import Clients, Floats
 from fedpace.testbed.classes import Rate, gross
+from fedpace.wireless.bandwidth import allocate_bandwidth
 from fedpace.wireless.channel import bandwidth_for_rate, rate_bps, uplink
 
 SIGNALLING_BPS = 32e3
@@ -29,25 +30,6 @@ class Shares:
     root_bps: float
     leaves: Mapping[int, Rate]
     """Of every client."""
-
-
-def even_split(total_hz: float, limit_hz: Floats) -> Floats:
-    """Divide a band equally among those who send; what one cannot use goes to the others.
-
-    Args:
-        total_hz: W.
-        limit_hz: most that each can use, shape (M,), Hz.
-
-    Example:
-        >>> even_split(12.0, np.array([np.inf, 2.0, np.inf])).tolist()
-        [5.0, 2.0, 5.0]
-    """
-    share = np.zeros(len(limit_hz))
-    left, order = total_hz, np.argsort(limit_hz, kind="stable")
-    for i, n in enumerate(order):
-        share[n] = min(limit_hz[n], left / (len(order) - i))
-        left -= share[n]
-    return share
 
 
 def one_efficiency(clients: Clients) -> float | None:
@@ -88,11 +70,31 @@ def assigned(rates: Mapping[int, float], clients: Clients, total_hz: float) -> S
     return Shares(gross(sum(rates.values())) + pool, leaves)
 
 
-def split(senders: NDArray[np.int64], clients: Clients, total_hz: float) -> Shares:
-    """Divide the band equally, in hertz, among those who send now."""
-    hertz = even_split(total_hz, clients.max_bandwidth_hz[senders])
-    rates = rate_bps(hertz, **uplink(clients, senders))
-    return assigned(dict(zip(senders.tolist(), rates.tolist(), strict=True)), clients, total_hz)
+def split(left_bits: Mapping[int, float], clients: Clients, total_hz: float) -> Shares:
+    """Divide the band among those who send now so that all would end together.
+
+    Whoever is at its own limit has that, and what it leaves goes to the others: so the virtual
+    clock divides a band that never idles (`wireless.work_conserving`).
+
+    Args:
+        left_bits: what each client that sends has left, bit, above 0.
+        clients: all N, with their links as they are now.
+        total_hz: W.
+    """
+    bits, own = dict(left_bits), clients.max_bandwidth_hz
+    hertz: dict[int, float] = {}
+    while bits:
+        who = np.array(list(bits), dtype=np.int64)
+        share = allocate_bandwidth(
+            np.zeros(len(who)), list(bits.values()), total_hz - sum(hertz.values()),
+            max_bandwidth_hz=own[who], rule="equal-finish", **uplink(clients, who),
+        ).bandwidth_hz  # fmt: skip
+        limited = share >= own[who] * (1 - 1e-9)
+        ends = limited if limited.any() and not limited.all() else np.ones_like(limited)
+        hertz |= dict(zip(who[ends].tolist(), share[ends].tolist(), strict=True))
+        bits = {n: left for n, left in bits.items() if n not in hertz}
+    rates = {n: float(rate_bps(b, **uplink(clients, [n]))[0]) for n, b in hertz.items()}
+    return assigned(rates, clients, total_hz)
 
 
 def borrowing(

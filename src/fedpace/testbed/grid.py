@@ -4,9 +4,8 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from flwr.app import Message, MessageType
-from flwr.superlink.grid import HttpGrid
 
-from fedpace.engines.flower.arrivals import Arrivals
+from fedpace.engines.flower.arrivals import Arrivals, Upload
 from fedpace.engines.flower.messages import assigned_bps
 
 Ask = Callable[..., Any]
@@ -16,9 +15,9 @@ Ask = Callable[..., Any]
 class ShapedGrid(Arrivals):
     """`Arrivals`, with the kernel's classes set before tasks leave and after answers came."""
 
-    def __init__(self, grid: HttpGrid, ask: Ask) -> None:
-        super().__init__(grid)
-        self._ask = ask
+    def __init__(self, arrivals: Arrivals, ask: Ask) -> None:
+        super().__init__(arrivals._grid)
+        self._arrivals, self._ask = arrivals, ask
         self._away: dict[str, int] = {}
         """Client by task that is out."""
 
@@ -37,8 +36,12 @@ class ShapedGrid(Arrivals):
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """Return the replies that are complete; the shaper is told whose."""
-        found = super().pull_messages(message_ids)
+        found = self._arrivals.pull_messages(message_ids)
         names = [m.metadata.reply_to_message_id for m in found]
         if came := [self._away.pop(name) for name in names if name in self._away]:
             self._ask("arrive", came)
         return found
+
+    def upload(self, asked: str) -> Upload:
+        """Return, once, how the reply to a message that was pulled came."""
+        return self._arrivals.upload(asked)

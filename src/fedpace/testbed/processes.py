@@ -129,11 +129,10 @@ def _run(
 
 def serve(line: Connection, table: dict[str, Any], out: str, scratch: str) -> None:
     """Run the experiment as `fedpace serve` does, over the shaped network."""
-    from flwr.superlink.grid import HttpGrid
-
     from fedpace.deploy.server import conduct, own_server
     from fedpace.deploy.server_view import ServerView
     from fedpace.deploy.waiting import Waiting
+    from fedpace.engines.flower.arrivals import Arrivals
     from fedpace.testbed.grid import ShapedGrid
 
     experiment = parse(Experiment, table, "experiment")
@@ -148,7 +147,7 @@ def serve(line: Connection, table: dict[str, Any], out: str, scratch: str) -> No
         # Without TLS and keys: nobody else can enter these namespaces but root.
         own_server(SERVER_ADDRESS, PORT, Path(scratch, "superlink.log")) as grid,
     ):
-        assert isinstance(grid, HttpGrid)
+        assert isinstance(grid, Arrivals)
         conduct(ShapedGrid(grid, ask), experiment, waiting, view, out=Path(out))
 
 

@@ -113,8 +113,7 @@ class _Conductor:
         """Do what a part tells; positions of the clients are those of their names, and ours."""
         if self._shaper is None:
             network = network_in(self._experiment, self._out)
-            rule = self._experiment.network.allocation
-            self._shaper = Shaper(self._classes, network, rule, self._experiment.seed)
+            self._shaper = Shaper(self._classes, network, self._experiment.seed)
             self._limit_links(network)
             self._began = time.monotonic()
         shaper = self._shaper

@@ -7,7 +7,6 @@ to do, and the classes' own counters say when an upload has passed.
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -19,6 +18,10 @@ from fedpace.wireless.network import Network
 
 _PASSED = 0.98
 """An upload has passed when so much of it has, and its queue is empty: requests are no part."""
+
+
+FETCH_BYTES = 6000.0
+"""Of the requests by which a node fetches its task; no less is taken to be left of an answer."""
 
 
 @dataclass(slots=True)
@@ -58,7 +61,6 @@ class Shaper:
 
     classes: Classes
     network: Network
-    rule: Literal["equal-finish", "equal-share", "work-conserving"]
     seed: int
     clock: Callable[[], float] = time.monotonic
     passages: list[Passage] = field(default_factory=list)
@@ -129,7 +131,7 @@ class Shaper:
             passage.wire_bytes = counts[client].sent_bytes - self._before[client]
 
     def _apply_if_live(self) -> None:
-        if self.rule == "work-conserving":
+        if self.network.allocation == "work-conserving":
             self._apply()
 
     def _apply(self) -> None:
@@ -140,14 +142,22 @@ class Shaper:
 
     def _shares(self) -> Shares:
         links, total = self._links or self.network.clients, self.network.system.bandwidth_hz
-        if self.rule != "work-conserving":
+        if self.network.allocation != "work-conserving":
             rates = {client: passage.rate_bps for client, passage in self._now.items()}
             return assigned(rates, links, total)
         efficiency = one_efficiency(links)
         if efficiency is not None:
             return borrowing(np.array(sorted(self._now), dtype=np.int64), links, total, efficiency)
-        senders = sorted(client for client, passage in self._now.items() if passage.uses_band)
-        return split(np.array(senders, dtype=np.int64), links, total)
+        senders = {client: p for client, p in sorted(self._now.items()) if p.uses_band}
+        counts = self.classes.count() if any(p.sending_at for p in senders.values()) else []
+        return split({c: self._left(p, counts) for c, p in senders.items()}, links, total)
+
+    def _left(self, passage: Passage, counts: Sequence[Count]) -> float:
+        """Bits that a client still has to send."""
+        if passage.sending_at is None:
+            return 8 * FETCH_BYTES
+        passed = counts[passage.client].sent_bytes - self._before[passage.client]
+        return 8 * max(passage.upload_bytes - passed * PAYLOAD_BYTES / FRAME_BYTES, FETCH_BYTES)
 
 
 def _passed(passage: Passage, count: Count, before: int) -> bool:

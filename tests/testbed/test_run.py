@@ -1,0 +1,60 @@
+"""`fedpace testbed` as a person starts it: a server and four clients on a shaped network."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("flwr")
+
+from testbed.shaped import needs_kernel
+from tiny import EXPERIMENT, write_experiment
+
+SRC = Path(__file__).parents[2] / "src"
+
+
+def fedpace(*words, cwd):
+    command = [sys.executable, "-m", "fedpace", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": str(SRC)}
+    return subprocess.run(
+        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
+    )
+
+
+@needs_kernel
+@pytest.mark.slow
+@pytest.mark.flower
+def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_path):
+    text = EXPERIMENT.replace('"adaptive", "uniform"', '"full"').replace("rounds = 6", "rounds = 3")
+    text = text.replace("clients = 6", "clients = 4").replace("replan_every = 3", "")
+    text = text.replace("bandwidth_hz = 1e5", 'bandwidth_hz = 4e4\nscenario = "cell-mild"')
+    write_experiment(tmp_path, text)
+    done = fedpace("testbed", "my.toml", "--out", "run", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(x) for x in (tmp_path / "run" / "testbed.jsonl").read_text().splitlines()]
+    records = [json.loads(x) for x in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
+    assert [each["round"] for each in lines] == [0, 1, 2]
+    assert (tmp_path / "run" / "report.html").exists()
+    for each, record in zip(lines, records, strict=True):
+        assert [c["client"] for c in each["clients"]] == [0, 1, 2, 3]
+        assert each["measured_seconds"] == record["round_seconds"]
+        for c in each["clients"]:
+            assert 0 < c["fetched"] < c["start"] < c["sent"] <= c["finish"]
+            # No device is faster than its profile, no upload faster than its class.
+            assert c["start"] - c["fetched"] >= c["predicted_start"] - 0.01
+            block = c["upload_bytes"] - 11_450
+            assert c["finish"] - c["start"] >= 8 * 0.9 * block / c["rate_bps"]
+    assert np.median([each["measured_seconds"] / each["predicted_seconds"] for each in lines]) < 3
+    assert fedpace("testbed", "--clean", cwd=tmp_path).returncode == 0
+
+
+def test_a_wrong_experiment_is_told_before_anything_is_made(tmp_path):
+    (tmp_path / "my.toml").write_text("[network]\nallocation = 'fair'\n")
+    done = fedpace("testbed", "my.toml", cwd=tmp_path)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "[network] allocation = 'fair'" in done.stderr
