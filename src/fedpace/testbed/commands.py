@@ -1,5 +1,6 @@
 """What `fedpace testbed` does between its arguments and its output."""
 
+from itertools import count
 from pathlib import Path
 
 from rich.console import Console
@@ -25,21 +26,24 @@ def run(request: Request, traces: Path | None, console: Console) -> None:
     from fedpace.reporting.report import write_report
     from fedpace.reporting.tables import summary_table
     from fedpace.run_folder.reader import read_run
-    from fedpace.run_folder.writer import free_folder
     from fedpace.testbed.prediction import compare, prediction_table, write_comparison
     from fedpace.testbed.run import run_on_testbed
 
     check(experiment)
-    folder = free_folder(Path("runs")) if request.out is None else request.out
+    folder = (request.out or _numbered(Path("runs"))).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not empty; name another folder with --out")
-    folder = folder.resolve()
     shaper = run_on_testbed(experiment, folder, changing)
     compared = compare(experiment, folder, shaper)
     write_comparison(folder, compared)
     console.print(summary_table(read_run(folder).summary))
     console.print(prediction_table(compared))
     console.print(f"report:  {escape(str(write_report(folder)))}", highlight=False)
+
+
+def _numbered(parent: Path) -> Path:
+    """The first of parent/1, parent/2, ... that does not exist; the server's process claims it."""
+    return next(path for n in count(1) if not (path := parent / str(n)).exists())
 
 
 def show_check(console: Console) -> None:

@@ -12,8 +12,8 @@ from rich.table import Table
 from fedpace.core.profile import Floats
 from fedpace.core.record import RoundRecord
 from fedpace.experiment.config import Experiment
+from fedpace.run_folder.atomic import write_text
 from fedpace.run_folder.reader import read_records
-from fedpace.run_folder.writer import write_text
 from fedpace.testbed.run import network_in
 from fedpace.testbed.shaper import Passage, Shaper
 from fedpace.wireless.bandwidth import allocate_bandwidth
