@@ -263,6 +263,10 @@ def testbed_command(
     clean: Annotated[
         bool, typer.Option("--clean", help="Remove what testbeds left that were killed.")
     ] = False,
+    network_only: Annotated[
+        bool,
+        typer.Option("--network-only", help="Make the network alone, and keep it until Ctrl-C."),
+    ] = False,
     links: Annotated[
         Path | None,
         typer.Option(help="Links that change: CSV of client, time_seconds, rate_bps."),
@@ -286,6 +290,8 @@ def testbed_command(
         sudo fedpace testbed my.toml --out runs/measured
 
         sudo fedpace testbed my.toml --set network.allocation=equal-share
+
+        sudo fedpace testbed examples/cell.toml --network-only
     """
     from fedpace.experiment.request import Request
     from fedpace.testbed import commands
@@ -294,6 +300,8 @@ def testbed_command(
         commands.show_check(_out)
     elif clean:
         commands.clean(_out)
+    elif network_only:
+        commands.hold_network(experiment, links, _out)
     else:
         commands.run(Request(experiment, method or [], set_ or [], out), links, _out)
 

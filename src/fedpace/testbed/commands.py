@@ -1,5 +1,7 @@
 """What `fedpace testbed` does between its arguments and its output."""
 
+import time
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -26,6 +28,7 @@ def run(request: Request, traces: Path | None, console: Console) -> None:
     from fedpace.reporting.report import write_report
     from fedpace.reporting.tables import summary_table
     from fedpace.run_folder.reader import read_run
+    from fedpace.testbed.figure import FILE, draw_times
     from fedpace.testbed.prediction import compare, prediction_table, write_comparison
     from fedpace.testbed.run import run_on_testbed
 
@@ -36,6 +39,7 @@ def run(request: Request, traces: Path | None, console: Console) -> None:
     shaper = run_on_testbed(experiment, folder, changing)
     compared = compare(experiment, folder, shaper)
     write_comparison(folder, compared)
+    draw_times(compared, folder / FILE)
     console.print(summary_table(read_run(folder).summary))
     console.print(prediction_table(compared))
     console.print(f"report:  {escape(str(write_report(folder)))}", highlight=False)
@@ -44,6 +48,35 @@ def run(request: Request, traces: Path | None, console: Console) -> None:
 def _numbered(parent: Path) -> Path:
     """The first of parent/1, parent/2, ... that does not exist; the server's process claims it."""
     return next(path for n in count(1) if not (path := parent / str(n)).exists())
+
+
+def hold_network(path: Path | None, traces: Path | None, console: Console) -> None:
+    """`fedpace testbed SCENARIO --network-only`: make the network, say how to use it, and wait."""
+    from fedpace.experiment.scenario import load_scenario, scenario_network
+    from fedpace.testbed.network import limit_links, shaped_network
+    from fedpace.testbed.network_only import network_hints, network_table, shares_of
+    from fedpace.testbed.traces import follow, read_traces
+
+    if path is None:
+        raise InputError("--network-only needs a scenario file with [data] clients and [network], "
+                         "such as examples/cell.toml")  # fmt: skip
+    network = scenario_network(load_scenario(path))
+    shares = shares_of(network)
+    changing = {} if traces is None else read_traces(traces, len(network.clients))
+    if (lacking := missing(examine())) is not None:
+        raise RunError(lacking)
+    with shaped_network(len(network.clients)) as shaped:
+        limit_links(shaped.run, network)
+        shaped.classes.change(shares.root_bps, shares.leaves)
+        console.print(network_table(shaped.run, network, shares))
+        for line in network_hints(shaped.run):
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+        console.print("the network is there until this command is interrupted (Ctrl-C)")
+        began, set_to = time.monotonic(), dict[int, float]()
+        with suppress(KeyboardInterrupt):
+            while True:
+                follow(shaped.run, changing, time.monotonic() - began, set_to)
+                time.sleep(0.1)
 
 
 def show_check(console: Console) -> None:

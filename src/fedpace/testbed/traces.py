@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpace.core.errors import InputError
+from fedpace.testbed import links
 
 COLUMNS = ("client", "time_seconds", "rate_bps")
 
@@ -65,3 +66,19 @@ def read_traces(path: Path, clients: int) -> Mapping[int, Trace]:
                              "times are from 0 s on, rates 8 bit/s or more")  # fmt: skip
         found.setdefault(client, []).append((time, rate))
     return {n: Trace(*zip(*sorted(points), strict=True)) for n, points in found.items()}
+
+
+def follow(run: str, traces: Mapping[int, Trace], seconds: float, before: dict[int, float]) -> None:
+    """Set the links that follow a trace to what they have after so many seconds.
+
+    Args:
+        run: the testbed's name.
+        traces: by client.
+        seconds: since the beginning.
+        before: what each was set to last, bit/s; brought up to date.
+    """
+    for n, trace in traces.items():
+        rate = trace.at(seconds)
+        if rate is not None and rate != before.get(n):
+            links.limit_link(links.client(run, n).space, "eth0", rate)
+            before[n] = rate

@@ -18,11 +18,10 @@ from numpy.typing import NDArray
 
 from fedpace.core.profile import Floats
 from fedpace.testbed import links
-from fedpace.testbed.band import SIGNALLING_BPS
-from fedpace.testbed.classes import Classes, Rate
+from fedpace.testbed.classes import Classes
+from fedpace.testbed.network import shaped_network
 from fedpace.testbed.processes import Part, end, start
 from fedpace.testbed.shaper import Passage, Shaper
-from fedpace.testbed.spaces import remove, run_name, scratch
 
 PORT = 5000
 _HEAD = struct.Struct("!HQ")
@@ -79,16 +78,8 @@ class Uploaders:
 @contextmanager
 def uploaders(count: int) -> Iterator[Uploaders]:
     """Make a shaped network of so many clients, each connected to a receiver at the server."""
-    run = run_name()
-    with ExitStack() as stack:
-        folder = stack.enter_context(scratch(run))
-        stack.callback(remove, run)
-        links.build(run, count)
-        pool = count * SIGNALLING_BPS
-        leaves = {links.client(run, n).address: Rate(SIGNALLING_BPS, pool) for n in range(count)}
-        classes = stack.enter_context(
-            Classes(links.access_point(run), links.SERVER_PORT, pool, leaves)
-        )
+    with shaped_network(count) as shaped, ExitStack() as stack:
+        run, folder = shaped.run, shaped.folder
         parts: list[Part] = []
         stack.callback(lambda: end(parts))
         parts.append(start("receiver", links.server(run), folder, receive, count))
@@ -96,7 +87,7 @@ def uploaders(count: int) -> Iterator[Uploaders]:
         for n in range(count):
             parts.append(start(f"client-{n}", links.client(run, n), folder, upload, n))
             parts[-1].line.recv()
-        yield Uploaders(classes, parts)
+        yield Uploaders(shaped.classes, parts)
 
 
 def upload(line: Connection, number: int) -> None:
