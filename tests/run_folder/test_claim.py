@@ -89,9 +89,10 @@ def test_what_has_content_is_left_alone_and_what_failed_before_is_removed(tmp_pa
 
 def test_an_empty_folder_and_one_of_a_killed_claim_are_taken(tmp_path):
     (tmp_path / LOCK).write_text("process 1 on another\n")
+    (tmp_path / "experiment.toml.part").write_text("seed")
     with new_folder(tmp_path, tmp_path) as folder:
         (folder / "content").write_text("")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["content"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["content", "experiment.toml.part"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")

@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedpace.core.arguments import NUMBER, check_fields
 from fedpace.core.errors import InputError
 from fedpace.core.sketch import RESIDUAL, Sketch
 from fedpace.core.text_files import shortened
@@ -163,6 +164,11 @@ class Clients:
         Args:
             profiles: one row a client, all with the same kind of link.
         """
+        for n, profile in enumerate(profiles):
+            if not isinstance(profile, ClientProfile):
+                raise InputError(
+                    f"client {n} is {profile!r}; give Clients, or a list of ClientProfile"
+                )
         names = [f.name for f in fields(ClientProfile)]
         columns = {name: [getattr(p, name) for p in profiles] for name in names}
         for link in ("spectral_efficiency", "snr_hz"):
@@ -251,7 +257,9 @@ class System:
     def __post_init__(self) -> None:
         positive = ("bandwidth_hz", "lora_rank", "local_steps", "bits_per_rank", "downlink_bps",
                     "download_ratio")  # fmt: skip
-        for name in (*positive, "fixed_bits", "noise_ratio", "overhead_seconds"):
+        numbers = (*positive, "fixed_bits", "noise_ratio", "overhead_seconds")
+        check_fields(self, sketch=Sketch, **dict.fromkeys(numbers, NUMBER))
+        for name in numbers:
             value = getattr(self, name)
             if not (value > 0 if name in positive else value >= 0):
                 rule = "above 0" if name in positive else "0 or more"

@@ -7,12 +7,14 @@ import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from os import PathLike
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from fedpace.core.arguments import PATH, TEXTS, takes
 from fedpace.core.errors import InputError
 from fedpace.core.profile import LEAST, MOST, AllocationRule
 from fedpace.core.text_files import shortened
@@ -290,7 +292,10 @@ class Scenario(Experiment):
     """Message sizes; where it is absent and [model] is there, they are derived from the model."""
 
 
-def load_experiment(path: Path | None, overrides: Sequence[str] = ()) -> Experiment:
+@takes(path=PATH, overrides=TEXTS)
+def load_experiment(
+    path: str | PathLike[str] | None = None, overrides: Sequence[str] = ()
+) -> Experiment:
     """Read an experiment file; without one the embedded default.
 
     Args:
@@ -304,8 +309,9 @@ def load_experiment(path: Path | None, overrides: Sequence[str] = ()) -> Experim
     if path is None:
         where, table = "embedded default", tomllib.loads(default_experiment())
     else:
-        where, table = str(path), read_toml(path)
-        anchor(table, path.parent)
+        file = Path(path)
+        where, table = str(file), read_toml(file)
+        anchor(table, file.parent)
     for override in overrides:
         set_key(table, override)
     return parse(Experiment, table, where)
@@ -340,19 +346,6 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
         return str(first["ctx"]["error"])
     message = first["msg"][0].lower() + first["msg"][1:]
     return f"{name} = {shortened(first['input'])}: {message}"
-
-
-def difference(one: Experiment, two: Experiment) -> str:
-    """Name the first key in which two experiments differ."""
-    a, b = one.model_dump(), two.model_dump()
-    for section in a:
-        if a[section] == b[section]:
-            continue
-        if not isinstance(a[section], dict):
-            return f"{section} is {a[section]!r} there and {b[section]!r} here"
-        key = next(k for k in a[section] if a[section][k] != b[section][k])
-        return f"[{section}] {key} is {a[section][key]!r} there and {b[section][key]!r} here"
-    return "no key differs"
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

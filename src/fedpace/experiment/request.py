@@ -41,3 +41,16 @@ class Request:
         if self.methods:
             experiment = experiment.model_copy(update={"methods": list(self.methods)})
         return experiment
+
+
+def difference(one: Experiment, two: Experiment) -> str:
+    """Name the first key in which two experiments differ."""
+    a, b = one.model_dump(), two.model_dump()
+    for section in a:
+        if a[section] == b[section]:
+            continue
+        if not isinstance(a[section], dict):
+            return f"{section} is {a[section]!r} there and {b[section]!r} here"
+        key = next(k for k in a[section] if a[section][k] != b[section][k])
+        return f"[{section}] {key} is {a[section][key]!r} there and {b[section][key]!r} here"
+    return "no key differs"

@@ -9,15 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from fedpace.core.arguments import PATH, takes
 from fedpace.core.errors import InputError, Interrupted, RunError, described
 from fedpace.core.plan import Plans
 from fedpace.core.record import RoundRecord
 from fedpace.experiment.build import Work
 from fedpace.experiment.checkpoint import Progress, begin, read_progress, write_progress
-from fedpace.experiment.config import Experiment, difference, load_experiment
+from fedpace.experiment.config import Experiment, load_experiment
 from fedpace.experiment.loop import Course, rounds
 from fedpace.experiment.population import check_population
 from fedpace.experiment.prepare import Prepared, make_renewal, prepare, set_up_for
+from fedpace.experiment.request import difference
 from fedpace.experiment.site import MakeSite
 from fedpace.federation.divergence import fault_of_evaluation
 from fedpace.reporting.metrics import summarise_run
@@ -49,6 +51,7 @@ class RunRecord:
     """Every round of every method."""
 
 
+@takes(experiment=Experiment, out=PATH)
 def run(
     experiment: Experiment,
     *,
@@ -87,6 +90,7 @@ def run(
             return _fill(folder, prepared, _Told(show, note=warnings.warn, command=command))
 
 
+@takes(folder=PATH, experiment=Experiment)
 def resume(
     folder: Path | str,
     *,

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import brentq
 
+from fedpace.core.arguments import NUMBER, NUMBERS, check_fields, takes
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Floats
 from fedpace.core.sketch import RESIDUAL, SCALED, Sketch
@@ -48,6 +49,11 @@ class BoundConstants:
     For the scaled sketch only; the residual sketch has nu_n = 0 and theta_n = 1."""
     sketch_growth: ArrayLike = 1.0
     """theta_n, see `sketch_noise`; 1 where the loss is linear in X or separable."""
+
+    def __post_init__(self) -> None:
+        columns = ("heterogeneity", "gradient_noise", "dissimilarity", "sketch_noise",
+                   "sketch_growth")  # fmt: skip
+        check_fields(self, smoothness=NUMBER, initial_gap=NUMBER, **dict.fromkeys(columns, NUMBERS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +173,11 @@ class Bound:
         )
 
 
+@takes(
+    sampling_probability=NUMBERS, sketch_rank=NUMBERS, data_weight=NUMBERS,
+    constants=BoundConstants, lora_rank=NUMBER, local_steps=NUMBER, learning_rate=NUMBER,
+    rounds=NUMBER, server_step=NUMBER,
+)  # fmt: skip
 def convergence_bound(
     sampling_probability: ArrayLike,
     sketch_rank: ArrayLike,

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpace.core.arguments import NUMBER, takes
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan, RoundSeconds
 from fedpace.core.profile import ClientProfile, Clients, System
@@ -50,6 +51,10 @@ _AT = 1e-9
 """Relative distance at which a value counts as being at its limit."""
 
 
+@takes(
+    clients=(Clients, Sequence), system=System, planner=str, q_min=NUMBER, quantile=NUMBER,
+    p95_limit_seconds=NUMBER, cohort=NUMBER, start=Plan,
+)  # fmt: skip
 def plan(
     clients: Clients | Sequence[ClientProfile],
     system: System,

@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import IO
 
 from fedpace.core.errors import InputError
-from fedpace.run_folder.schema import LOCK
+from fedpace.run_folder.schema import EXPERIMENT, LOCK
 
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
     import msvcrt
+
+
+_OF_A_KILLED_CLAIM = {LOCK, f"{EXPERIMENT}.part"}
+"""What a process can leave that is killed before the folder is a run's."""
 
 
 @contextmanager
@@ -44,7 +48,7 @@ def new_folder(out: Path | None, parent: Path) -> Iterator[Path]:
         ) from None
     try:
         with held(folder):
-            if [path for path in folder.iterdir() if path.name != LOCK]:
+            if {path.name for path in folder.iterdir()} - _OF_A_KILLED_CLAIM:
                 raise InputError(
                     f"{folder} exists and is not empty; name another folder with --out, or go on "
                     f"with --resume {folder}"

@@ -12,6 +12,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
+from fedpace.core.arguments import NUMBER, NUMBERS, takes
 from fedpace.core.errors import InputError
 from fedpace.core.profile import AllocationRule, Floats
 from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps
@@ -34,6 +35,10 @@ class Allocation:
     """T, the last of them, s; 0 where M = 0."""
 
 
+@takes(
+    start_seconds=NUMBERS, upload_bits=NUMBERS, total_hz=NUMBER, spectral_efficiency=NUMBERS,
+    snr_hz=NUMBERS, max_bandwidth_hz=NUMBERS, rule=str,
+)  # fmt: skip
 def allocate_bandwidth(
     start_seconds: ArrayLike,
     upload_bits: ArrayLike,

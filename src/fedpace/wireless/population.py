@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 
+from fedpace.core.arguments import COUNT, NUMBER, NUMBERS, check_fields, takes
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
@@ -63,8 +64,11 @@ class Scenario:
     """Share of clients whose memory holds a quarter of the ranks, in [0, 1]."""
 
     def __post_init__(self) -> None:
+        check_fields(self, name=str)
         for name, low, high in _LIMITS:
             value = getattr(self, name)
+            if value is not None:
+                check_fields(self, **{name: NUMBER})
             if value is not None and not low <= value <= high:
                 raise InputError(
                     f"scenario {self.name!r}: {name} is {value!r}; "
@@ -133,6 +137,7 @@ def scenario_named(name: str) -> Scenario:
     return SCENARIOS[name]
 
 
+@takes(scenario=Scenario, data_weight=NUMBERS, seed=COUNT, system=System)
 def draw_clients(
     scenario: Scenario,
     data_weight: ArrayLike,

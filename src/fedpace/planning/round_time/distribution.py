@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
+from fedpace.core.arguments import takes
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, Floats, System
@@ -80,6 +81,7 @@ class RoundTime:
         return float(np.interp(probability, self.probability[around], self.seconds[around]))
 
 
+@takes(plan=(Plan, Decision), clients=Clients, system=System)
 def round_time(plan: Plan | Decision, clients: Clients, system: System) -> RoundTime:
     """Predict how long a round takes, as a distribution.
 
