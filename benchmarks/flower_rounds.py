@@ -113,8 +113,9 @@ def main() -> None:
     import fedpace as fp
     from fedpace.deploy.certificates import make_development_ca
     from fedpace.deploy.keys import add_key, make_key, read_public_key
+    from fedpace.deploy.own_server import own_server
     from fedpace.deploy.secure_server import Protection
-    from fedpace.deploy.server import conduct, own_server
+    from fedpace.deploy.server import conduct
     from fedpace.deploy.server_view import ServerView
     from fedpace.deploy.tcp_relay import open_relay
     from fedpace.deploy.waiting import Waiting

@@ -17,10 +17,13 @@ from base64 import b64encode
 from pathlib import Path
 
 import httpx
-from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.supercore.date import now
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 
 from fedpace.deploy.certificates import make_development_ca
+from fedpace.deploy.keys import add_key
 from fedpace.deploy.proxy import fleet_proxy
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -51,11 +54,14 @@ def seconds(client: httpx.Client, size: int, count: int) -> float:
     """Return the median seconds of a call with a body of that size, and as much back."""
     body, taken = bytes(size), []
     for _ in range(count):
-        signature = b64encode(KEY.sign(b"now", ec.ECDSA(hashes.SHA256()))).decode()
+        timestamp = now().isoformat()
+        headers = {
+            "flwr-public-key": b64encode(public_key_to_bytes(KEY.public_key())).decode(),
+            "flwr-timestamp": timestamp,
+            "flwr-signature": b64encode(sign_message(KEY, timestamp.encode())).decode(),
+        }
         began = time.perf_counter()
-        answer = client.post(
-            "/v1/fleet/push-object", content=body, headers={"flwr-signature": signature}
-        )
+        answer = client.post("/v1/fleet/push-object", content=body, headers=headers)
         taken.append(time.perf_counter() - began)
         assert answer.status_code == 200 and len(answer.content) == size
     return statistics.median(taken)
@@ -65,10 +71,12 @@ def main() -> None:
     """Print the table."""
     with tempfile.TemporaryDirectory() as folder:
         made = make_development_ca(Path(folder), [])
-        inner, outer = free_port(), free_port()
+        inner, outer, keys = free_port(), free_port(), Path(folder) / "keys"
+        public = KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+        add_key(keys, "one", public.decode())
         command = [sys.executable, "-c", STAND_IN, str(inner), str(made.certificate), str(made.key)]
         with subprocess.Popen(command) as server:
-            proxy = fleet_proxy("127.0.0.1", outer, f"https://127.0.0.1:{inner}", made)
+            proxy = fleet_proxy("127.0.0.1", outer, f"https://127.0.0.1:{inner}", made, keys)
             wait_until(lambda: answers(inner), "the stand-in's port")
             context = ssl.create_default_context(cafile=made.ca)
             print("                     directly   through the proxy")

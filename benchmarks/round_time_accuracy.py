@@ -1,13 +1,12 @@
 """Error of the predicted round time against Monte Carlo, over random populations.
 
     python benchmarks/round_time_accuracy.py [--populations 120] [--draws 20000] [--seed 0]
-    python benchmarks/round_time_accuracy.py --allocation work-conserving [--draws 4000]
     python benchmarks/round_time_accuracy.py --gradients [--populations 60]
     python benchmarks/round_time_accuracy.py --replacement
     python benchmarks/round_time_accuracy.py --speed [--most 1000000]
 
 Truth is the list of all sets of participants for N <= 12, and otherwise `--draws` simulated rounds
-whose band is divided by the rule. The populations run through N from 2 to 1,000, computation
+that are solved for their equal finish. The populations run through N from 2 to 1,000, computation
 and link spread by a factor of 1 to 100, uploads short or long against the computation, five ways
 to sample, constant and Shannon links, with and without clients' own limits and absences.
 """
@@ -16,14 +15,13 @@ import argparse
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
-from typing import get_args
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import ndtr
 
 from fedpace.core.plan import Decision
-from fedpace.core.profile import AllocationRule, Clients, Floats, System
+from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.round_time.band_share import band_share
 from fedpace.planning.round_time.distribution import (
@@ -75,10 +73,9 @@ class Truth:
         return float(abs(value / nearest - 1)) if nearest else float(value > 0)
 
 
-def cases(count: int, seed: int, allocation: AllocationRule = "equal-finish") -> Iterator[Case]:
+def cases(count: int, seed: int) -> Iterator[Case]:
     for index in range(count):
-        case = _case(index, rng_for(seed, "population", index))
-        yield replace(case, system=replace(case.system, allocation=allocation))
+        yield _case(index, rng_for(seed, "population", index))
 
 
 def _case(index: int, rng: np.random.Generator) -> Case:
@@ -173,22 +170,14 @@ def errors(case: Case, draws: int) -> Mapping[str, tuple[float, float]]:
     """Relative errors of mean and 95 % quantile by method; NaN where it gives none."""
     true = truth(case, draws)
     given = (case.plan.sampling_probability, case.plan.sketch_rank, case.clients, case.system)
-    law = round_time(case.plan, case.clients, case.system)
+    law, normal = round_time(case.plan, case.clients, case.system), normal_law(case)
     found = {
         "round_time": (law.mean, law.quantile(LEVEL)),
         "..._and_gradient": (
             mean_and_gradient(*given)[0],
             quantile_and_gradient(LEVEL, *given)[0],
         ),
-    }
-    if case.system.allocation == "work-conserving":
-        still = replace(case.system, allocation="equal-finish")
-        static = round_time(case.plan, case.clients, still)
-        found["equal finish"] = static.mean, static.quantile(LEVEL)
-        off = {n: (true.mean_off(m), true.quantile_off(p)) for n, (m, p) in found.items()}
-        return {**off, "(Monte Carlo)": (true.mean_error, np.nan)}
-    found |= {
-        "normal law": normal_law(case),
+        "normal law": normal,
         "mean field": (mean_field_seconds(*given), np.nan),
         "upper bound": (upper_bound_seconds(*given), np.nan),
     }
@@ -202,7 +191,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--populations", type=int, default=120)
     parser.add_argument("--draws", type=int, default=20_000)
-    parser.add_argument("--allocation", choices=get_args(AllocationRule), default="equal-finish")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="a line per population")
     parser.add_argument("--gradients", action="store_true", help="40 nodes against 320")
@@ -217,7 +205,7 @@ def main() -> None:
     if options.replacement:
         return replacement(options.draws)
     began, rows = time.perf_counter(), []
-    for case in cases(options.populations, options.seed, options.allocation):
+    for case in cases(options.populations, options.seed):
         rows.append((len(case.clients), errors(case, options.draws)))
         if options.verbose:
             shown = ", ".join(f"{n} {m:.4f} {p:.4f}" for n, (m, p) in rows[-1][1].items())

@@ -42,9 +42,11 @@ def main(folders: list[Path], factor: float = Checks().norm_factor) -> None:
                             float(np.sqrt(p.head_squared_norm))))
                 for p in record.participants
             ]  # fmt: skip
-            judged = checks, watch, norms, INITIAL_NORM, experiment.data.clients
+            judged = (
+                checks, watch, record.round, norms, INITIAL_NORM, experiment.data.clients
+            )  # fmt: skip
             limits, watch = norm_limits(*judged)
-            pooled = np.sort(np.array([n for _, n in watch.recent]).reshape(-1, 2), axis=0)
+            pooled = np.sort(np.array([n for *_, n in watch.recent]).reshape(-1, 2), axis=0)
             for (_, sizes), limit in zip(norms, limits, strict=True):
                 updates[name] += 1
                 median = pooled[(len(pooled) - 1) // 2]

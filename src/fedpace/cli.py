@@ -1,5 +1,6 @@
 """The command line: parse, call, print."""
 
+import importlib.metadata
 import json
 import logging
 import sys
@@ -37,6 +38,26 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Federated LoRA over heterogeneous wireless networks, in the least wall-clock time.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        say(_out, f"fedpace {importlib.metadata.version('fedpace')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _before(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_version, is_eager=True, help="Say the version, and end."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 _out = open_console()
 _err = open_console(stderr=True)
 
@@ -158,8 +179,12 @@ def serve_command(
     experiment: Annotated[
         Path | None, typer.Argument(help="Experiment file; without one the embedded default.")
     ] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, help="Port to listen on.")] = 8080,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on [127.0.0.1, or as before].")
+    ] = None,
+    port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Port to listen on [8080, or as before].")
+    ] = None,
     clients: Annotated[
         int | None,
         typer.Option(min=1, help="Begin when so many have come; else [data] clients."),
@@ -197,13 +222,14 @@ def serve_command(
 
         fedpace serve --resume runs/fleet
     """
-    from fedpace.deploy.commands import Listening, serve
+    from fedpace.deploy.commands import serve
+    from fedpace.deploy.listening import recalled_listening
     from fedpace.deploy.waiting import Waiting
     from fedpace.experiment.request import Request
 
     serve(
         Request(experiment, method or (), set_ or (), out, resume),
-        Listening(host, port, log, certificates, keys),
+        recalled_listening(resume, host, port, log, certificates, keys),
         Waiting(clients, wait, patience, closed),
         _out,
         _err,
@@ -228,7 +254,7 @@ def join_command(
     ] = None,
     wait: Annotated[
         float, typer.Option(help="Wait so many seconds for a server that is not there yet.")
-    ] = 0.0,
+    ] = 60.0,
     log: Annotated[Path | None, typer.Option(help="File for what Flower says.")] = None,
     ca: Annotated[Path | None, typer.Option("--ca", help="The server's ca.crt.")] = None,
     key: Annotated[Path | None, typer.Option(help="This client's private key.")] = None,

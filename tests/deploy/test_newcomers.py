@@ -207,16 +207,17 @@ def test_a_closed_run_turns_newcomers_away_at_both_ends_also_one_that_does_not_l
     assert not any(r.entered for r in record.records)
 
 
-def test_a_newcomer_that_claims_very_many_examples_is_believed_ten_times_the_median(place):
+def test_a_newcomer_that_claims_very_many_examples_gets_no_more_than_half_of_the_weight(place):
     grid, view, _ = entering(place, examples=10**9)
     record = place.conduct(grid, view, out=place.folder / "boasting")
-    believed = np.array([12, 20, 31, 200])  # the lower median of the four is 20
+    believed = np.array([12, 20, 31, 63])
     weight = read_clients(record.folder / "clients.csv").data_weight
     np.testing.assert_allclose(weight, believed / believed.sum())
+    assert "says it has 1000000000 examples; it counts as 63" in view.output.getvalue()
     people = [p for r in record.records[3:] for p in r.participants if p.client == 3]
     plan = json.loads((record.folder / "plan.json").read_text())["methods"]["uniform"]
     q = plan["renewals"][0]["plan"]["sampling_probability"][3]
-    assert people[0].weight == pytest.approx(200 / 263 / q)
+    assert people[0].weight == pytest.approx(0.5 / q)
 
 
 def test_a_newcomer_is_whom_its_key_was_given_to_and_takes_nobodys_name(place):

@@ -7,8 +7,8 @@ import subprocess
 import sys
 import time
 from base64 import b64encode
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,14 +23,29 @@ from cryptography.hazmat.primitives.asymmetric.utils import (
     decode_dss_signature,
     encode_dss_signature,
 )
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_ssh_private_key,
+)
 from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_message
 from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from deploy.processes import free_port
 from fedpace.core.errors import InputError, RunError
 from fedpace.deploy import secure_server as door
-from fedpace.deploy.fleet_guard import MEMORY_SECONDS, ReplayMemory, push_fault, signed_before
-from fedpace.deploy.proxy import FLEET_CALLS, fleet_proxy
+from fedpace.deploy.fleet_guard import (
+    MEMORY_SECONDS,
+    Fault,
+    ReplayMemory,
+    caller_fault,
+    clock_fault,
+    push_fault,
+    signed_before,
+)
+from fedpace.deploy.keys import add_key, make_key, read_public_key, revoke_key
+from fedpace.deploy.proxy import FLEET_CALLS, KNOCK, fleet_proxy
 
 ORDER_P256 = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 KEY = ec.generate_private_key(ec.SECP256R1())
@@ -40,8 +55,69 @@ def signature():
     return KEY.sign(b"now", ec.ECDSA(hashes.SHA256()))
 
 
-def header():
-    return b64encode(signature()).decode()
+def pem(key=KEY):
+    return public_key_to_bytes(key.public_key())
+
+
+def signed(key=KEY, seconds=0.0, **changes):
+    """The headers of a call, signed so many seconds from now."""
+    timestamp = (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
+    headers = {
+        "flwr-public-key": b64encode(pem(key)).decode(),
+        "flwr-timestamp": timestamp,
+        "flwr-signature": b64encode(sign_message(key, timestamp.encode())).decode(),
+    }
+    return {**headers, **{name.replace("_", "-"): value for name, value in changes.items()}}
+
+
+def raw(headers):
+    return [(n.encode(), v.encode()) for n, v in headers.items()]
+
+
+def judged(headers, names=None, replays=None):
+    names = {pem(): "one"} if names is None else names
+    replays = ReplayMemory() if replays is None else replays
+    return caller_fault(headers, names, replays, time.time(), 0.0)
+
+
+def test_who_calls_is_known_from_the_headers_alone():
+    assert judged(raw(signed())) == "one"
+    stranger = ec.generate_private_key(ec.SECP384R1())
+    assert judged(raw(signed(stranger))) == Fault(401, "its key is not among those that may join")
+    forged = {**signed(), "flwr-public-key": signed(stranger)["flwr-public-key"]}
+    both = {pem(): "one", pem(stranger): "two"}
+    assert judged(raw(forged), both) == Fault(401, "its signature is not of its key", "two")
+    for name in ("flwr-public-key", "flwr-timestamp", "flwr-signature"):
+        for value in ("", "!", "\u00e9", "9999-99-99"):
+            assert isinstance(judged(raw({**signed(), name: value})), Fault)
+        without = {n: v for n, v in signed().items() if n != name}
+        assert judged(raw(without)).status == 401
+
+
+@pytest.mark.parametrize(
+    "name", ["flwr-signature", "flwr-public-key", "flwr-timestamp", "content-type", "flwr-new"]
+)
+def test_a_header_that_is_there_twice_is_refused(name):
+    call = signed(flwr_new="1", content_type="application/protobuf")
+    twice = [*raw(call), (name.title().encode(), call[name].encode())]
+    assert judged(twice) == Fault(400, f"the header {name} is there 2 times")
+
+
+def test_a_replay_with_a_second_signature_behind_the_first_is_refused():
+    """One end reads the first of two, the other the last."""
+    replays, recorded = ReplayMemory(), signed()
+    assert judged(raw(recorded), replays=replays) == "one"
+    fresh = ("flwr-signature", signed()["flwr-signature"])
+    for order in ([fresh, *recorded.items()], [*recorded.items(), fresh]):
+        assert judged([(n.encode(), v.encode()) for n, v in order], replays=replays).status == 400
+    assert judged(raw(recorded), replays=replays).reason == "a signature that was used before"
+
+
+def test_a_clock_that_is_off_is_told_by_how_much():
+    assert clock_fault(0.0) is None and clock_fault(4.9) is None and clock_fault(-300.0) is None
+    assert "clock is 20 s ahead of the server's" in judged(raw(signed(seconds=20.0))).reason
+    assert "clock is 86400 s behind the server's" in judged(raw(signed(seconds=-86400.0))).reason
+    assert judged(raw(signed(seconds=-86400.0))).client == "one"
 
 
 def test_the_open_calls_are_those_of_flowers_clients():
@@ -54,23 +130,23 @@ def test_a_signature_counts_once_also_in_its_other_form():
     r, s = decode_dss_signature(used)
     twin = encode_dss_signature(r, ORDER_P256 - s)
     KEY.public_key().verify(twin, b"now", ec.ECDSA(hashes.SHA256()))  # it would pass at Flower's
-    assert memory.fault(b64encode(used).decode(), 0.0) is None
-    assert memory.fault(header(), 1.0) is None
+    assert memory.fault(used, 0.0) is None
+    assert memory.fault(signature(), 1.0) is None
     for again in (used, twin):
-        fault = memory.fault(b64encode(again).decode(), MEMORY_SECONDS - 1)
+        fault = memory.fault(again, MEMORY_SECONDS - 1)
         assert fault == "a signature that was used before"
 
 
 def test_signatures_are_forgotten_when_flower_would_not_take_them_any_more():
     memory = ReplayMemory()
     for second in range(1000):
-        assert memory.fault(header(), float(second)) is None
+        assert memory.fault(signature(), float(second)) is None
     assert len(memory) <= MEMORY_SECONDS + 1
 
 
-@pytest.mark.parametrize("text", [None, "", "!", b64encode(b"no signature").decode()])
-def test_what_is_no_signature_is_refused(text):
-    assert ReplayMemory().fault(text, 0.0) == "no signature"
+@pytest.mark.parametrize("data", [b"", b"!", b"no signature"])
+def test_what_is_no_signature_is_refused(data):
+    assert ReplayMemory().fault(data, 0.0) == "no signature"
 
 
 def pushed(node, source, target, reply_to):
@@ -119,11 +195,13 @@ uvicorn.run(app, port=int(sys.argv[1]), log_level="warning")
 
 @contextmanager
 def proxy(tmp_path, *, upstream=True, **options):
-    inner, outer = free_port(), free_port()
+    inner, outer, keys = free_port(), free_port(), tmp_path / "keys"
+    add_key(keys, "one", KEY.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
+            .decode())  # fmt: skip
     with (tmp_path / "proxy.log").open("wb") as log:
         stand_in = subprocess.Popen([sys.executable, "-c", STAND_IN, str(inner)])
         door = fleet_proxy(
-            "127.0.0.1", outer, f"http://127.0.0.1:{inner}", None, log=log, **options
+            "127.0.0.1", outer, f"http://127.0.0.1:{inner}", None, keys, log=log, **options
         )
         try:
             for _ in range(200):
@@ -163,10 +241,10 @@ def large():
 @pytest.mark.parametrize("length_known", [True, False])
 def test_large_bodies_stream_both_ways_and_are_not_held(length_known, tmp_path):
     with proxy(tmp_path) as (door, client):
-        small = client.post("/v1/fleet/get-run", headers={"flwr-signature": header()})
+        small = client.post("/v1/fleet/get-run", headers=signed())
         assert small.status_code == 200
         before = peak_bytes(door)
-        headers = {"flwr-signature": header()}
+        headers = signed()
         if length_known:
             headers["content-length"] = str(pieces * 2**20)
         answer = client.post("/v1/fleet/push-object", headers=headers, content=large())
@@ -184,7 +262,7 @@ def test_what_passes_and_what_does_not(tmp_path):
         def call(name, body=b"", **headers):
             return client.post(
                 f"/v1/fleet/{name}", content=body,
-                headers={"flwr-signature": header(), **headers},
+                headers={**signed(), **headers},
             )  # fmt: skip
 
         odd = {"authorization": "x", "x-forwarded-for": "6.6.6.6", "cookie": "x", "flwr-new": "1"}
@@ -195,20 +273,21 @@ def test_what_passes_and_what_does_not(tmp_path):
         assert "x-inner" not in answer.headers and "server" not in answer.headers
         assert call("get-run", b"x" * 1001).status_code == 413
         chunked = client.post("/v1/fleet/get-run", content=iter([b"x" * 600] * 2),
-                              headers={"flwr-signature": header()})  # fmt: skip
+                              headers=signed())  # fmt: skip
         assert chunked.status_code == 413
         assert call("push-messages", pushed(7, 7, 1, "task")).status_code == 200
         assert call("push-messages", pushed(7, 1, 8, "")).status_code == 403
         for name in ("start-run", "get-run/", "", "get-run%2Fx", "%67et-runs"):
             assert call(name).status_code == 404
         assert client.post("/v1/fleet/get-run").status_code == 401
-        once = {"flwr-signature": header()}
+        once = signed()
         codes = [client.post("/v1/fleet/get-run", headers=once).status_code for _ in range(2)]
         assert codes == [200, 401]
         with socket.create_connection((client.base_url.host, client.base_url.port)) as broken:
             broken.sendall(
                 b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: 900\r\n"
-                b"Flwr-Signature: " + header().encode() + b"\r\n\r\nhalf"
+                + b"".join(n + b": " + v + b"\r\n" for n, v in raw(signed()))
+                + b"\r\nhalf"
             )
             time.sleep(0.5)
         assert call("get-run").status_code == 200
@@ -220,9 +299,56 @@ def test_what_passes_and_what_does_not(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.flower
+def test_a_key_counts_from_the_call_after_it_was_added_until_it_is_revoked(tmp_path):
+    with proxy(tmp_path) as (_, client):
+        keys = tmp_path / "keys"
+        add_key(keys, "late", read_public_key(make_key(keys, "late")))
+        late = load_ssh_private_key((keys / "late").read_bytes(), None)
+
+        def call():
+            return client.post("/v1/fleet/get-run", headers=signed(late))
+
+        def knock(**changes):
+            return client.post(KNOCK, headers=signed(late, **changes)).json()
+
+        assert call().status_code == 200
+        assert knock() == {"known": True, "fault": ""}
+        assert "20 s ahead" in knock(seconds=20.0)["fault"] and knock(seconds=20.0)["known"]
+        revoke_key(keys, "late")
+        assert call().status_code == 401
+        assert not knock()["known"]
+        (keys / "authorized_keys").write_text("nonsense")
+        assert client.post("/v1/fleet/get-run", headers=signed()).status_code == 200  # as before
+
+
+@pytest.mark.slow
+@pytest.mark.flower
+def test_what_one_client_has_on_its_way_is_bounded_in_all(tmp_path):
+    with proxy(tmp_path, max_body_bytes=1_000_000) as (door, client), ExitStack() as stack:
+        address = client.base_url.host, client.base_url.port
+        answers = []
+        for _ in range(3):
+            sender = stack.enter_context(socket.create_connection(address, 10))
+            sender.sendall(
+                b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: 900000\r\n"
+                + b"".join(n + b": " + v + b"\r\n" for n, v in raw(signed()))
+                + b"\r\n"
+                + bytes(450_000)
+            )
+            time.sleep(0.5)
+            sender.settimeout(1.0)
+            try:
+                answers.append(sender.recv(12))
+            except TimeoutError:
+                answers.append(b"")  # it waits for the rest
+        assert answers == [b"", b"", b"HTTP/1.1 413"]
+
+
+@pytest.mark.slow
+@pytest.mark.flower
 def test_a_server_that_is_down_is_an_answer_that_clients_wait_out(tmp_path):
     with proxy(tmp_path, upstream=False) as (_, client):
-        answer = client.post("/v1/fleet/get-run", headers={"flwr-signature": header()})
+        answer = client.post("/v1/fleet/get-run", headers=signed())
         assert answer.status_code == 503  # Flower's clients try again after 502, 503 and 504
 
 
@@ -232,7 +358,8 @@ def test_the_proxy_ends_with_the_process_that_started_it(tmp_path):
     code = (
         "import os, sys\n"
         "from fedpace.deploy.proxy import fleet_proxy\n"
-        f"door = fleet_proxy('127.0.0.1', {(port := free_port())}, 'http://127.0.0.1:1', None)\n"
+        f"address = '127.0.0.1', {(port := free_port())}, 'http://127.0.0.1:1'\n"
+        "door = fleet_proxy(*address, None, '.')\n"
         "print(door.pid, flush=True)\n"
         "sys.stdin.read()\n"
     )
@@ -255,7 +382,7 @@ def test_a_port_in_use_is_told_in_one_line():
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=rf"cannot listen on 127.0.0.1 port {port} \(Address"):
-            fleet_proxy("127.0.0.1", port, "http://127.0.0.1:1", None)
+            fleet_proxy("127.0.0.1", port, "http://127.0.0.1:1", None, Path())
 
 
 def test_calls_signed_before_a_time_are_to_be_signed_again():

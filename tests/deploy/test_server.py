@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("flwr")
 
 from fedpace.core.errors import InputError
-from fedpace.deploy import server
+from fedpace.deploy import own_server
 
 pytestmark = pytest.mark.flower
 
@@ -18,12 +18,12 @@ def test_a_port_that_is_about_to_be_free_is_waited_for():
     held = socket.create_server(("127.0.0.1", 0))
     port = held.getsockname()[1]
     threading.Timer(0.5, held.close).start()
-    server._claim("127.0.0.1", port)
+    own_server._claim("127.0.0.1", port)
 
 
 def test_a_port_that_stays_taken_is_an_error(monkeypatch):
-    monkeypatch.setattr(server, "CLAIM_SECONDS", 0.3)
+    monkeypatch.setattr(own_server, "CLAIM_SECONDS", 0.3)
     with socket.create_server(("127.0.0.1", 0)) as held:
         port = held.getsockname()[1]
         with pytest.raises(InputError, match=rf"port {port} .*choose another --port"):
-            server._claim("127.0.0.1", port)
+            own_server._claim("127.0.0.1", port)

@@ -171,7 +171,7 @@ def test_norms_of_all_ranks_are_alike_under_one_limit(sketch):
             step["head"] = full["head"]
             assert np.array_equal(update.components, chosen)
             verdict = check_updates(Checks(), Watch(), [task], [update], LAYOUT, sketch)
-            seen.append(verdict.watch.recent[-1][1][0] ** 2)
+            seen.append(verdict.watch.recent[-1][2][0] ** 2)
         assert np.mean(seen) == pytest.approx(whole, rel=0.05)
 
 
@@ -182,10 +182,36 @@ def test_norms_that_all_grow_carry_the_limit_with_them():
     assert judge(larger, watch=watch).refusals == ()
 
 
+def test_norms_that_grow_are_followed_also_where_one_of_three_has_left():
+    _, watch = played({0: 1.0, 1: 1.0, 2: 1.0}, rounds=20)
+    size = 1.0
+    for _ in range(120):
+        size *= 1.05
+        told, watch = played({0: size, 1: 1.3 * size}, watch=watch)
+        assert not any(told)
+    for index in range(120):  # and where each is asked now and then
+        size *= 1.02
+        told, watch = played({index % 3: size}, watch=watch)
+        assert not any(told)
+
+
+def test_a_fleet_of_two_that_a_silent_third_has_joined_is_still_followed():
+    """And the one of them that is left at last; in the first rounds norms grow."""
+    size, watch = 1.0, Watch()
+    for index in range(200):
+        size *= 1.05
+        norms = [(c, (x, x)) for c, x in ((0, size), (1, 1.5 * size))]
+        heard = norms[: 1 if index > 100 else 2]
+        told, watch = judge_norms(Checks(), watch, index, heard, 1e9, 2 if index < 5 else 3)
+        assert not any(told)
+
+
 def played(norms, checks=Checks(), rounds=1, watch=Watch()):
     """Rounds of clients with these norms, LoRA part and head alike."""
-    for _ in range(rounds):
-        told, watch = judge_norms(checks, watch, [(c, (x, x)) for c, x in norms.items()], 1e9)
+    index = watch.recent[-1][0] + 1 if watch.recent else 0
+    for round_index in range(index, index + rounds):
+        found = [(c, (x, x)) for c, x in norms.items()]
+        told, watch = judge_norms(checks, watch, round_index, found, 1e9)
     return told, watch
 
 
@@ -348,7 +374,7 @@ def test_the_median_of_honest_norms_is_what_the_malicious_one_cannot_move():
     _, attacked, _ = play(attack(ATTACKS["noise"]), Checks(strikes=1000))
     honest = 0.0
     for one, two in zip(clean, attacked, strict=True):
-        honest = max(honest, *(lora for _, (lora, _) in one.recent))
+        honest = max(honest, *(lora for *_, (lora, _) in one.recent))
         assert 0 < two.largest[0] <= honest
 
 

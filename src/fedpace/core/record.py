@@ -31,6 +31,21 @@ class ParticipantRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class LateRecord:
+    """An answer that came after its round: not used, but it tells how fast its client is."""
+
+    client: int
+    round: int
+    """For which it was meant."""
+    sketch_rank: int
+    upload_bytes: int
+    start_seconds: float
+    """As a participant's, from the start of its own round, s."""
+    upload_seconds: float
+    bandwidth_hz: float
+
+
+@dataclass(frozen=True, slots=True)
 class RoundRecord:
     """One round."""
 
@@ -61,6 +76,10 @@ class RoundRecord:
     """Clients that were refused too often with this round, and are not asked again."""
     missing: tuple[int, ...] = ()
     """Clients that were asked and did not answer in time."""
+    failed: tuple[tuple[int, str], ...] = ()
+    """(client, reason) of those among `missing` that answered with an error."""
+    late: tuple[LateRecord, ...] = ()
+    """Answers to earlier rounds that came in this one."""
     overhead_seconds: float | None = None
     """Neither training nor transfer, since the round before, s; None on the virtual clock."""
     entered: tuple[int, ...] = ()
@@ -88,7 +107,9 @@ class RoundRecord:
             ParticipantRecord(**{key: _nan_for_null(value) for key, value in row.items()})
             for row in table["participants"]
         )
-        restored["refusals"] = tuple((c, reason) for c, reason in table.get("refusals", ()))
+        for name in ("refusals", "failed"):
+            restored[name] = tuple((c, reason) for c, reason in table.get(name, ()))
+        restored["late"] = tuple(LateRecord(**row) for row in table.get("late", ()))
         for name in ("missing", "entered", "excluded"):
             restored[name] = tuple(table.get(name, ()))
         return cls(**{**table, **restored})

@@ -18,7 +18,7 @@ from fedpace.data.hub import hub_label_names, hub_rows, load_hub
 from fedpace.data.labels import Codes, codes_of
 from fedpace.data.rows import Table, read_table, refuse_distinct, to_examples
 from fedpace.data.split import hold_out
-from fedpace.data.splits import EVAL, files_by_split, find, train_split, unused
+from fedpace.data.splits import EVAL, files_by_split, find, only_evaluates, train_split, unused
 from fedpace.data.stdlib_docs import stdlib_docs
 
 STDLIB_DOCS = "stdlib-docs"
@@ -50,7 +50,9 @@ class Source:
             logger.warning("%s: not used: %s", self.name, listed(names, 5))
 
 
-def load_data(name: str, *, eval: str | None = None, seed: int) -> tuple[Examples, Examples]:
+def load_data(
+    name: str, *, eval: str | None = None, seed: int, train_elsewhere: bool = False
+) -> tuple[Examples, Examples]:
     """Return training and evaluation examples.
 
     Args:
@@ -60,6 +62,8 @@ def load_data(name: str, *, eval: str | None = None, seed: int) -> tuple[Example
             `name` has one; else 10 % of the examples are held out (15 % of "stdlib-docs").
             "holdout" tunes without the test data: 10 % of the training examples are held out.
         seed: the run's seed; it decides what is held out.
+        train_elsewhere: of a server, whose clients train on their own data: where `name` has only
+            a split to evaluate on, that is both.
 
     Returns:
         (train, test), of one kind and with the same `label_names`.
@@ -80,6 +84,10 @@ def load_data(name: str, *, eval: str | None = None, seed: int) -> tuple[Example
     if name == STDLIB_DOCS:
         return _load_stdlib_docs(eval, seed)
     source = _source(name)
+    if train_elsewhere and only_evaluates(source.splits):
+        held = next(iter(source.splits.values()))()
+        found = to_examples(held, *codes_of(held.label, source.label_names))
+        return found, found
     trained = train_split(source.splits, name)
     table = source.splits[trained]()
     refuse_distinct(table)
@@ -202,9 +210,10 @@ def load_training(name: str, label_names: Sequence[str] | None) -> Examples:
     numbers = source.label_names or label_names
     codes: Codes = {n: c for c, n in enumerate(label_names)}
     for value in {v for v in table.label or () if isinstance(v, int)}:
-        # An integer is an index into names that a source states, else a name itself.
-        stated = source.label_names is not None and 0 <= value < len(numbers)
-        known = numbers[value] if stated else str(value)
+        # An integer is an index into the names that the source states; where it states none it is
+        # a name itself, or else an index into the server's.
+        stated = source.label_names is not None or str(value) not in codes
+        known = numbers[value] if stated and 0 <= value < len(numbers) else str(value)
         if known in codes:
             codes[value] = codes[known]
     return to_examples(table, codes, label_names)

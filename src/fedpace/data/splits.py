@@ -35,12 +35,29 @@ def train_split(splits: Collection[str], name: str) -> str:
     found = find(splits, TRAIN)
     if found is not None:
         return found
+    if only_evaluates(splits):
+        [split] = splits
+        raise InputError(
+            f"[data] {name} has only {split!r}, which is to evaluate on; bring the training data, "
+            "or name the file itself if it is that",
+            public=f"only {split!r} among its data, which is to evaluate on",
+        )
     if len(splits) == 1:
         return next(iter(splits))
     raise InputError(
         f"[data] name = {name!r} has no 'train' among {listed(splits)}; name the file to train on",
         public=f"{len(splits)} splits and none is 'train'",
     )
+
+
+def only_evaluates(splits: Collection[str]) -> bool:
+    """Say whether there is nothing but one split to evaluate on.
+
+    Example:
+        >>> only_evaluates(["Test"]), only_evaluates(["mine"]), only_evaluates(["train", "test"])
+        (True, False, False)
+    """
+    return len(splits) == 1 and find(splits, EVAL) is not None
 
 
 def files_by_split(folder: Path) -> dict[str, list[Path]]:

@@ -1,7 +1,7 @@
 """`fedpace join`: one client, with its data, for as long as the server wants it."""
 
+import re
 import socket
-import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -15,11 +15,14 @@ from fedpace.core.errors import InputError
 from fedpace.deploy.client_view import Show
 from fedpace.deploy.client_work import Client, Own, Say
 from fedpace.deploy.flower_process import start, stop
+from fedpace.deploy.knocking import knock
 from fedpace.deploy.refusals import refusal_in
 from fedpace.deploy.runtime import Endpoint, serve_tasks
+from fedpace.deploy.scratch import scratch_folder
 from fedpace.deploy.uplink_pacing import Controller, Link, unpaced
 from fedpace.engines.flower.client import ClientWork, make_client_app
 
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 KEPT_OUT_SECONDS = 75.0
 """How long a client tries that Flower may still hold for connected: two heartbeats and more."""
 
@@ -67,10 +70,10 @@ def join(
         InputError: the server cannot be reached, or does not take this client; with the remedy.
         RunError: the server did not come back.
     """
-    _wait_for(server, wait_seconds)
+    _wait_for(server, wait_seconds, say)
     client = Client(own, say, show)
     with (
-        tempfile.TemporaryDirectory(prefix="fedpace-") as name,
+        scratch_folder() as folder,
         controller(server, admission is not None) as link,
     ):
 
@@ -82,25 +85,33 @@ def join(
             client.introduce, lambda context: around(client.work(context)), pace=pace,
             assigned=client.assigned,
         )  # fmt: skip
-        folder = Path(name)
         log = log or folder / "node.log"
         kept_out_since = None
         while not client.over:
             before = log.stat().st_size if log.exists() else 0
             say(f"connecting to {server}")
+            if admission is not None:
+                _expect_admission(server, admission)
             _connected(link, app, client, folder / "home", log, admission)
             refusal = refusal_in(_since(log, before))
             kept_out_since = (kept_out_since or time.monotonic()) if refusal else None
             if refusal is not None and kept_out_since is not None:
                 passing = refusal.may_pass and time.monotonic() - kept_out_since < KEPT_OUT_SECONDS
                 if not passing:
-                    raise InputError(f"server {server} does not take this client: {refusal.remedy}")
+                    remedy = refusal.remedy
+                    if refusal.may_pass and admission is not None:
+                        # Its key is known, or it had ended before.
+                        remedy = (
+                            "another client that is there has this key; each needs one of its own: "
+                            "fedpace keys add NAME, at the server"
+                        )
+                    raise InputError(f"server {server} does not take this client: {remedy}")
                 say("the server does not take this client yet; trying again")
                 time.sleep(5.0)
             elif not client.over:
                 say(f"the server went away ({_why(log)}); waiting for it to come back")
                 time.sleep(1.0)
-                _wait_for(server, retry_seconds)
+                _wait_for(server, retry_seconds, say)
     say("the run is over")
 
 
@@ -138,14 +149,27 @@ def _connected(
             raise InputError(client.refusal)
 
 
-def _wait_for(server: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
+def _expect_admission(server: str, admission: Admission) -> None:
+    answer = knock(server, admission.ca, admission.key)
+    if answer is None or not answer.fault:
+        return
+    remedy = ""
+    if not answer.known:
+        remedy = "; there: fedpace keys add NAME. If it was let in before, it was revoked"
+    raise InputError(f"server {server} does not take this client: {answer.fault}{remedy}")
+
+
+def _wait_for(server: str, seconds: float, say: Say) -> None:
+    end, told = time.monotonic() + seconds, False
     while True:
         try:
             return _reach(server)
         except InputError:
             if time.monotonic() >= end:
                 raise
+            if not told:
+                say(f"server {server} is not there yet; waiting up to {seconds:.0f} s")
+                told = True
             time.sleep(0.5)
 
 
@@ -179,4 +203,5 @@ def _since(log: Path, position: int) -> str:
 def _why(log: Path) -> str:
     lines = log.read_text("utf-8", "replace").splitlines() if log.exists() else []
     told = (line for line in reversed(lines) if "ERROR" in line or "Exit Code" in line)
-    return next(told, "it did not say why").strip()[-200:]
+    # Flower colours its lines, whoever reads them.
+    return _COLOUR.sub("", next(told, "it did not say why")).strip()[-200:]

@@ -65,6 +65,13 @@ class Client:
         if offer.get("over"):
             self.over = True
             return {"name": self.own.name, "refusal": "over"}
+        if "refused" in offer:
+            reason = str(offer["refused"])
+            if offer.get("may_pass"):
+                self.say(f"{reason}; waiting for the other to go")
+            else:
+                self.refusal = reason
+            return {"name": self.own.name, "refusal": reason}
         try:
             if (objection := version_objection(offer)) is not None:
                 raise InputError(objection, public=objection)
@@ -78,6 +85,8 @@ class Client:
             if key != self._offer:
                 self._load(offer)
                 self._offer = key
+            else:
+                self.say(f"connected again, with {self._facts['examples']} examples")
         except (FedPaceError, KeyError) as error:
             self.refusal = str(error)
             return {"name": self.own.name, "refusal": public_part(error)}
@@ -98,8 +107,10 @@ class Client:
             raise RunError("a task came before the offer of a run")
         return self._work
 
-    def assigned(self, rate_bps: float, accepted: int) -> None:
+    def assigned(self, rate_bps: float, accepted: int, refused: str) -> None:
         """Take notice of what came with a task."""
+        if refused:
+            self.say(f"the server refused this client's last update: {refused}")
         self._status = replace(self._status, rate_bps=rate_bps, accepted=accepted)
 
     def sending(self, rate_bps: float, upload_bytes: int) -> None:

@@ -2,30 +2,16 @@
 
 import platform
 import re
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from fedpace.core.errors import InputError
 from fedpace.deploy.certificates import LOOPBACK, read_certificates
+from fedpace.deploy.listening import Listening
 from fedpace.deploy.secure_server import Protection
 from fedpace.deploy.waiting import Waiting
 from fedpace.experiment.request import Request
-
-
-@dataclass(frozen=True, slots=True)
-class Listening:
-    """Where a server listens, and to whom."""
-
-    host: str
-    port: int
-    log: Path | None = None
-    """File for what Flower says."""
-    certificates: Path | None = None
-    """Folder of `fedpace certificates`."""
-    keys: Path | None = None
-    """Folder of `fedpace keys`."""
 
 
 def serve(
@@ -35,8 +21,10 @@ def serve(
     experiment = request.experiment()
     host, port = listening.host, listening.port
     protection = _protection(host, listening.certificates, listening.keys)
+    errors.print("starting", highlight=False)
     # Only now: these load torch, which a mistake in the file need not wait for.
-    from fedpace.deploy.server import conduct, own_server
+    from fedpace.deploy.own_server import own_server
+    from fedpace.deploy.server import conduct
     from fedpace.deploy.server_view import ServerView
     from fedpace.terminal import show_outcome
 
@@ -46,7 +34,10 @@ def serve(
         own_server(host, port, log, protection, view.note) as grid,
     ):
         view.note(f"listening on {host}:{port}")
-        record = conduct(grid, experiment, waiting, view, out=request.out, resumed=request.resume)
+        record = conduct(
+            grid, experiment, waiting, view, out=request.out, resumed=request.resume,
+            listening=listening,
+        )  # fmt: skip
     show_outcome(record, console)
 
 

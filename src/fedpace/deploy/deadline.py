@@ -5,12 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import norm
 
 from fedpace.core.messages import ClientTask
+from fedpace.core.profile import Clients
 from fedpace.estimation.client_means import ClientMeans
 from fedpace.planning.renewal import Renewal, overhead_seconds
-from fedpace.wireless.latency import upload_bits
+from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.latency import start_seconds, upload_bits
 from fedpace.wireless.network import Network, charge
 
 QUANTILE = 0.99
@@ -21,13 +24,19 @@ LEAST_SECONDS = 10.0
 """A pause of a process, a lost packet: not what should cost a client its round."""
 
 
+CEILING = 10.0
+"""How many times as long as its typical client a fleet waits for any: each answer just before the
+deadline makes the next one longer, without end."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Deadline:
     """The longest that a round waits, given who takes part.
 
     Seconds of client n scatter around their mean like a log-normal variable, with the variance
     that the rounds so far have shown; the latest of M then lies below the slowest mean times
-    exp(z sigma), z = Phi^-1(QUANTILE^(1/M)), with at least that probability.
+    exp(z sigma), z = Phi^-1(QUANTILE^(1/M)), with at least that probability. It is never longer
+    than `CEILING` times what the median client takes, nor than `patience_seconds`.
     """
 
     renewal: Renewal
@@ -35,14 +44,16 @@ class Deadline:
     network: Network
     seed: int
     patience_seconds: float
-    """Waited until any client was seen twice: a profile says little about another fleet."""
+    """Waited until any client was seen twice, as a profile says little about another fleet; and at
+    most."""
 
     def __call__(self, tasks: Sequence[ClientTask]) -> float:
         """Return the seconds; `tasks` are those of the round, at least one."""
         start, demand = self.renewal.state.start, self.renewal.state.demand
         if start.errors == 0:
             return self.patience_seconds
-        network = replace(self.network, clients=self.renewal.timed(len(tasks)), fading=False)
+        timed = self.renewal.timed(len(tasks))
+        network = replace(self.network, clients=timed, fading=False)
         rank = np.array([t.sketch_rank for t in tasks])
         _, share = charge(
             network, self.seed, 0, np.array([t.client for t in tasks]), rank,
@@ -52,7 +63,20 @@ class Deadline:
         factor = math.exp(latest * math.sqrt(max(_variance(start), _variance(demand))))
         finish = factor * float(share.finish_seconds.max())
         overhead = overhead_seconds(self.renewal.state, network.system)
-        return max(LEAST_SECONDS, SLACK * (finish + overhead))
+        typical = self._typical_seconds(timed, rank)
+        most = CEILING * typical + min(overhead, typical + LEAST_SECONDS)
+        limit = SLACK * min(finish + overhead, most)
+        return min(self.patience_seconds, max(LEAST_SECONDS, limit))
+
+    def _typical_seconds(self, timed: Clients, rank: NDArray[np.int64]) -> float:
+        """Return what the median of the clients seen takes at a participant's share of the band."""
+        system = self.network.system
+        seen = np.flatnonzero(self.renewal.state.start.observations)
+        same = np.full(len(timed), float(np.median(rank)))
+        share = np.full(len(seen), system.bandwidth_hz / len(rank))
+        sending = upload_bits(system, same)[seen] / rate_bps(share, **uplink(timed, seen))
+        seconds = np.sort(start_seconds(timed, system, same)[seen] + sending)
+        return float(seconds[(len(seconds) - 1) // 2])
 
 
 def _variance(means: ClientMeans) -> float:

@@ -16,7 +16,12 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from fedpace.deploy.flower_patches import set_timeout, shorten_node, time_uploads
+from fedpace.deploy.flower_patches import (
+    allow_slow_uploads,
+    set_timeout,
+    shorten_node,
+    time_uploads,
+)
 
 PROGRAMS = {
     "superlink": ("flwr.superlink.cli.flower_superlink", "flower_superlink"),
@@ -77,6 +82,7 @@ def main() -> None:
         set_timeout()
     else:
         time_uploads()
+        allow_slow_uploads()
     module, function = PROGRAMS[program]
     status = 1
     try:

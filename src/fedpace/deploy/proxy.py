@@ -3,11 +3,14 @@
 Flower 1.41 serves the calls of its clients (Fleet), of whoever submits code to run on server and
 clients (Control), and of its own processes (Runtime) on one port, the last two without accounts.
 So the server listens on loopback alone, and this proxy passes the calls of the clients from the
-public address to it, and nothing else. Bodies stream through; what is checked on the way is in
-`fleet_guard`.
+public address to it, and nothing else. Who calls is checked from the headers, by `fleet_guard`,
+before a byte of a body is read; bodies stream through, within bounds; what strangers may hold is
+bounded by `strangers`. Beside Flower's calls there is one of ours, `KNOCK`: a client asks if its
+key is known, and how far its clock is off.
 """
 
 import argparse
+import json
 import logging
 import math
 import os
@@ -17,7 +20,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import IO
@@ -26,14 +30,22 @@ import httpx
 import uvicorn
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from fedpace.core.errors import InputError
 from fedpace.deploy.certificates import Certificates
-from fedpace.deploy.fleet_guard import ReplayMemory, push_fault, signed_before
+from fedpace.deploy.fleet_guard import (
+    Fault,
+    KeyFile,
+    ReplayMemory,
+    caller_fault,
+    passes,
+    push_fault,
+    signed_before,
+)
+from fedpace.deploy.strangers import GuardedConnection
 
 FLEET_CALLS = frozenset({
     "register-node", "activate-node", "deactivate-node", "unregister-node", "send-node-heartbeat",
@@ -41,10 +53,14 @@ FLEET_CALLS = frozenset({
     "confirm-message-received",
 })  # fmt: skip
 """What follows /v1/fleet/ in Flower 1.41, named one by one: a call it adds later is closed."""
+KNOCK = "/v1/fedpace/knock"
+"""Answers {"known": whether the key may join, "fault": why calls are refused, or ""}."""
 MAX_BODY_BYTES = 256 * 2**20
-"""Flower's server holds a body whole before it looks at the key, so someone must set a limit."""
+"""Flower's server holds a body whole: of one client's calls, all on their way together."""
 MAX_PUSH_BYTES = 4 * 2**20
 """A push names its objects and does not hold them; it is read whole to be checked."""
+NOTE_SECONDS = 60.0
+"""The same is told of the same client once in this time."""
 
 _log = logging.getLogger("fedpace.proxy")
 
@@ -53,6 +69,7 @@ def make_app(
     upstream: str,
     upstream_ca: Path | None,
     max_body_bytes: int,
+    keys: Path,
     signed_after: float = -math.inf,
 ) -> Starlette:
     """Make the proxy.
@@ -60,10 +77,12 @@ def make_app(
     Args:
         upstream: Flower's server, "https://127.0.0.1:PORT".
         upstream_ca: certificate authority its certificate is checked against.
-        max_body_bytes: a call with more is refused.
+        max_body_bytes: a call with more is refused, and so is what a client has on its way.
+        keys: folder of the keys that may call; read again when it changes.
         signed_after: seconds since 1970; a call that was signed before is to be signed again.
     """
-    replays = ReplayMemory()
+    replays, known, notes = ReplayMemory(), KeyFile(keys), Notes()
+    coming: Counter[str] = Counter()
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, httpx.AsyncClient]]:
@@ -77,39 +96,65 @@ def make_app(
         ) as client:
             yield {"client": client}
 
+    def judge(request: Request) -> Fault | str:
+        found = caller_fault(
+            request.headers.raw, known.names(), replays, time.time(), time.monotonic()
+        )
+        if isinstance(found, Fault):
+            notes.tell(found, request)
+        return found
+
+    async def knock(request: Request) -> Response:
+        found = judge(request)
+        fault = found if isinstance(found, Fault) else None
+        return _closing(
+            json.dumps({"known": fault is None or bool(fault.client),
+                        "fault": "" if fault is None else fault.reason}), 200,
+        )  # fmt: skip
+
     async def pass_on(request: Request) -> Response:
         call = request.path_params["call"]
         if call not in FLEET_CALLS:
-            raise HTTPException(404)
+            return _closing("", 404)
         if signed_after > 0 and signed_before(request.headers.get("flwr-timestamp"), signed_after):
             return _refuse(request, 503, "signed before this proxy began")  # clients sign again
-        if fault := replays.fault(request.headers.get("flwr-signature"), time.monotonic()):
-            return _refuse(request, 401, fault)
+        client = judge(request)
+        if isinstance(client, Fault):
+            return _refuse(request, client.status, client.reason)
+        request.state.connection.known()
         limit = MAX_PUSH_BYTES if call == "push-messages" else max_body_bytes
-        body = _bounded(request, limit)
+        body = _bounded(request, limit, coming, client, max_body_bytes)
         try:
             if call == "push-messages":
                 whole = b"".join([chunk async for chunk in body])
                 if fault := push_fault(whole):
+                    notes.tell(Fault(403, fault, client), request)
                     return _refuse(request, 403, fault)
                 answer = await _send(request, call, whole)
             else:
                 answer = await _send(request, call, body)
-        except _TooLargeError:
-            return _refuse(request, 413, f"a body of more than {limit} bytes")
+        except _TooLargeError as error:
+            return _refuse(request, 413, str(error))
         except httpx.TransportError as error:
             return _refuse(request, 503, f"Flower's server does not answer: {error!r}")
         except ClientDisconnect:
             return _refuse(request, 400, "the connection broke off")
+        finally:
+            await body.aclose()
         return StreamingResponse(
             answer.aiter_raw(),
             status_code=answer.status_code,
-            headers={n: v for n, v in answer.headers.items() if _passes(n)},
+            headers={n: v for n, v in answer.headers.items() if passes(n)},
             background=BackgroundTask(answer.aclose),
         )
 
-    app = Starlette(routes=[Route("/v1/fleet/{call}", pass_on, methods=["POST"])],
-                    lifespan=lifespan)  # fmt: skip
+    app = Starlette(
+        routes=[
+            Route("/v1/fleet/{call}", pass_on, methods=["POST"]),
+            Route(KNOCK, knock, methods=["POST"]),
+        ],
+        lifespan=lifespan,
+    )
     app.router.redirect_slashes = False
     return app
 
@@ -119,10 +164,12 @@ def fleet_proxy(
     port: int,
     upstream: str,
     certificates: Certificates | None,
+    keys: Path,
     *,
     upstream_ca: Path | None = None,
     max_body_bytes: int = MAX_BODY_BYTES,
     log: IO[bytes] | None = None,
+    notes: int = subprocess.DEVNULL,
     signed_after: float = -math.inf,
 ) -> subprocess.Popen[bytes]:
     """Start the proxy in a process of its own; it ends with the process that started it.
@@ -134,9 +181,12 @@ def fleet_proxy(
         port: public port.
         upstream: Flower's server, "https://127.0.0.1:PORT"; loopback, or it is open to others.
         certificates: for TLS to the public; None for plain HTTP.
+        keys: folder of the keys that may call.
         upstream_ca: authority of Flower's own certificate; by default that of `certificates`.
         max_body_bytes: a call with more is refused.
         log: where the proxy's log goes; by default the caller's stderr.
+        notes: where it writes a line for whoever runs the server when a client is refused; as
+            `stdout` of `subprocess.Popen`.
         signed_after: as for `make_app`; a proxy that takes the place of another, whose memory of
             signatures is lost, gives a time that none of them can have.
 
@@ -155,7 +205,8 @@ def fleet_proxy(
             "or an address of this machine"
         ) from None
     command = [sys.executable, "-m", "fedpace.deploy.proxy", "--fd", str(listener.fileno()),
-               "--upstream", upstream, "--max-body-bytes", str(max_body_bytes),
+               "--upstream", upstream, "--keys", str(keys),
+               "--max-body-bytes", str(max_body_bytes),
                f"--signed-after={signed_after}"]  # fmt: skip
     if certificates is not None:
         command += ["--certificate", str(certificates.certificate)]
@@ -166,7 +217,7 @@ def fleet_proxy(
     with listener:
         # The child ends when its standard input does: with this process, however it dies.
         return subprocess.Popen(
-            command, stdin=subprocess.PIPE, stderr=log, pass_fds=[listener.fileno()],
+            command, stdin=subprocess.PIPE, stdout=notes, stderr=log, pass_fds=[listener.fileno()],
             start_new_session=True,  # an interrupt from the terminal is the parent's to handle
         )  # fmt: skip
 
@@ -175,37 +226,63 @@ class _TooLargeError(Exception):
     pass
 
 
-async def _bounded(request: Request, limit: int) -> AsyncIterator[bytes]:
+class Notes:
+    """Lines on standard output for whoever runs the server, each once in a while."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, float] = {}
+
+    def tell(self, fault: Fault, request: Request) -> None:
+        """Say that a client is refused, and why; all strangers are one."""
+        now = time.monotonic()
+        if now - self._told.get(fault.client, -math.inf) < NOTE_SECONDS:
+            return
+        self._told[fault.client] = now
+        address = "?" if request.client is None else request.client.host
+        who = fault.client or f"somebody at {address}"
+        print(f"refused {who}: {fault.reason}", flush=True)
+
+
+async def _bounded(
+    request: Request, limit: int, coming: Counter[str], client: str, most: int
+) -> AsyncGenerator[bytes, None]:
+    """Pass a body on, and count it with what else its client has on its way."""
     if int(request.headers.get("content-length", 0)) > limit:
-        raise _TooLargeError
+        raise _TooLargeError(f"a body of more than {limit} bytes")
     total = 0
-    async for chunk in request.stream():
-        total += len(chunk)
-        if total > limit:
-            raise _TooLargeError
-        yield chunk
+    try:
+        async for chunk in request.stream():
+            total += len(chunk)
+            coming[client] += len(chunk)
+            if total > limit or coming[client] > most:
+                raise _TooLargeError(f"more than {min(limit, most)} bytes on their way")
+            yield chunk
+    finally:
+        coming[client] -= total
+        if not coming[client]:
+            del coming[client]
 
 
 async def _send(
     request: Request, call: str, content: AsyncIterator[bytes] | bytes
 ) -> httpx.Response:
     client: httpx.AsyncClient = request.state.client
-    headers = {n: v for n, v in request.headers.items() if _passes(n)}
+    headers = {n: v for n, v in request.headers.items() if passes(n)}
     if request.client is not None:
         headers["x-forwarded-for"] = request.client.host  # for Flower's log
     passed = client.build_request("POST", f"/v1/fleet/{call}", headers=headers, content=content)
     return await client.send(passed, stream=True)
 
 
-def _passes(header: str) -> bool:
-    known = ("accept", "content-type", "content-length", "content-encoding")
-    return header in known or header.startswith("flwr-")
-
-
 def _refuse(request: Request, status: int, reason: str) -> Response:
     client = "?" if request.client is None else request.client.host
     _log.warning("refused %s from %s: %s", request.url.path, client, reason)
-    return Response(status_code=status)
+    return _closing(reason, status)
+
+
+def _closing(text: str, status: int) -> Response:
+    """Answer and end the connection, with whatever is still coming on it."""
+    return Response(text, status, {"connection": "close"}, "text/plain")
 
 
 def main() -> None:
@@ -213,6 +290,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m fedpace.deploy.proxy", description=__doc__)
     parser.add_argument("--upstream", required=True)
     parser.add_argument("--upstream-ca", type=Path)
+    parser.add_argument("--keys", type=Path, required=True)
     parser.add_argument("--certificate")
     parser.add_argument("--key")
     parser.add_argument("--max-body-bytes", type=int, default=MAX_BODY_BYTES)
@@ -225,8 +303,10 @@ def main() -> None:
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(
-                options.upstream, options.upstream_ca, options.max_body_bytes, options.signed_after
+                options.upstream, options.upstream_ca, options.max_body_bytes, options.keys,
+                options.signed_after,
             ),
+            http=GuardedConnection, ws="none",
             host=host.strip("[]"), port=int(port), ssl_certfile=options.certificate,
             ssl_keyfile=options.key, access_log=False, log_level="warning", proxy_headers=False,
             server_header=False, timeout_graceful_shutdown=5,

@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from flwr.common.constant import SYSTEM_TIME_TOLERANCE
 
 from fedpace.core.errors import FedPaceError, RunError
 from fedpace.deploy.certificates import Certificates
-from fedpace.deploy.keys import FILE, sync_keys
+from fedpace.deploy.fleet_guard import file_version
+from fedpace.deploy.keys import sync_keys
 from fedpace.deploy.proxy import fleet_proxy
 
 WATCH_SECONDS = 1.0
@@ -51,8 +53,8 @@ def open_door(
 ) -> Iterator[None]:
     """Let clients with a key in to a server on loopback, for as long as the context lasts.
 
-    A key that is added to the file, or revoked, counts from the next second on. A proxy that ends
-    by itself is started again; clients wait for it.
+    A key that is added to the file counts from the next second on, one that is revoked from the
+    next call on. A proxy that ends by itself is started again; clients wait for it.
 
     Args:
         host: public address.
@@ -60,8 +62,8 @@ def open_door(
         inner: address of Flower's server, "127.0.0.1:PORT".
         protection: certificates and keys.
         log: file that the proxy's log is added to.
-        say: called with what changed among the keys, with what is wrong there, and when the proxy
-            was started again.
+        say: called with what changed among the keys, with what is wrong there, with who is
+            refused, and when the proxy was started again.
 
     Raises:
         InputError: the address cannot be listened on, or the file of keys is wrong.
@@ -69,14 +71,17 @@ def open_door(
             raised out of the body, which must run in the main thread.
     """
     ca = protection.certificates.ca
-    seen = _version(protection.keys)
+    seen = file_version(protection.keys)
     sync_keys(protection.keys, inner, ca)
     ended, failure = threading.Event(), ""
 
     def start(signed_after: float) -> subprocess.Popen[bytes]:
         made, upstream = protection.certificates, f"https://{inner}"
         with log.open("ab") as output:
-            return fleet_proxy(host, port, upstream, made, log=output, signed_after=signed_after)
+            return fleet_proxy(
+                host, port, upstream, made, protection.keys, log=output, notes=subprocess.PIPE,
+                signed_after=signed_after,
+            )  # fmt: skip
 
     def watch() -> None:
         nonlocal seen, failure
@@ -87,7 +92,7 @@ def open_door(
                 failure = f"no client can reach the server any more: {error}"
                 signal.pthread_kill(threading.main_thread().ident or 0, _FAILED)
                 return
-            if (now := _version(protection.keys)) == seen:
+            if (now := file_version(protection.keys)) == seen:
                 continue
             try:
                 changes = sync_keys(protection.keys, inner, ca)
@@ -123,8 +128,19 @@ class _Proxy:
         say: Callable[[str], None],
     ) -> None:
         self._start, self._log, self._say = start, log, say
-        self._process = start(-math.inf)
+        self._process = self._started(-math.inf)
         self._ends: list[float] = []
+
+    def _started(self, signed_after: float) -> subprocess.Popen[bytes]:
+        process = self._start(signed_after)
+        if process.stdout is not None:
+            threading.Thread(target=self._read, args=(process.stdout,), daemon=True).start()
+        return process
+
+    def _read(self, notes: IO[bytes]) -> None:
+        with notes:
+            for line in notes:
+                self._say(line.decode("utf-8", "replace").strip())
 
     def look(self) -> None:
         """See whether it runs.
@@ -145,19 +161,10 @@ class _Proxy:
             )
         self._say(f"the proxy ended (status {self._process.returncode}) and is started again")
         # What it knew of used signatures is lost: whatever it can have seen is refused.
-        self._process = self._start(time.time() + SYSTEM_TIME_TOLERANCE)
+        self._process = self._started(time.time() + SYSTEM_TIME_TOLERANCE)
 
     def end(self) -> None:
         """End it, if it runs."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait()
-
-
-def _version(folder: Path) -> tuple[int, int]:
-    """Return what differs when the file was written again."""
-    path = folder / FILE
-    if not path.exists():
-        return 0, 0
-    found = path.stat()
-    return found.st_mtime_ns, found.st_ino

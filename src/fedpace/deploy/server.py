@@ -1,14 +1,9 @@
 """`fedpace serve`: an experiment with clients on other machines."""
 
-import errno
-import importlib.metadata
 import math
 import secrets
-import socket
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -16,13 +11,13 @@ from pathlib import Path
 from flwr.serverapp import Grid
 from flwr.superlink.grid import HttpGrid
 
-from fedpace.core.errors import InputError, RunError
+from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.record import RoundRecord
 from fedpace.deploy.deadline import Deadline
 from fedpace.deploy.flower_patches import POLL_SECONDS
-from fedpace.deploy.flower_process import start, stop
 from fedpace.deploy.handshake import make_offer
+from fedpace.deploy.listening import Listening, remember
 from fedpace.deploy.population import (
     first_population,
     grown_population,
@@ -31,10 +26,8 @@ from fedpace.deploy.population import (
     room_for,
     same_population,
 )
-from fedpace.deploy.runtime import Endpoint, server_grid, start_run
-from fedpace.deploy.secure_server import Protection, open_door
 from fedpace.deploy.server_view import ServerView
-from fedpace.deploy.upload_times import VARIABLE, UploadTimes
+from fedpace.deploy.standing import Standing
 from fedpace.deploy.waiting import Waiting
 from fedpace.engines.flower.arrivals import Arrivals
 from fedpace.engines.flower.echoes import Echoes
@@ -63,8 +56,6 @@ from fedpace.lora.trial import try_out
 from fedpace.planning.renewal import Renewal
 from fedpace.run_folder.reader import read_records
 
-CLAIM_SECONDS = 8.0
-"""How long a port that is in use may become free."""
 COMMAND = "fedpace serve"
 _TRIED = 1000
 """So many examples the server's model is tried on; the clients try it on theirs."""
@@ -79,6 +70,7 @@ def conduct(
     *,
     out: Path | None = None,
     resumed: Path | None = None,
+    listening: Listening | None = None,
     traffic: Traffic = OWN_NODES,
 ) -> RunRecord:
     """Run an experiment over a Flower grid.
@@ -90,6 +82,7 @@ def conduct(
         view: what a person sees.
         out: folder to make.
         resumed: or folder to go on with.
+        listening: where the server does, to be remembered in the folder.
         traffic: what Flower's own requests take; by default with the nodes of `fedpace join`.
 
     Raises:
@@ -98,74 +91,28 @@ def conduct(
     """
     if isinstance(grid, HttpGrid):
         grid = Arrivals(grid)
-    records = [] if resumed is None else read_records(resumed)
-    used = {(r.method, r.round): [p.client for p in r.participants] for r in records}
+    standing = Standing([] if resumed is None else read_records(resumed))
+    folder = [] if resumed is None else [resumed]
 
     def show(record: RoundRecord, rounds: int) -> None:
-        used[record.method, record.round] = [p.client for p in record.participants]
+        standing.learn(record)
         view.show_record(record, rounds)
-
-    def accepted(client: int) -> int:
-        return sum(client in people for people in used.values())
+        for roster in rosters:
+            standing.bar_excluded(roster)
 
     rosters: list[Roster] = []
-    site = partial(_site, grid, waiting, view, resumed, rosters, accepted, traffic)
+    site = partial(
+        _site, grid, waiting, view, resumed, folder, listening, rosters, standing, traffic
+    )
     if resumed is not None:
         record = resume(resumed, experiment=experiment, show=show, site=site, command=COMMAND,
                         note=view.note)  # fmt: skip
     else:
-        record = run(experiment, out=out, show=show, site=site, command=COMMAND)
+        record = run(experiment, out=out, show=show, site=site, command=COMMAND,
+                     begun=folder.append)  # fmt: skip
     for roster in rosters:
         roster.dismiss()
     return record
-
-
-@contextmanager
-def own_server(
-    host: str,
-    port: int,
-    log: Path,
-    protection: Protection | None = None,
-    say: Callable[[str], None] = lambda text: None,
-) -> Iterator[Grid]:
-    """Start Flower's server and open a run on it; both end with the context.
-
-    Args:
-        host: an address of this machine; without protection a loopback address.
-        port: that clients connect to.
-        log: file for what Flower says.
-        protection: certificates and keys; with them Flower's own port is another one, on loopback.
-        say: called with what changes among the keys.
-
-    Raises:
-        InputError: the port is taken.
-        RunError: Flower's server does not start.
-    """
-    _claim(host, port)
-    with ExitStack() as stack:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fedpace-")))
-        options: list[object] = ["--isolation", "process",
-                                 "--disable-runtime-dependency-installation"]  # fmt: skip
-        ca = None
-        if protection is None:
-            inner_host, inner_port = host, port
-            options += ["--insecure"]
-        else:
-            inner_host, inner_port = "127.0.0.1", _free_port()
-            options += protection.superlink_options()
-            ca = protection.certificates.ca
-        options += ["--host", inner_host, "--port", inner_port]
-        uploads = folder / "uploads.jsonl"
-        process = start("superlink", options, folder / "home", log, {VARIABLE: str(uploads)})
-        stack.callback(stop, process)
-        _wait_for_port(inner_host, inner_port, lambda: process.poll() is None, log)
-        endpoint = Endpoint(f"{inner_host}:{inner_port}", ca)
-        if protection is not None:
-            stack.enter_context(open_door(host, port, endpoint.address, protection, log, say))
-        (folder / "app").mkdir()
-        start_run(endpoint, folder / "app", importlib.metadata.version("fedpace"))
-        grid = stack.enter_context(server_grid(endpoint))
-        yield Arrivals(grid, seconds_a_byte=UploadTimes(uploads).take)
 
 
 def _site(
@@ -173,15 +120,17 @@ def _site(
     waiting: Waiting,
     view: ServerView,
     resumed: Path | None,
+    folder: Sequence[Path],
+    listening: Listening | None,
     rosters: list[Roster],
-    accepted: Callable[[int], int],
+    standing: Standing,
     traffic: Traffic,
     experiment: Experiment,
 ) -> Site:
     """Load the server's part, wait for the clients, and make the engine's maker."""
     before = None if resumed is None else known_names(resumed)
     view.say("loading model and data")
-    train, held_out = examples_of(experiment)
+    train, held_out = examples_of(experiment, train_elsewhere=True)
     adapted = build_model(experiment, train.label_names)
     sample = train.take(range(min(len(train), _TRIED)))
     try_out(adapted, tokenised(experiment, sample, adapted))
@@ -200,6 +149,8 @@ def _site(
 
     for text in limited_claims(experiment, roster):
         view.note(text)
+    standing.bar_excluded(roster)
+    remember(folder[0], listening, roster.expected)
 
     def newcomers(work: Work) -> Work:
         new = roster.admit()
@@ -209,6 +160,7 @@ def _site(
         view.show_newcomers(roster.names, new)
         for text in limited_claims(experiment, roster):
             view.note(text)
+        remember(folder[0], listening, roster.expected)
         return replace(work, network=grown_population(experiment, work.network, roster))
 
     echoes = Echoes()  # of the clients, whatever the method
@@ -229,7 +181,8 @@ def _site(
             experiment.seed,
             Deadline(renewal, setup.network, experiment.seed, waiting.patience_seconds),
             began=now,
-            accepted=accepted,
+            accepted=standing.accepted,
+            refused=standing.refused,
             traffic=traffic,
             echoes=echoes,
             show=view.show_status,
@@ -295,37 +248,3 @@ def _gather(
 
 def _not_here(tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
     raise AssertionError("a server trains nothing")
-
-
-def _claim(host: str, port: int) -> None:
-    """Wait for the port a little: Flower's server of one that was killed ends just after it."""
-    end = time.monotonic() + CLAIM_SECONDS
-    while True:
-        try:
-            return socket.create_server((host, port)).close()
-        except OSError as error:
-            if error.errno != errno.EADDRINUSE or time.monotonic() > end:
-                raise InputError(
-                    f"cannot listen on {host} port {port} ({error.strerror}); "
-                    "choose another --port, or end what uses it"
-                ) from None
-            time.sleep(0.2)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def _wait_for_port(host: str, port: int, alive: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + 60
-    while time.monotonic() < end:
-        try:
-            socket.create_connection((host, port), 1.0).close()
-        except OSError:
-            if not alive():
-                break
-            time.sleep(0.05)
-        else:
-            return
-    raise RunError(f"Flower's server did not start; it says why in {log}")

@@ -101,8 +101,17 @@ class ServerView:
                 f"refused too often ([checks] strikes), the last time for: "
                 f"{dict(record.refusals).get(client, '')}"
             )
-        if record.missing:
-            names = ", ".join(map(self._name, record.missing))
+        for client, reason in record.failed:
+            self.note(f"round {record.round + 1}: {self._name(client)} failed: {reason}")
+        for answer in record.late:
+            self.note(
+                f"round {record.round + 1}: the answer of {self._name(answer.client)} to round "
+                f"{answer.round + 1} came, after "
+                f"{seconds_text(answer.start_seconds + answer.upload_seconds)}"
+            )
+        silent = set(record.missing) - {client for client, _ in record.failed}
+        if silent:
+            names = ", ".join(map(self._name, sorted(silent)))
             self.note(f"round {record.round + 1}: no answer from {names}")
         if record.diverged is not None:
             back = record.stepped_back_to

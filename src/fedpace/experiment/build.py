@@ -200,10 +200,17 @@ def check(experiment: Experiment) -> None:
             )
 
 
-def examples_of(experiment: Experiment) -> tuple[Examples, Examples]:
-    """Load training and held-out examples and check that the model's task can use them."""
+def examples_of(
+    experiment: Experiment, *, train_elsewhere: bool = False
+) -> tuple[Examples, Examples]:
+    """Load training and held-out examples and check that the model's task can use them.
+
+    A server, whose clients train elsewhere, needs only what it evaluates on.
+    """
     data = experiment.data
-    train, held_out = load_data(data.name, eval=data.eval, seed=experiment.seed)
+    train, held_out = load_data(
+        data.name, eval=data.eval, seed=experiment.seed, train_elsewhere=train_elsewhere
+    )
     if 0 < data.max_eval < len(held_out):
         chosen = rng_for(experiment.seed, "split", 1).permutation(len(held_out))[: data.max_eval]
         held_out = held_out.take(np.sort(chosen))

@@ -59,6 +59,7 @@ def run(
     show: Show = lambda record, rounds: None,
     site: MakeSite | None = None,
     command: str = "fedpace run",
+    begun: Callable[[Path], None] = lambda folder: None,
 ) -> RunRecord:
     """Run an experiment, by default on the virtual clock.
 
@@ -68,6 +69,7 @@ def run(
         show: called after every round with its record and the number of rounds at most.
         site: where the clients are; called once the folder is claimed.
         command: with which a person goes on with the run.
+        begun: called with the folder, once it is claimed and before `site`.
 
     Returns:
         The record of the run; the folder holds everything it does.
@@ -81,6 +83,7 @@ def run(
         path = folder / schema.EXPERIMENT
         # At once: whoever finds the folder after an interruption can go on with it.
         write_text(path, experiment.to_toml())
+        begun(folder)
         with _interruptible(folder, command):
             try:
                 prepared = prepare(experiment, site)

@@ -11,13 +11,13 @@ follows). LoRA part and head are measured apart. The limit of a client n is
 with c = `Checks.norm_factor` and, all over norms that arrived, accepted or not (derived here):
 
 * M, the scale of now: the lower median over the clients of each one's own lower median among the
-  last `Checks.window` norms; or the lower median of this round's, where that is larger, so that
-  norms that grow together carry M with them;
+  last `Checks.window` norms of the last `RECENT_ROUNDS` rounds, or of each one's latest, this
+  round's among them, where that is larger: norms that grow together carry M with them;
 * :math:`Q_n`, the client's own scale: the quantile `OWN_QUANTILE` of its last accepted norms. When
   a model has learned most clients' examples M falls to nothing, and a client with hard examples
   goes on as before: no multiple of M holds for it, but its own past does;
-* :math:`M^*`, the largest median over the clients so far: how far any own scale may reach, and
-  the limit of a client that is new.
+* :math:`M^*`, the largest median of the clients' own medians so far, or M where that is larger: how
+  far any own scale may reach, and the limit of a client that is new.
 
 So, for methods that sum the updates with weights w:
 
@@ -28,7 +28,8 @@ So, for methods that sum the updates with weights w:
 * every median is one over clients, so that it lies between norms of honest clients as long as more
   than half of those it is taken of are honest, however often each was asked. That takes three
   clients: until three were heard (or all, if there are fewer), the norm of the adapter stands in
-  for the scale, and between two the smaller one counts.
+  for the scale; where later two are left the smaller norm counts, and one alone is judged by
+  itself.
 
 A refusal is a strike, an accepted update takes back `FORGIVEN` of one: who is refused in less than
 one of eleven rounds is never excluded in the long run. With server SGD at rate lambda the model
@@ -53,6 +54,8 @@ Refusal = tuple[int, str]
 """(client, reason)."""
 
 
+RECENT_ROUNDS = 20
+"""Norms of earlier rounds are no sign of the scale of now: in the first rounds they grow."""
 OWN_NORMS = 20
 """Accepted norms remembered of each client."""
 OWN_QUANTILE = 0.9
@@ -94,8 +97,8 @@ class Checks:
 class Watch:
     """What one round's checks leave to the next; part of the checkpoint."""
 
-    recent: tuple[tuple[int, Norms], ...] = ()
-    """(client, norms) of the last updates, accepted or not."""
+    recent: tuple[tuple[int, int, Norms], ...] = ()
+    """(round, client, norms) of the last updates, accepted or not."""
     own: Mapping[int, tuple[Norms, ...]] = field(default_factory=dict)
     """Norms of each client's last accepted updates."""
     largest: Norms = (0.0, 0.0)
@@ -110,7 +113,7 @@ class Watch:
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON types."""
         return {
-            "recent": [[client, *norms] for client, norms in self.recent],
+            "recent": [[index, client, *norms] for index, client, norms in self.recent],
             "own": {str(client): [list(n) for n in norms] for client, norms in self.own.items()},
             "largest": list(self.largest),
             "strikes": {str(client): count for client, count in self.strikes.items()},
@@ -122,7 +125,7 @@ class Watch:
         if "recent" not in table:
             return cls()
         return cls(
-            tuple((int(client), (lora, head)) for client, lora, head in table["recent"]),
+            tuple((int(r), int(client), (lora, head)) for r, client, lora, head in table["recent"]),
             {int(c): tuple((lora, head) for lora, head in n) for c, n in table["own"].items()},
             (table["largest"][0], table["largest"][1]),
             {int(client): float(count) for client, count in table["strikes"].items()},
@@ -212,7 +215,8 @@ def check_updates(
         norms.append((update.client, _norms(update, layout, sketch)))
 
     first = _length(tasks[0].adapter) if tasks else math.inf
-    long, after = judge_norms(checks, watch, norms, first, clients)
+    index = max((task.round_index for task in tasks), default=0)
+    long, after = judge_norms(checks, watch, index, norms, first, clients)
     accepted = [position for position, reason in zip(sound, long, strict=True) if not reason]
     strikes = dict(after.strikes)
     for client, _ in refusals:
@@ -226,6 +230,7 @@ def check_updates(
 def judge_norms(
     checks: Checks,
     watch: Watch,
+    round_index: int,
     norms: Sequence[tuple[int, Norms]],
     adapter_norm: float,
     clients: int | None = None,
@@ -235,11 +240,12 @@ def judge_norms(
     Args:
         checks: how strict to be.
         watch: what the last round left.
+        round_index: of the round.
         norms: (client, norms) of the round's updates that are otherwise sound.
         adapter_norm: of the adapter they started from, the scale until enough clients were heard.
         clients: of the run; with fewer than three all of them set the scale.
     """
-    limits, watch = norm_limits(checks, watch, norms, adapter_norm, clients)
+    limits, watch = norm_limits(checks, watch, round_index, norms, adapter_norm, clients)
     own, strikes, reasons = dict(watch.own), dict(watch.strikes), []
     for (client, sizes), most in zip(norms, limits, strict=True):
         reason = "; ".join(
@@ -260,6 +266,7 @@ def judge_norms(
 def norm_limits(
     checks: Checks,
     watch: Watch,
+    round_index: int,
     norms: Sequence[tuple[int, Norms]],
     adapter_norm: float,
     clients: int | None = None,
@@ -268,20 +275,25 @@ def norm_limits(
 
     Arguments are those of `judge_norms`.
     """
-    recent = (*watch.recent, *norms)[-max(checks.window, len(norms)) :]
     enough = min(3, clients or 3)
+    new = [(round_index, client, sizes) for client, sizes in norms]
+    since = round_index - RECENT_ROUNDS
+    kept = [each for each in (*watch.recent, *new) if each[0] > since]
+    recent = tuple(kept[-max(checks.window, len(norms)) :])
     largest, limits = [], []
     for part in (0, 1):
         heard: dict[int, list[float]] = {}
-        for client, sizes in recent:
+        for _, client, sizes in recent:
             heard.setdefault(client, []).append(sizes[part])
-        scale = _lower_median([_lower_median(sizes) for sizes in heard.values()])
+        settled = _lower_median([_lower_median(sizes) for sizes in heard.values()])
+        scale = _lower_median([sizes[-1] for sizes in heard.values()])
         most = watch.largest[part]
-        if len(heard) >= enough:
-            most = max(most, scale)
+        known = most > 0 or len(heard) >= enough  # later, whoever is left tells the scale
+        if known:
+            most = max(most, settled)
         largest.append(most)
-        if len(norms) >= enough:
-            scale = max(scale, _lower_median([sizes[part] for _, sizes in norms]))
+        if known:
+            scale = max(scale, settled)
             most = max(most, scale)
         if not most:
             scale = most = adapter_norm

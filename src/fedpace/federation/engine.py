@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.record import LateRecord
 
 Train = Callable[[Sequence[ClientTask]], Sequence[ClientUpdate]]
 """A trainer: the participants of a round, trained together; updates in the order of the tasks."""
@@ -32,6 +33,10 @@ class RoundOutcome:
     round_seconds: float
     unreadable: Sequence[tuple[int, str]] = ()
     """(client, reason) of answers that could not be made an update."""
+    failed: Sequence[tuple[int, str]] = ()
+    """(client, reason) of those that answered with an error; they count as not having answered."""
+    late: Sequence[LateRecord] = ()
+    """Answers to earlier rounds that came in this one."""
     other_upload_bytes: int = 0
     """Of the clients beside `deliveries`: unreadable answers, questions whether there is work,
     empty messages."""

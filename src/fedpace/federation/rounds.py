@@ -216,6 +216,8 @@ def settle(
         refusals=refusals,
         excluded=new,
         missing=missing,
+        failed=tuple(outcome.failed),
+        late=tuple(outcome.late),
         overhead_seconds=outcome.overhead_seconds,
         diverged=diverged,
     )  # fmt: skip

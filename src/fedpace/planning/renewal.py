@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
-from fedpace.core.record import RoundRecord
+from fedpace.core.record import LateRecord, ParticipantRecord, RoundRecord
 from fedpace.estimation.client_means import (
     ClientMeans,
     fold,
@@ -348,7 +348,8 @@ def _observe(
 ) -> RenewalState:
     """Take one round into account."""
     noise = observe(state.noise, record, clients.data_weight, system.lora_rank)
-    people = record.participants
+    # A late answer did not count, but it tells how slow its client is.
+    people: list[ParticipantRecord | LateRecord] = [*record.participants, *record.late]
     index = np.array([p.client for p in people], dtype=np.int64)
     times = np.array([(p.start_seconds, p.upload_seconds) for p in people]).reshape(-1, 2)
     band = np.array([p.bandwidth_hz for p in people], dtype=np.float64)
@@ -372,7 +373,8 @@ def _observe(
         seconds = np.array([max(record.overhead_seconds, 1e-6)])
         overhead = fold(overhead, np.array([0]), seconds, state.noise.forget)
     refused = [client for client, _ in record.refusals]
-    answered = _counts([*index.tolist(), *refused], len(clients))
+    in_time = [p.client for p in record.participants]
+    answered = _counts([*in_time, *refused], len(clients))
     return replace(
         state,
         noise=noise,

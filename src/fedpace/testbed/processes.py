@@ -129,7 +129,8 @@ def _run(
 
 def serve(line: Connection, table: dict[str, Any], out: str, scratch: str) -> None:
     """Run the experiment as `fedpace serve` does, over the shaped network."""
-    from fedpace.deploy.server import conduct, own_server
+    from fedpace.deploy.own_server import own_server
+    from fedpace.deploy.server import conduct
     from fedpace.deploy.server_view import ServerView
     from fedpace.deploy.waiting import Waiting
     from fedpace.engines.flower.arrivals import Arrivals

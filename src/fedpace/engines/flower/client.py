@@ -23,6 +23,7 @@ from fedpace.engines.flower.messages import (
     body_bytes,
     empty_message,
     is_empty_message,
+    last_refusal,
     read_task,
     update_content,
 )
@@ -49,7 +50,7 @@ def make_client_app(
     work: Callable[[Context], ClientWork],
     *,
     pace: Pace = lambda rate_bps, upload_bytes: None,
-    assigned: Callable[[float, int], None] = lambda rate_bps, accepted: None,
+    assigned: Callable[[float, int, str], None] = lambda rate_bps, accepted, refused: None,
 ) -> ClientApp:
     """Make the app of one client.
 
@@ -58,8 +59,8 @@ def make_client_app(
             "refusal", the reason why this client cannot take part.
         work: Flower's context -> model and data; called with every task, so it should keep them.
         pace: what enforces the rate of the uplink.
-        assigned: called with each task: the rate, and how many of this client's updates the server
-            has used so far.
+        assigned: called with each task: the rate, how many of this client's updates the server
+            has used so far, and why it refused the last one, "" where it did not.
 
     Returns:
         A `flwr.clientapp.ClientApp`.
@@ -74,7 +75,8 @@ def make_client_app(
     def train(message: Message, context: Context) -> Message:
         client = work(context)
         task, wire = read_task(message.content, client.layout)
-        assigned(assigned_bps(message.content), accepted_updates(message.content))
+        content = message.content
+        assigned(assigned_bps(content), accepted_updates(content), last_refusal(content))
         began = time.monotonic()
         [update] = client.make_train(wire.sketch, wire.trained)([task])
         seconds = time.monotonic() - began

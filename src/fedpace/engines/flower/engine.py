@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 
 from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.record import LateRecord
 from fedpace.engines.codec import encoded_bytes
 from fedpace.engines.flower.arrivals import SeesUploads, Upload
 from fedpace.engines.flower.echoes import Echoes
@@ -32,6 +33,9 @@ ECHO_PATIENCE_SECONDS = 20.0
 """Waited for the answers to one; a plain Flower project starts a process for each."""
 FASTEST_BPS = 1e9
 """No link is taken to be faster, however little of a message's seconds seems to be transfer."""
+LATE_FACTOR = 10.0
+"""Deadlines of its round for which an answer is waited for while others are asked: it counts no
+more, but tells how fast its client is."""
 CLOCK_SKEW_SECONDS = 60.0
 """Flower compares times of both ends: a client whose clock is off by more cannot answer in time."""
 
@@ -57,6 +61,10 @@ class _Sent:
     download_bytes: int
     bandwidth_hz: float
     at: float
+    began: float
+    """When its round did."""
+    until: float
+    """When the answer is not waited for any more, late as it is."""
 
 
 @dataclass(slots=True, eq=False)
@@ -80,12 +88,16 @@ class FlowerEngine:
     poll_seconds: float = 0.05
     accepted: Callable[[int], int] = lambda client: 0
     """How many updates of a client were used so far; the client is told."""
+    refused: Callable[[int], str] = lambda client: ""
+    """Why a client's last update was not; the client is told."""
     show: Callable[[RoundStatus], None] = lambda status: None
     clock: Callable[[], float] = time.monotonic
     sleep: Callable[[float], None] = time.sleep
     _zero: float = field(init=False)
     _ended: float = field(init=False)
     """When the last round did."""
+    _late: dict[str, _Sent] = field(init=False, default_factory=dict)
+    """What is still to come of earlier rounds; its clients are asked nothing else meanwhile."""
 
     def __post_init__(self) -> None:
         self._zero = self.clock() - self.began
@@ -99,33 +111,39 @@ class FlowerEngine:
         """Send every reachable client its task and take the answers until all are in, or late."""
         between, echoes = self.now() - self._ended, self.echoes.sent
         self._first_echoes()
+        late: list[LateRecord] = []
         began = self.now()
         limit = self.deadline(tasks) if tasks else 0.0
         if tasks:
-            self._wait_for_anyone(tasks, began + limit)
-        pending = self._send(tasks, limit)
+            late += self._wait_for_anyone(tasks, began + limit)
+        pending = self._send(tasks, limit, began)
         if pending:
             self._echo_of_one_who_waits(round_index, tasks)
         status = RoundStatus(round_index, len(tasks), len(tasks) - len(pending), 0, began, limit)
         found: dict[int, tuple[ClientUpdate, Delivery]] = {}
         overhead: list[float] = []
         unreadable: list[tuple[int, str]] = []
+        failed: list[tuple[int, str]] = []
         busy, beside = 0.0, np.zeros(2, dtype=np.int64)
         looked, gone = self.now(), set[str]()
         self.show(status)
         while pending and self.now() < began + limit:
-            for reply in self.grid.pull_messages([*pending, *self.echoes.pending]):
+            for reply in self.grid.pull_messages([*pending, *self.echoes.pending, *self._late]):
                 came = self._upload(reply)
                 if self.echoes.heard(reply, self.now(), came):
+                    continue
+                if (old := self._late.pop(reply.metadata.reply_to_message_id, None)) is not None:
+                    late += self._received_late(reply, old, came)
                     continue
                 sent = pending.pop(reply.metadata.reply_to_message_id, None)
                 if sent is None:
                     continue
                 busy += self.now() - sent.at
                 if reply.has_error():
-                    continue  # a client that failed is one that did not answer
+                    failed.append((sent.task.client, told(reply.error.reason or "no reason given")))
+                    continue
                 try:
-                    update, delivery, seconds = self._received(reply, sent, began, came)
+                    update, delivery, seconds = self._received(reply, sent, came)
                     found[sent.task.client] = update, delivery
                     overhead.append(seconds)
                 except RunError as error:
@@ -140,6 +158,7 @@ class FlowerEngine:
                     looked = self.now()
                     online = self.roster.online
                     gone = {name for name, sent in pending.items() if sent.node not in online}
+                    self._forget_late()
                 self.sleep(self.poll_seconds)
         # In the order of the tasks: the sum over clients is then the same on every engine.
         answers = [found[t.client] for t in tasks if t.client in found]
@@ -148,6 +167,7 @@ class FlowerEngine:
         idle = len(self.roster.online) * (ended - self._ended) - busy
         beside += self.traffic.polls(len(answers) + len(unreadable), idle)
         echoes = self.echoes.sent - echoes
+        self._late |= pending
         self.echoes.pending.clear()  # what comes later would seem to have taken longer
         beside += (echoes * self.traffic.empty_up, echoes * self.traffic.empty_down)
         self._ended = ended
@@ -156,6 +176,8 @@ class FlowerEngine:
             [delivery for _, delivery in answers],
             ended - began,
             unreadable,
+            failed,
+            late,
             other_upload_bytes=int(beside[0]),
             other_download_bytes=int(beside[1]),
             overhead_seconds=between + float(np.mean(overhead)) if overhead else None,
@@ -186,15 +208,43 @@ class FlowerEngine:
         nodes = enumerate(map(self.roster.node_of, range(len(self.roster.names))))
         return [(client, node) for client, node in nodes if node is not None]
 
-    def _wait_for_anyone(self, tasks: Sequence[ClientTask], end: float) -> None:
-        """With nobody there a round would be over at once, and soon the whole run."""
+    def _wait_for_anyone(self, tasks: Sequence[ClientTask], end: float) -> list[LateRecord]:
+        """Wait until somebody can be asked; returns what came meanwhile of earlier rounds.
+
+        With nobody a round would be over at once, and soon the whole run.
+        """
+        late: list[LateRecord] = []
         self.roster.poll()
-        while all(self.roster.node_of(t.client) is None for t in tasks) and self.now() < end:
+        self._forget_late()
+        while not any(map(self._free, tasks)) and self.now() < end:
             self.sleep(ROSTER_SECONDS / 2)
             self.roster.poll()
+            self._forget_late()
+            for reply in self.grid.pull_messages(list(self._late)):
+                came = self._upload(reply)
+                sent = self._late.pop(reply.metadata.reply_to_message_id)
+                late += self._received_late(reply, sent, came)
+        return late
 
-    def _send(self, tasks: Sequence[ClientTask], limit: float) -> dict[str, _Sent]:
-        reached = [(t, node) for t in tasks if (node := self.roster.node_of(t.client)) is not None]
+    def _free(self, task: ClientTask) -> bool:
+        """Say whether a client is there, and has sent what it was asked for before."""
+        busy = any(sent.task.client == task.client for sent in self._late.values())
+        return not busy and self.roster.node_of(task.client) is not None
+
+    def _forget_late(self) -> None:
+        """Wait no more for whoever went, or came again on another node, or takes too long."""
+        self._late = {
+            name: sent
+            for name, sent in self._late.items()
+            if self.now() < sent.until and sent.node == self.roster.node_of(sent.task.client)
+        }
+
+    def _send(self, tasks: Sequence[ClientTask], limit: float, began: float) -> dict[str, _Sent]:
+        reached = [
+            (task, node)
+            for task in tasks
+            if self._free(task) and (node := self.roster.node_of(task.client)) is not None
+        ]
         if not reached:
             return {}
         who = np.array([t.client for t, _ in reached])
@@ -205,18 +255,20 @@ class FlowerEngine:
         for i, (task, node) in enumerate(reached):
             seconds = float(share.finish_seconds[i] - start[i])
             rate_bps = float(bits[i]) / seconds
-            content = task_content(task, self.wire, rate_bps, self.accepted(task.client))
+            content = task_content(
+                task, self.wire, rate_bps, self.accepted(task.client), self.refused(task.client)
+            )
             messages.append(
                 Message(
                     content, dst_node_id=node, message_type=MessageType.TRAIN,
-                    ttl=limit + CLOCK_SKEW_SECONDS,
+                    ttl=LATE_FACTOR * limit + CLOCK_SKEW_SECONDS,
                     group_id=str(task.round_index),
                 )
             )  # fmt: skip
             sent.append(
                 _Sent(
                     task, node, body_bytes(content) + self.traffic.message_down,
-                    float(share.bandwidth_hz[i]), self.now(),
+                    float(share.bandwidth_hz[i]), self.now(), began, began + LATE_FACTOR * limit,
                 )
             )  # fmt: skip
         ids = self.grid.push_messages(messages)
@@ -238,7 +290,7 @@ class FlowerEngine:
         return self.grid.upload(reply.metadata.reply_to_message_id)
 
     def _received(
-        self, reply: Message, sent: _Sent, began: float, came: Upload | None
+        self, reply: Message, sent: _Sent, came: Upload | None
     ) -> tuple[ClientUpdate, Delivery, float]:
         """Read an answer; returns the update, how it went, and the seconds of overhead in it."""
         if reply.metadata.src_node_id != sent.node:
@@ -253,11 +305,26 @@ class FlowerEngine:
         delivery = Delivery(
             download_bytes=down,
             upload_bytes=up,
-            start_seconds=arrived - began - overhead - upload,
+            start_seconds=arrived - sent.began - overhead - upload,
             upload_seconds=upload,
             bandwidth_hz=sent.bandwidth_hz,
         )
         return update, delivery, overhead
+
+    def _received_late(self, reply: Message, sent: _Sent, came: Upload | None) -> list[LateRecord]:
+        """Read an answer to an earlier round for what it tells of its client's seconds."""
+        if reply.has_error():
+            return []
+        try:
+            update, went, _ = self._received(reply, sent, came)
+        except RunError:
+            return []
+        return [
+            LateRecord(
+                update.client, update.round_index, len(update.components), went.upload_bytes,
+                went.start_seconds, went.upload_seconds, went.bandwidth_hz,
+            )
+        ]  # fmt: skip
 
     def _transfers(
         self, client: int, rest: float, came: Upload | None, up: int, down: int

@@ -19,7 +19,7 @@ from fedpace.core.rng import rng_for
 from fedpace.core.sketch import Sketch, sketch_named
 from fedpace.engines.codec import decode, encode
 
-PROTOCOL = 2
+PROTOCOL = 3
 """Raised with every change of what the two ends say to each other."""
 
 
@@ -46,7 +46,9 @@ class Wire:
         return self.sketch.components(task, self.layout.rank)
 
 
-def task_content(task: ClientTask, wire: Wire, rate_bps: float, accepted: int = 0) -> RecordDict:
+def task_content(
+    task: ClientTask, wire: Wire, rate_bps: float, accepted: int = 0, refused: str = ""
+) -> RecordDict:
     """Write a task; only the components that the client needs go down.
 
     Args:
@@ -54,6 +56,7 @@ def task_content(task: ClientTask, wire: Wire, rate_bps: float, accepted: int = 
         wire: of the run.
         rate_bps: uplink rate assigned to the client, bit/s, for whoever enforces it.
         accepted: how many of the client's updates were used so far, for its own information.
+        refused: why its last one was not, likewise.
     """
     partial = not wire.sketch.whole and task.received_rank is None
     adapter = task.adapter
@@ -64,6 +67,7 @@ def task_content(task: ClientTask, wire: Wire, rate_bps: float, accepted: int = 
         "sketch_rank": task.sketch_rank, "seed": task.seed, "sketch": wire.sketch.name,
         "trained": " ".join(wire.trained), "partial": partial, "rate_bps": rate_bps,
         "upload_type": wire.upload_type, "accepted": accepted,
+        "refused": told(refused),
     }  # fmt: skip
     return _content(head, encode(adapter, wire.layout))
 
@@ -146,6 +150,11 @@ def assigned_bps(content: RecordDict) -> float:
 def accepted_updates(content: RecordDict) -> int:
     """Return how many updates of the task's client the server has used so far."""
     return int(str(_parts(content)[0].get("accepted", 0)))
+
+
+def last_refusal(content: RecordDict) -> str:
+    """Return why the server did not use the last update of the task's client; "" where it did."""
+    return told(_parts(content)[0].get("refused", ""))
 
 
 def empty_message(to: str = "") -> RecordDict:

@@ -21,7 +21,10 @@ from fedpace.engines.flower.messages import told
 
 ASK_AGAIN_SECONDS = 120.0
 """A node that has not answered the offer by then is asked again: its client may load a model."""
-
+TAKEN_SECONDS = 5.0
+"""A client whose name another one has is asked again after so long,"""
+TAKEN_PATIENCE_SECONDS = 75.0
+"""and turned away after so long: one that died is held for connected for up to a minute."""
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 """What a client may be called."""
@@ -58,6 +61,12 @@ class Roster:
     refused: list[tuple[str, str]] = field(default_factory=list)
     """(name or node, reason) of whoever cannot take part."""
     online: frozenset[int] = frozenset()
+    barred: dict[str, str] = field(default_factory=dict)
+    """Why the clients of these names take no part any more."""
+    expected: dict[str, int] = field(default_factory=dict)
+    """How many examples the clients of the population had when they entered."""
+    _taken: dict[int, float] = field(default_factory=dict)
+    """Nodes of clients whose name another one has, and since when."""
     _asked: dict[str, int] = field(default_factory=dict)
     _known: dict[int, float] = field(default_factory=dict)
     _key_names: dict[int, str] = field(default_factory=dict)
@@ -91,6 +100,30 @@ class Roster:
             for reply in self.grid.pull_messages(list(self._asked)):
                 self._introduced(reply)
 
+    def bar(self, name: str, reason: str) -> None:
+        """Have a client take no part any more; it is told, and ends."""
+        self.barred[name] = reason
+        member = self.members.pop(name, None)
+        if member is not None and member.node in self.online:
+            self._turn_away(member.node, reason)
+
+    def _turn_away(self, node: int, reason: str, *, may_pass: bool = False) -> None:
+        """Tell a client why it takes no part; unless that may pass, it ends."""
+        content = {**self.offer, "refused": reason, "may_pass": may_pass}
+        self.grid.push_messages(
+            [
+                Message(
+                    RecordDict({"offer": ConfigRecord({"json": json.dumps(content)})}),
+                    dst_node_id=node, message_type=MessageType.QUERY, ttl=ASK_AGAIN_SECONDS,
+                )
+            ]
+        )  # fmt: skip
+
+    def _refuse(self, node: int, name: str, reason: str) -> None:
+        """Turn a client away, on both sides."""
+        self.refused.append((name, reason))
+        self._turn_away(node, reason)
+
     def begin(self, names: Sequence[str] | None = None) -> None:
         """Fix the population: these names, or all that are there, in order."""
         self._settle(tuple(sorted(self.members) if names is None else names))
@@ -106,6 +139,9 @@ class Roster:
 
     def _settle(self, names: tuple[str, ...]) -> None:
         self.names = names
+        for name in names:
+            if name in self.members:
+                self.expected.setdefault(name, self.members[name].facts["examples"])
         if self._full():
             self.offer = {**self.offer, "population": list(names)}
 
@@ -143,7 +179,7 @@ class Roster:
         try:
             facts = _facts(reply)
         except RunError as error:
-            self.refused.append((str(node), str(error)))
+            self._refuse(node, self._key_names.get(node, str(node)), str(error))
             return
         # Who joined with a key is whom the key was given to, whatever it says.
         facts["name"] = name = self._key_names.get(node, facts["name"])
@@ -151,13 +187,35 @@ class Roster:
             self.refused.append((name, told(facts["refusal"])))
             return
         if self._full() and name not in self.names:
-            self.refused.append((name, "the run takes no more clients"))
+            self._refuse(node, name, "the run takes no more clients")
+            return
+        if name in self.barred:
+            self._turn_away(node, self.barred[name])
             return
         other = self.members.get(name)
         if other is not None and other.node != node and other.node in self.online:
-            self.refused.append((name, "a client of that name is there already"))
+            self._name_taken(node, name)
+            return
+        if facts["examples"] != (had := self.expected.get(name, facts["examples"])):
+            self._refuse(
+                node, name,
+                f"{name} had {had} examples when it entered this run, now {facts['examples']}; "
+                "start it with the data that it had",
+            )  # fmt: skip
             return
         self.members[name] = Member(name, node, facts)
+
+    def _name_taken(self, node: int, name: str) -> None:
+        now = self.clock()
+        since = self._taken.setdefault(node, now)
+        reason = f"another client takes part as {name}; join under another --name"
+        if now == since:
+            self.refused.append((name, "a client of that name is there already"))
+        if now - since < TAKEN_PATIENCE_SECONDS:
+            self._known[node] = now - ASK_AGAIN_SECONDS + TAKEN_SECONDS
+            self._turn_away(node, reason, may_pass=True)
+        else:
+            self._turn_away(node, reason)
 
 
 def introduction(message: Message, facts: Mapping[str, Any]) -> Message:
