@@ -6,11 +6,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from federation.toy import LAYOUT, make_plan, random_adapter, towards
+from federation.toy import (
+    LAYOUT,
+    context,
+    exchange,
+    follower,
+    make_plan,
+    random_adapter,
+    towards,
+)
 from fedpace.core.profile import Clients, System
 from fedpace.core.sketch import RESIDUAL, SCALED
-from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.exchange import Exchange, upload_bytes
 from fedpace.engines.simulated import SimulatedEngine
+from fedpace.experiment.config import Experiment, parse
+from fedpace.experiment.methods import METHODS, hooks_of, method_context, server_of
+from fedpace.federation.engine import Delivery, RoundOutcome
+from fedpace.federation.hooks.hook import hooked
+from fedpace.federation.hooks.rounding import UPLOAD_BITS
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import server_sgd
@@ -51,11 +64,10 @@ class Clock:
         self.now += seconds
 
 
-def simulated(sketch, upload_type="float32"):
+def simulated(sketch, traffic=None, train=None):
     net = network(sketch)
-    engine = SimulatedEngine(
-        towards(random_adapter(9)), net, LAYOUT, seed=SEED, upload_type=upload_type
-    )
+    train, traffic = train or towards(random_adapter(9)), traffic or exchange(sketch)
+    engine = SimulatedEngine(train, net, traffic, seed=SEED)
 
     def lose(client):
         columns = dict(net.clients.columns())
@@ -65,7 +77,8 @@ def simulated(sketch, upload_type="float32"):
     return Made(engine, lose)
 
 
-def flower(sketch, upload_type="float32"):
+def flower(sketch, traffic=None, train=None, at_the_client=None):
+    """`at_the_client`: what a client makes for itself of what both ends agree on."""
     pytest.importorskip("flwr")
     from engines.fake_grid import FakeGrid
     from fedpace.engines.flower.client import ClientWork, make_client_app
@@ -73,7 +86,10 @@ def flower(sketch, upload_type="float32"):
     from fedpace.engines.flower.messages import Wire
     from fedpace.engines.flower.roster import Roster
 
-    work = ClientWork(LAYOUT, lambda sketch, trained: towards(random_adapter(9)))
+    train, traffic = train or towards(random_adapter(9)), traffic or exchange(sketch)
+    work = ClientWork(
+        lambda method: at_the_client or exchange(sketch), lambda sketch, trained: train
+    )
     # Node ids in another order than names: positions go by name.
     apps = {
         1000 - n: make_client_app(
@@ -88,7 +104,7 @@ def flower(sketch, upload_type="float32"):
     roster.begin()
     assert roster.names == tuple(f"client-{n}" for n in range(N))
     engine = FlowerEngine(
-        grid, roster, Wire("r", LAYOUT, sketch, ("A", "B", "head"), upload_type),
+        grid, roster, Wire("r", "adaptive", traffic),
         network(sketch), SEED, deadline=lambda tasks: 10.0, clock=clock, sleep=clock.sleep,
     )  # fmt: skip
     return Made(
@@ -106,7 +122,7 @@ SKETCHES = [RESIDUAL, SCALED]
 def federation(sketch):
     return Federation(
         method="test", layout=LAYOUT, data_weight=WEIGHT, availability=np.ones(N),
-        aggregation=sketched(LAYOUT, sketch), server_optimizer=server_sgd(0.5), seed=SEED,
+        aggregation=sketched(context(sketch)), server_optimizer=server_sgd(0.5), seed=SEED,
     )  # fmt: skip
 
 
@@ -159,21 +175,97 @@ def test_bytes_are_those_of_the_messages(make, sketch):
     people = [p for record in records for p in record.participants]
     assert people
     for p in people:
-        assert p.upload_bytes == encoded_bytes(LAYOUT, p.sketch_rank) + made.requests[0]
+        assert p.upload_bytes == upload_bytes(exchange(), p.sketch_rank) + made.requests[0]
         down = LAYOUT.rank if sketch == RESIDUAL else p.sketch_rank
-        assert p.download_bytes == encoded_bytes(LAYOUT, down) + made.requests[1]
+        assert p.download_bytes == upload_bytes(exchange(), down) + made.requests[1]
 
 
-@pytest.mark.parametrize("make", ENGINES)
-def test_random_rounding_is_that_of_the_clients_stream_whatever_the_engine(make):
-    made = make(RESIDUAL, "int8")
-    records, state = play(made, RESIDUAL)
-    expected_records, expected = play(simulated(RESIDUAL, "int8"), RESIDUAL)
-    for name, value in expected.adapter.items():
-        np.testing.assert_array_equal(state.adapter[name], value)
-    for record, alike in zip(records, expected_records, strict=True):
-        sent = [p.upload_bytes - made.requests[0] for p in record.participants]
-        assert sent == [p.upload_bytes for p in alike.participants]
+class ByReference:
+    """An engine without messages: the server's own arrays, as a formula has them."""
+
+    def __init__(self, train):
+        self.train = train
+
+    def now(self):
+        return 0.0
+
+    def run_round(self, round_index, tasks):
+        updates = self.train(tasks)
+        nothing = Delivery(0, 0, 0.0, 0.0, 0.0)
+        return RoundOutcome(updates, [nothing] * len(updates), 0.0)
+
+
+CASES = {
+    "residual": ("uniform", RESIDUAL, 0.0),
+    "scaled": ("uniform", SCALED, 0.0),
+    "residual, server memory": ("uniform", RESIDUAL, 0.6),
+    "scaled, server memory": ("uniform", SCALED, 0.6),
+    **{
+        name: (name, RESIDUAL, 0.0)
+        for name, method in METHODS.items()
+        if method.published is not None
+    },
+}
+
+
+def agreed(case, upload_dtype, share=WEIGHT):
+    """What one end makes of an experiment; a client does not know the data weights."""
+    method, sketch, memory = CASES[case]
+    table = {
+        "methods": [method],
+        "training": {"server_memory": memory},
+        "lora": {"rank": LAYOUT.rank, "sketch": sketch.name, "upload_dtype": upload_dtype},
+    }
+    experiment = parse(Experiment, table, "toy")
+    initial = {n: v * (0 if n.endswith("B") else 1) for n, v in random_adapter(1).items()}
+    about = method_context(experiment, LAYOUT, np.asarray(share))
+    aggregation, _ = server_of(experiment, method, about)
+    hooks = hooks_of(experiment, method, about, LAYOUT.only(aggregation.trained))
+    return Exchange(LAYOUT, initial, aggregation, hooks)
+
+
+def play_method(engine, traffic, rounds=4):
+    method = hooked(traffic.aggregation, traffic.hooks)
+    setting = Federation(
+        method="test", layout=LAYOUT, data_weight=WEIGHT, availability=np.ones(N),
+        aggregation=method, server_optimizer=server_sgd(1.0), seed=SEED,
+    )  # fmt: skip
+    adapter, memory = method.begin(traffic.initial)
+    plan = make_plan(np.full(N, 0.6), [1, 2, 3, 4, 2, 1])
+    state = ServerState(0, adapter, setting.server_optimizer.init(adapter), plan, memory)
+    records = []
+    for _ in range(rounds):
+        record, state = run_round(engine, setting, state)
+        records.append(record)
+    return records, state
+
+
+@pytest.mark.flower
+@pytest.mark.parametrize("upload_dtype", UPLOAD_BITS)
+@pytest.mark.parametrize("case", CASES)
+def test_every_method_ends_in_the_same_adapter_whatever_the_engine(case, upload_dtype):
+    """Whatever travels and however it is rounded, to the bit; unrounded, also without messages."""
+    sketch = CASES[case][1]
+    train = follower(agreed(case, upload_dtype).aggregation, random_adapter(9))
+    ours, client = agreed(case, upload_dtype), agreed(case, upload_dtype, share=())
+    one = simulated(sketch, agreed(case, upload_dtype), train)
+    two = flower(sketch, ours, train, client)
+    records, state = play_method(one.engine, agreed(case, upload_dtype))
+    other_records, other = play_method(two.engine, ours)
+    assert sum(len(r.participants) for r in records) > N
+    moved = {n: v - agreed(case, upload_dtype).initial.get(n, 0) for n, v in state.adapter.items()}
+    assert any(v.any() for v in moved.values())
+    _, plain = play_method(ByReference(train), agreed(case, upload_dtype))
+    for name, value in state.adapter.items():
+        np.testing.assert_array_equal(other.adapter[name], value)
+        if upload_dtype == "float32":
+            np.testing.assert_array_equal(plain.adapter[name], value)
+    for name, value in state.memory.items():
+        np.testing.assert_array_equal(other.memory[name], value)
+    for record, alike in zip(records, other_records, strict=True):
+        for p, q in zip(record.participants, alike.participants, strict=True):
+            assert p.upload_bytes == q.upload_bytes - two.requests[0]
+            assert p.download_bytes == q.download_bytes - two.requests[1]
 
 
 @pytest.mark.parametrize("make", ENGINES)

@@ -73,7 +73,8 @@ def test_an_impossible_system_is_refused(change):
 
 @pytest.mark.parametrize(
     "name", ["bandwidth_hz", "lora_rank", "local_steps", "fixed_bits", "bits_per_rank",
-             "noise_ratio", "download_ratio", "overhead_seconds", "downlink_bps"],
+             "noise_ratio", "download_fixed_bits", "download_bits_per_rank",
+             "overhead_seconds", "downlink_bps"],
 )  # fmt: skip
 @pytest.mark.parametrize("value", [float("nan"), 1e31, 1e-31, 10**5000, -1.0, -float("inf")],
                          ids=lambda value: "")  # fmt: skip

@@ -9,7 +9,6 @@ pytest.importorskip("flwr")
 from flwr.app import ConfigRecord, Message, RecordDict
 
 from engines.fake_grid import FakeGrid
-from federation.toy import LAYOUT
 from fedpace.deploy.client_work import Client, Own
 from fedpace.deploy.handshake import versions
 from fedpace.engines.flower.client import ClientWork, make_client_app
@@ -53,7 +52,7 @@ def test_an_exception_at_a_client_reaches_the_server_as_its_type_alone(caplog):
     def introduce(offer, context):
         raise TypeError(f"cannot tokenise {SECRET!r}")
 
-    app = make_client_app(introduce, lambda context: ClientWork(LAYOUT, None))
+    app = make_client_app(introduce, lambda context: ClientWork(None, None))
     roster = Roster(FakeGrid({1: app}), {"run": "r"})
     roster.poll()
     assert roster.refused == [("1", "TypeError")]

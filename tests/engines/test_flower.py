@@ -10,12 +10,12 @@ pytest.importorskip("flwr")
 from flwr.app import Error, Message
 
 from engines.fake_grid import FakeGrid, over_the_wire
-from federation.toy import LAYOUT, random_adapter, towards
+from federation.toy import LAYOUT, exchange, random_adapter, towards
 from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Clients, System
 from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
-from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.exchange import encode_task, upload_bytes
 from fedpace.engines.flower.client import ClientWork, make_client_app
 from fedpace.engines.flower.engine import ECHOES, FlowerEngine
 from fedpace.engines.flower.messages import (
@@ -50,7 +50,7 @@ def app(name, examples=3, introduced=None):
             introduced.append(name)
         return {"name": name, "examples": examples}
 
-    work = ClientWork(LAYOUT, lambda sketch, trained: towards(random_adapter(9)))
+    work = ClientWork(lambda method: exchange(), lambda sketch, trained: towards(random_adapter(9)))
     return make_client_app(introduce, lambda context: work)
 
 
@@ -64,7 +64,7 @@ def world():
         data_weight=[1, 1, 1], step_seconds=[0.1] * 3, spectral_efficiency=[1.0] * 3
     )
     engine = FlowerEngine(
-        grid, roster, Wire("r", LAYOUT, RESIDUAL, ROLES),
+        grid, roster, Wire("r", "adaptive", exchange()),
         Network(clients, System(bandwidth_hz=1e6, lora_rank=4)), 0, lambda tasks: 5.0,
         clock=clock, sleep=clock.sleep,
     )  # fmt: skip
@@ -115,7 +115,7 @@ def test_what_cannot_be_read_was_sent_and_is_charged(world):
     [one, two] = outcome.deliveries
     assert outcome.other_upload_bytes == one.upload_bytes == two.upload_bytes
     assert outcome.other_download_bytes == one.download_bytes == two.download_bytes
-    assert one.upload_bytes == encoded_bytes(LAYOUT, 2) + Traffic().message_up
+    assert one.upload_bytes == upload_bytes(exchange(), 2) + Traffic().message_up
 
 
 def test_who_waits_asks_for_work_and_that_is_charged(world):
@@ -228,12 +228,13 @@ def test_a_client_that_does_not_count_its_examples_is_no_member(examples):
 
 @pytest.mark.parametrize("sketch", [SCALED, LEADING, RESIDUAL])
 def test_a_task_arrives_as_it_was_sent_as_far_as_its_client_uses_it(sketch):
-    wire = Wire("r", LAYOUT, sketch, ROLES)
+    wire = Wire("r", "adaptive", exchange(sketch))
     sent = ClientTask(2, 4, random_adapter(3), 2, 7)
-    read, read_wire = read_task(task_content(sent, wire, 1e6), LAYOUT)
-    assert read_wire == wire
+    content = task_content(sent, wire, encode_task(wire.exchange, sent), 1e6)
+    read, read_wire = read_task(content, wire.exchange)
+    assert (read_wire.run, read_wire.method) == ("r", "adaptive")
     assert (read.client, read.round_index, read.sketch_rank, read.seed) == (2, 4, 2, 7)
-    chosen = wire.components(sent)
+    chosen = wire.exchange.components(sent)
     for t in LAYOUT.tensors:
         whole = sent.adapter[t.name]
         if sketch == RESIDUAL or t.rank_axis is None:
@@ -249,17 +250,17 @@ def test_a_message_without_its_parts_is_named():
     from flwr.app import ConfigRecord, RecordDict
 
     with pytest.raises(RunError, match="not 'head' and 'body'"):
-        read_task(RecordDict({"other": ConfigRecord({"a": 1})}), LAYOUT)
-    wire = Wire("r", LAYOUT, RESIDUAL, ROLES)
+        read_task(RecordDict({"other": ConfigRecord({"a": 1})}), exchange())
+    wire = Wire("r", "adaptive", exchange())
     with pytest.raises(RunError, match="client 9"):
-        content = task_content(tasks()[0], wire, 1.0)
+        content = task_content(tasks()[0], wire, b"", 1.0)
         content["head"]["client"] = 9
         read_update(content, tasks()[0], wire)
 
 
 def test_the_fake_grid_passes_bytes():
     FakeGrid({})  # messages know who makes them
-    message = Message(task_content(tasks()[0], Wire("r", LAYOUT, SCALED, ROLES), 1.0),
+    message = Message(task_content(tasks()[0], Wire("r", "adaptive", exchange()), b"", 1.0),
                       dst_node_id=1, message_type="train")  # fmt: skip
     copy = over_the_wire(message)
     assert copy.content is not message.content

@@ -8,13 +8,12 @@ import pytest
 pytest.importorskip("flwr")
 
 from engines.fake_grid import FakeGrid, TimedGrid
-from engines.test_flower import ROLES, Clock, app
-from federation.toy import LAYOUT, random_adapter
+from engines.test_flower import Clock, app
+from federation.toy import exchange, random_adapter
 from fedpace.core.messages import ClientTask
 from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import ParticipantRecord, RoundRecord
-from fedpace.core.sketch import RESIDUAL
 from fedpace.engines.flower.echoes import Echoes
 from fedpace.engines.flower.engine import ECHO_PATIENCE_SECONDS, ECHOES, FlowerEngine
 from fedpace.engines.flower.messages import Wire
@@ -57,7 +56,7 @@ def fleet(scatter=0.0, grid=TimedGrid):
     )
     system = System(bandwidth_hz=3e5, lora_rank=4, local_steps=10, overhead_seconds=7.0)
     engine = FlowerEngine(
-        grid, roster, Wire("r", LAYOUT, RESIDUAL, ROLES), Network(clients, system), 0,
+        grid, roster, Wire("r", "adaptive", exchange()), Network(clients, system), 0,
         lambda tasks: 60.0, traffic=TRAFFIC, poll_seconds=LOOK, clock=clock, sleep=clock.sleep,
     )  # fmt: skip
     return SimpleNamespace(grid=grid, clock=clock, engine=engine, clients=clients, system=system)

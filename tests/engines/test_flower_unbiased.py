@@ -16,7 +16,7 @@ from flwr.app import Error, Message
 
 from contracts.test_engines import Clock
 from engines.fake_grid import FakeGrid
-from federation.toy import LAYOUT, random_adapter
+from federation.toy import LAYOUT, exchange, random_adapter
 from fedpace.core.adapter import take_components
 from fedpace.core.messages import ClientUpdate
 from fedpace.deploy.population import grown_population
@@ -55,7 +55,7 @@ def client(n, rng):
     """An app that breaks down in a share of its rounds."""
     app = make_client_app(
         lambda offer, context: {"name": f"client-{n}", "examples": int(EXAMPLES[n])},
-        lambda context: ClientWork(LAYOUT, lambda sketch, trained: always(n)),
+        lambda context: ClientWork(lambda method: exchange(), lambda sketch, trained: always(n)),
     )
 
     def answer(message, context):
@@ -81,7 +81,7 @@ def played(folder):
 
     def make_engine(setup, now, renewal):
         return FlowerEngine(
-            grid, roster, Wire("r", LAYOUT, setup.aggregation.sketch, ROLES), setup.network,
+            grid, roster, Wire("r", setup.method, setup.exchange), setup.network,
             experiment.seed, deadline=lambda tasks: 10.0, clock=clock, sleep=clock.sleep,
         )  # fmt: skip
 

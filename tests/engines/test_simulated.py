@@ -1,15 +1,14 @@
 """The simulated engine against seconds and bytes computed by hand."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from federation.toy import LAYOUT, blank, random_adapter, towards
-from fedpace.core.messages import ClientTask
+from federation.toy import LAYOUT, blank, exchange, random_adapter, towards
+from fedpace.core.adapter import take_components
+from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.profile import Clients, System
 from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
-from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.exchange import upload_bytes
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.wireless.network import Network, charge
 
@@ -34,17 +33,19 @@ def tasks(who, rank=2, round_index=0):
 
 
 def engine(network, now=0.0):
-    return SimulatedEngine(towards(random_adapter(0)), network, LAYOUT, seed=0, now=now)
+    return SimulatedEngine(
+        towards(random_adapter(0)), network, exchange(network.system.sketch), seed=0, now=now
+    )
 
 
 def test_one_client_computes_then_sends_over_the_whole_band():
     simulated = engine(Network(clients(), system()))
     outcome = simulated.run_round(0, tasks([2]))
-    bits = 8 * encoded_bytes(LAYOUT, 2)
+    bits = 8 * upload_bytes(exchange(), 2)
     expected = 5 * (0.4 + 0.1 * 2) + bits / (4.0 * 1000)
     assert outcome.round_seconds == pytest.approx(expected)
     assert simulated.now() == pytest.approx(expected)
-    assert outcome.deliveries[0].upload_bytes == encoded_bytes(LAYOUT, 2)
+    assert outcome.deliveries[0].upload_bytes == upload_bytes(exchange(), 2)
 
 
 def test_all_participants_finish_together_within_the_band():
@@ -78,7 +79,7 @@ def test_a_client_that_does_not_answer_neither_trains_nor_sends():
 def test_a_scaled_client_downloads_its_components_and_a_residual_one_the_whole_adapter():
     for sketch, rank in ((SCALED, 2), (RESIDUAL, 4)):
         outcome = engine(Network(clients(), system(sketch=sketch))).run_round(0, tasks([0]))
-        assert outcome.deliveries[0].download_bytes == encoded_bytes(LAYOUT, rank)
+        assert outcome.deliveries[0].download_bytes == upload_bytes(exchange(), rank)
 
 
 def test_fading_changes_the_round_but_not_with_who_else_joins():
@@ -101,25 +102,35 @@ def test_shannon_links_are_served_too():
 
 
 def test_what_a_task_has_to_receive_is_charged_on_the_downlink():
-    """Of a sketch: all r for the residual, k for the others; or what the task says."""
-    for sketch, said, received in [
-        (RESIDUAL, None, 4), (SCALED, None, 2), (LEADING, None, 2), (LEADING, 9, 9),
-        (RESIDUAL, 0, 0),
-    ]:  # fmt: skip
+    """The bytes of the message, whatever the system has been told: all r for the residual sketch,
+    k for the others."""
+    for sketch, received in [(RESIDUAL, 4), (SCALED, 2), (LEADING, 2)]:
         slow = Network(clients(), system(sketch=sketch, downlink_bps=1e3, bits_per_rank=100.0))
-        given = [replace(t, received_rank=said) for t in tasks([0])]
-        (delivery,) = engine(slow).run_round(0, given).deliveries
-        assert delivery.download_bytes == encoded_bytes(LAYOUT, received)
-        free = Network(clients(), system(sketch=sketch))
-        (instant,) = engine(free).run_round(0, given).deliveries
-        waited = delivery.start_seconds - instant.start_seconds
-        assert waited == pytest.approx(received * 100.0 / 1e3)
+        trainer = SimulatedEngine(
+            leading if sketch == LEADING else towards(random_adapter(0)), slow,
+            exchange(sketch), seed=0,
+        )  # fmt: skip
+        (delivery,) = trainer.run_round(0, tasks([0])).deliveries
+        assert delivery.download_bytes == upload_bytes(exchange(), received)
+        waited = delivery.start_seconds - 5 * 0.1
+        assert waited == pytest.approx(8 * delivery.download_bytes / 1e3)
+
+
+def leading(tasks):
+    """A trainer of the first components."""
+    return [
+        ClientUpdate(t.client, t.round_index, np.arange(t.sketch_rank),
+                     take_components(t.adapter, LAYOUT, np.arange(t.sketch_rank)), 1.0)
+        for t in tasks
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("rule", ["work-conserving", "equal-finish", "equal-share"])
 def test_a_round_charged_again_takes_the_seconds_it_took(rule):
-    network = Network(clients(), system(overhead_seconds=0.5, allocation=rule), fading=True)
+    slow = system(overhead_seconds=0.5, allocation=rule, downlink_bps=1e4)
+    network = Network(clients(), slow, fading=True)
     outcome = engine(network).run_round(3, tasks([0, 2], round_index=3))
     bits = 8.0 * np.array([d.upload_bytes for d in outcome.deliveries])
-    _, share = charge(network, 0, 3, np.array([0, 2]), np.array([2, 2]), bits)
+    down = 8.0 * np.array([d.download_bytes for d in outcome.deliveries])
+    _, share = charge(network, 0, 3, np.array([0, 2]), np.array([2, 2]), bits, down)
     assert share.finish_seconds.max() + 0.5 == pytest.approx(outcome.round_seconds, rel=1e-12)

@@ -39,8 +39,9 @@ def site_of(train, evaluate=None, upload_dtype="float32"):
             work = replace(work, evaluate=evaluate)
 
         def make_engine(setup, now, renewal):
-            return SimulatedEngine(setup.train, setup.network, setup.sent, seed=told.seed, now=now,
-                                   upload_type=told.lora.upload_dtype)  # fmt: skip
+            return SimulatedEngine(
+                setup.train, setup.network, setup.exchange, seed=told.seed, now=now
+            )
 
         return Site(work, make_engine)
 
@@ -121,8 +122,9 @@ def test_a_target_is_not_reached_by_an_evaluation_that_is_no_number(bad, tmp_pat
 
 def test_a_model_without_numbers_before_any_training_is_said_at_once(tmp_path):
     with pytest.raises(RunError, match="before any training the held-out loss is nan"):
-        run(experiment(), out=tmp_path / "run",
-            site=site_of(GOOD, lambda adapter: {"loss": np.nan}))  # fmt: skip
+        run(
+            experiment(), out=tmp_path / "run", site=site_of(GOOD, lambda adapter: {"loss": np.nan})
+        )
 
 
 def test_step_back_goes_on_from_the_last_good_adapter_with_half_the_step(tmp_path):

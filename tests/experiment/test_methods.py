@@ -68,7 +68,7 @@ def place(tmp_path_factory):
 @pytest.mark.parametrize("kind, size", [("bfloat16", 2), ("int8", 1)])
 def test_rounded_uploads_are_what_the_clock_the_plan_and_the_server_see(place, kind, size):
     from fedpace import run
-    from fedpace.engines.codec import encoded_bytes
+    from fedpace.engines.exchange import download_bytes, upload_bytes
     from fedpace.experiment.build import build_work, set_up
 
     methods = "methods=['uniform', 'ffa-lora']"
@@ -83,13 +83,14 @@ def test_rounded_uploads_are_what_the_clock_the_plan_and_the_server_see(place, k
     for method in experiment.methods:
         setup, float32 = set_up(experiment, work, method), set_up(plain, other, method)
         people = [p for r in done.records if r.method == method for p in r.participants]
-        assert {p.upload_bytes for p in people} == {encoded_bytes(setup.sent, 4, kind)}
-        assert {p.download_bytes for p in people} == {encoded_bytes(setup.sent, 4)}
+        assert {p.upload_bytes for p in people} == {upload_bytes(setup.exchange, 4)}
+        assert {p.download_bytes for p in people} == {download_bytes(setup.exchange, 4)}
         system = setup.network.system
-        assert system.bits_per_rank == 8 * size * setup.sent.values_per_rank
+        assert system.bits_per_rank == 8 * size * setup.exchange.sent.values_per_rank
         assert system.fixed_bits + 4 * system.bits_per_rank == 8 * people[0].upload_bytes
-        received = system.download_ratio * system.bits_per_rank
-        assert received == float32.network.system.bits_per_rank
+        assert system.download_bits_per_rank == float32.network.system.bits_per_rank
+        down = system.download_fixed_bits + 4 * system.download_bits_per_rank
+        assert down == 8 * people[0].download_bytes
     again = run(experiment, out=place / f"{kind}-again")
     assert [r.to_json() for r in done.records] == [r.to_json() for r in again.records]
 

@@ -49,8 +49,8 @@ def place(folder, begin=N, enter=None):
             return replace(work, network=ALL)
 
         def make_engine(setup, now, renewal):
-            return SimulatedEngine(setup.train, setup.network, setup.sent, seed=experiment.seed,
-                                   now=now, upload_type=experiment.lora.upload_dtype)  # fmt: skip
+            return SimulatedEngine(setup.train, setup.network, setup.exchange, seed=experiment.seed,
+                                   now=now)  # fmt: skip
 
         return Site(work, make_engine, learn_availability=True, newcomers=newcomers)
 

@@ -45,8 +45,7 @@ def place(engine=OverlappingSimulation, stop_after=None):
                     raise KeyboardInterrupt
                 return setup.train(tasks)
 
-            return engine(train, setup.network, setup.sent, seed=experiment.seed, now=now,
-                          upload_type=experiment.lora.upload_dtype)  # fmt: skip
+            return engine(train, setup.network, setup.exchange, seed=experiment.seed, now=now)
 
         return Site(toy_work(network), make_engine)
 
@@ -100,5 +99,8 @@ def test_a_beat_of_nothing_is_refused():
 
 def test_an_engine_that_can_only_wait_says_so(tmp_path):
     with pytest.raises(InputError, match="virtual clock"):
-        run(toy_experiment(methods=["uniform"], training=LATE), out=tmp_path / "no",
-            site=place(SimulatedEngine))  # fmt: skip
+        run(
+            toy_experiment(methods=["uniform"], training=LATE),
+            out=tmp_path / "no",
+            site=place(SimulatedEngine),
+        )

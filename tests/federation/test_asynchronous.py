@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from federation.test_beats import federation, network
-from federation.toy import LAYOUT, blank, make_plan, random_adapter, towards
+from federation.toy import LAYOUT, blank, exchange, make_plan, random_adapter, towards
 from fedpace.core.adapter import take_components
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientUpdate
@@ -45,7 +45,7 @@ def run(aggregation, net, plan, steps, target, optimizer=None):
     fed = federation(net, aggregation=aggregation, server_optimizer=optimizer or server_sgd(1.0))
     adapter, memory = aggregation.begin(blank())
     state = ServerState(0, adapter, fed.server_optimizer.init(adapter), plan, memory)
-    engine = OverlappingSimulation(towards(target, 0.3), net, LAYOUT, seed=0)
+    engine = OverlappingSimulation(towards(target, 0.3), net, exchange(), seed=0)
     records = []
     for _ in range(steps):
         record, state = run_buffer(engine, fed, state)

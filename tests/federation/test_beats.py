@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from federation.toy import LAYOUT, blank, make_plan, random_adapter, towards
+from federation.toy import LAYOUT, blank, context, exchange, make_plan, random_adapter, towards
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.profile import Clients, System
 from fedpace.core.sketch import RESIDUAL
-from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.exchange import upload_bytes
 from fedpace.engines.overlapping import OverlappingSimulation
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.federation.beats import run_beat
@@ -21,7 +21,7 @@ from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import server_adam, server_sgd
 from fedpace.wireless.network import Network
 
-BITS = 8.0 * encoded_bytes(LAYOUT, 2)
+BITS = 8.0 * upload_bytes(exchange(), 2)
 
 
 def network(step_seconds, *, availability=1.0, efficiency=1.0, overhead=0.0, **changes):
@@ -40,7 +40,7 @@ def federation(net, **changes):
     return Federation(**{
         "method": "test", "layout": LAYOUT, "data_weight": np.array(net.clients.data_weight),
         "availability": np.array(net.clients.availability),
-        "aggregation": sketched(LAYOUT, RESIDUAL), "server_optimizer": server_sgd(1.0), "seed": 0,
+        "aggregation": sketched(context(RESIDUAL)), "server_optimizer": server_sgd(1.0), "seed": 0,
         **changes,
     })  # fmt: skip
 
@@ -64,9 +64,9 @@ def test_where_nobody_is_late_a_beat_is_a_synchronous_round_to_the_bit():
     q, k = [0.9, 0.3, 0.6, 1.0], [2, 4, 1, 3]
     train = towards(random_adapter(3), 0.2)
     fed = federation(net, server_optimizer=server_adam(0.02))
-    waited = beats(SimulatedEngine(train, net, LAYOUT, seed=0, upload_type="int8"),
+    waited = beats(SimulatedEngine(train, net, exchange(upload_dtype="int8"), seed=0),
                    fed, make_plan(q, k), 12, run_round)  # fmt: skip
-    late = beats(OverlappingSimulation(train, net, LAYOUT, seed=0, upload_type="int8"),
+    late = beats(OverlappingSimulation(train, net, exchange(upload_dtype="int8"), seed=0),
                  fed, overlapping(q, k, 1e3), 12)  # fmt: skip
     for name, value in waited[1].adapter.items():
         np.testing.assert_array_equal(value, late[1].adapter[name])
@@ -87,7 +87,7 @@ def test_staleness_counted_by_hand():
     at 13/8, from 2 to 9/4: it is late by one, and starts again at beat 3.
     """
     net = network([0.5, 1.5, 0.625], efficiency=4.0)
-    engine = OverlappingSimulation(towards(random_adapter(0)), net, LAYOUT, seed=0)
+    engine = OverlappingSimulation(towards(random_adapter(0)), net, exchange(), seed=0)
     records, state = beats(engine, federation(net), overlapping([1, 1, 1], [2, 2, 2], 1.0), 4)
     counted = [[(p.client, p.started_round) for p in r.participants] for r in records]
     assert counted == [[(0, 0), (2, 0)], [(0, 1), (1, 0)], [(2, 1), (0, 2)], [(0, 3), (1, 2)]]
@@ -129,7 +129,7 @@ class Untrained(OverlappingSimulation):
     """Nobody trains and every message says the same, so that 10^5 beats take a minute."""
 
     def __init__(self, net):
-        super().__init__(lambda tasks: [], net, LAYOUT, seed=0)
+        super().__init__(lambda tasks: [], net, exchange(), seed=0)
         (self._same,) = towards(random_adapter(0))([ClientTask(0, 0, blank(), 2, 0)])
 
     def train(self, tasks, underway):
@@ -143,8 +143,8 @@ class Untrained(OverlappingSimulation):
 
 def test_a_method_that_needs_a_barrier_says_so():
     net = network([0.1, 0.1])
-    engine = OverlappingSimulation(towards(random_adapter(0)), net, LAYOUT, seed=0)
-    barrier = federation(net, aggregation=fedit(LAYOUT))
+    engine = OverlappingSimulation(towards(random_adapter(0)), net, exchange(), seed=0)
+    barrier = federation(net, aggregation=fedit(context()))
     with pytest.raises(InputError, match="'test' aggregates .* schedule = 'synchronous'"):
         beats(engine, barrier, overlapping([1, 1], [2, 2], 1.0), 1)
     with pytest.raises(InputError, match="draws its cohort"):
@@ -168,7 +168,7 @@ def test_least_squares_converges_to_its_solution_and_naive_weights_do_not():
 
     ends = {}
     for name, step in (("ours", run_beat), ("naive", naive_beat)):
-        engine = OverlappingSimulation(train, net, LAYOUT, seed=0)
+        engine = OverlappingSimulation(train, net, exchange(), seed=0)
         fed = federation(net, data_weight=share)
         state, seen = ServerState(0, blank(), {}, plan), []
         for _ in range(1500):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from federation.test_rounds import InstantEngine
-from federation.toy import LAYOUT, blank, make_plan, random_adapter, towards
+from federation.toy import LAYOUT, blank, context, make_plan, random_adapter, towards
 from fedpace.core.adapter import squared_norms
 from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, draw_components
@@ -307,7 +307,7 @@ def attack(change):
 def play(train, checks, *, rounds=ROUNDS, ranks=4, engine=InstantEngine):
     federation = Federation(
         method="test", layout=LAYOUT, data_weight=np.full(CLIENTS, 1 / CLIENTS),
-        availability=np.ones(CLIENTS), aggregation=sketched(LAYOUT, RESIDUAL),
+        availability=np.ones(CLIENTS), aggregation=sketched(context(RESIDUAL)),
         server_optimizer=server_sgd(1.0), seed=0, checks=checks,
     )  # fmt: skip
     plan = make_plan(np.ones(CLIENTS), np.full(CLIENTS, ranks))
@@ -391,7 +391,7 @@ def test_a_client_refused_too_often_is_not_asked_again():
             return RoundOutcome([], [], 0.0)
 
     federation = Federation(
-        "test", LAYOUT, np.full(CLIENTS, 0.05), np.ones(CLIENTS), sketched(LAYOUT, RESIDUAL),
+        "test", LAYOUT, np.full(CLIENTS, 0.05), np.ones(CLIENTS), sketched(context(RESIDUAL)),
         server_sgd(1.0), 0, Checks(strikes=3),
     )  # fmt: skip
     plan = make_plan(np.ones(CLIENTS), np.full(CLIENTS, 4))
@@ -416,7 +416,7 @@ def test_what_the_engine_could_not_read_is_a_refusal_like_any_other():
             return replace(outcome, unreadable=[(0, "not safetensors")])
 
     federation = Federation(
-        "test", LAYOUT, np.full(3, 1 / 3), np.ones(3), sketched(LAYOUT, RESIDUAL),
+        "test", LAYOUT, np.full(3, 1 / 3), np.ones(3), sketched(context(RESIDUAL)),
         server_sgd(1.0), 0, Checks(),
     )  # fmt: skip
     state = ServerState(0, blank(), {}, make_plan([1, 1, 1], [4, 4, 4]))

@@ -3,10 +3,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from federation.toy import LAYOUT, blank, make_plan, random_adapter, towards
+from federation.toy import LAYOUT, blank, context, make_plan, random_adapter, towards
 from fedpace.core.sketch import RESIDUAL
 from fedpace.federation.engine import Delivery, RoundOutcome
-from fedpace.federation.methods.fedvarp import fedvarp
+from fedpace.federation.hooks.fedvarp import fedvarp
+from fedpace.federation.hooks.hook import hooked
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import server_sgd
@@ -31,7 +32,7 @@ def federation(count, sketch=RESIDUAL, availability=None, **changes):
     return Federation(**{
         "method": "test", "layout": LAYOUT, "data_weight": np.full(count, 1 / count),
         "availability": np.ones(count) if availability is None else np.asarray(availability),
-        "aggregation": sketched(LAYOUT, sketch), "server_optimizer": server_sgd(1.0), "seed": 0,
+        "aggregation": sketched(context(sketch)), "server_optimizer": server_sgd(1.0), "seed": 0,
         **changes,
     })  # fmt: skip
 
@@ -77,7 +78,9 @@ def test_an_empty_round_is_recorded_and_changes_nothing():
 def test_an_empty_round_moves_by_what_the_server_remembers():
     """Everyone once, then nobody: the second round repeats a share of the first."""
     target = random_adapter(0)
-    fed = federation(2, aggregation=fedvarp(LAYOUT, RESIDUAL, np.full(2, 0.5), 0.4))
+    about = context(RESIDUAL, share=np.full(2, 0.5))
+    method = hooked(sketched(about), [fedvarp(about, 0.4)])
+    fed = federation(2, aggregation=method)
     engine = InstantEngine(towards(target, 0.3))
     _, state = play(engine, fed, make_plan([1, 1], [4, 4]), 1)
     record, after = run_round(engine, fed, replace(state, plan=make_plan([1e-9, 1e-9], [4, 4])))

@@ -5,6 +5,11 @@ import numpy as np
 from fedpace.core.adapter import AdapterLayout, TensorSpec, take_components
 from fedpace.core.messages import ClientTask, ClientUpdate, draw_components
 from fedpace.core.plan import Decision, Plan
+from fedpace.core.sketch import RESIDUAL
+from fedpace.engines.exchange import Exchange
+from fedpace.federation.aggregation import MethodContext
+from fedpace.federation.hooks.rounding import rounding
+from fedpace.federation.methods.sketched import sketched
 
 LAYOUT = AdapterLayout(
     rank=4,
@@ -25,6 +30,18 @@ def blank():
 def random_adapter(seed):
     rng = np.random.default_rng(seed)
     return {t.name: rng.normal(size=t.shape).astype(np.float32) for t in LAYOUT.tensors}
+
+
+def context(sketch=RESIDUAL, layout=LAYOUT, share=()):
+    """What methods are built from, for clients of these data weights."""
+    return MethodContext(layout, sketch, np.asarray(share, dtype=np.float64))
+
+
+def exchange(sketch=RESIDUAL, upload_dtype="float32", aggregation=None, initial=None):
+    """What travels for our method, or another one."""
+    method = aggregation or sketched(context(sketch))
+    hooks = tuple(rounding(upload_dtype, LAYOUT.only(method.trained)))
+    return Exchange(LAYOUT, initial or random_adapter(1), method, hooks)
 
 
 def make_plan(q, k, draws=None):
@@ -48,6 +65,26 @@ def towards(target, rate=0.3):
             chosen = draw_components(t.seed, t.round_index, t.client, LAYOUT.rank, t.sketch_rank)
             step = {n: np.float32(rate) * (target[n] - t.adapter[n]) for n in target}
             delta = take_components(step, LAYOUT, chosen)
+            updates.append(ClientUpdate(t.client, t.round_index, chosen, delta, 1.0 + t.client))
+        return updates
+
+    return train
+
+
+def follower(method, target, rate=0.3):
+    """A trainer for any method: its index sets, what it trains; what is merged changes the step."""
+
+    def train(tasks: list[ClientTask]) -> list[ClientUpdate]:
+        updates = []
+        for t in tasks:
+            chosen = method.sketch.components(t, LAYOUT.rank)
+            merged = sum(float(v.sum()) for n, v in sorted(t.adapter.items()) if "merged" in n)
+            seen = take_components(t.adapter, LAYOUT, chosen)
+            goal = take_components(target, LAYOUT, chosen)
+            delta = {
+                x.name: np.float32(rate) * (goal[x.name] - seen[x.name] + np.float32(merged / 50))
+                for x in LAYOUT.only(method.trained).tensors
+            }
             updates.append(ClientUpdate(t.client, t.round_index, chosen, delta, 1.0 + t.client))
         return updates
 

@@ -39,7 +39,7 @@ def test_scaled_clients_receive_their_components_and_residual_ones_the_whole_ada
 
 
 def test_what_every_download_brings_may_differ_from_what_every_upload_takes():
-    at = replace(system(SCALED), download_fixed_bits=100.0, download_ratio=2.0)
+    at = replace(system(SCALED), download_fixed_bits=100.0, download_bits_per_rank=500.0)
     np.testing.assert_array_equal(upload_bits(at, [1, 8]), [750, 2500])
     np.testing.assert_array_equal(download_bits(at, [1, 8]), [600, 4100])
     expected = start_seconds(CLIENTS, replace(at, downlink_bps=np.inf), [1, 8]) + [0.6, 4.1]

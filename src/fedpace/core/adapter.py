@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +12,9 @@ Adapter = Mapping[str, Array]
 """The global adapter X = [B; A] with the task head: name -> array."""
 Components = NDArray[np.int64]
 """A client's index set: k distinct rank components out of r, sorted, shape (k,)."""
-Role = Literal["A", "B", "head"]
-ROLES: tuple[Role, ...] = get_args(Role)
+Role = Literal["A", "B", "head", "merged"]
+ROLES: tuple[Role, ...] = ("A", "B", "head")
+"""What a model's layout has, and a client may train."""
 MERGED = "merged/"
 """An adapter's entry of this prefix and the name of an A is the sum of the B A already merged into
 that module's base weight, shape (d_out, d_in), in units of B A: without the factor alpha/r."""
@@ -24,7 +25,8 @@ class TensorSpec:
     """One tensor of the adapter.
 
     `role` says what its entries are: "A" has the r rank components along axis 0 (its rows),
-    "B" along axis 1 (its columns), "head" has none and always travels whole.
+    "B" along axis 1 (its columns), "head" has none and always travels whole, and so does "merged",
+    which is no part of a model's layout (see `MERGED`).
     """
 
     name: str
@@ -33,8 +35,14 @@ class TensorSpec:
 
     @property
     def rank_axis(self) -> int | None:
-        """Axis of the rank components, None for the head."""
-        return {"A": 0, "B": 1, "head": None}[self.role]
+        """Axis of the rank components, None for what has none."""
+        return {"A": 0, "B": 1}.get(self.role)
+
+    def of_rank(self, sketch_rank: int) -> tuple[int, ...]:
+        """Return the shape with that many rank components."""
+        return tuple(
+            sketch_rank if axis == self.rank_axis else size for axis, size in enumerate(self.shape)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +58,14 @@ class AdapterLayout:
         """A and B of each adapted module, in order."""
         a, b = ([t for t in self.tensors if t.role == role] for role in ("A", "B"))
         return tuple(zip(a, b, strict=True))
+
+    @property
+    def merged(self) -> tuple[TensorSpec, ...]:
+        """What is merged into each module's base weight: a dense matrix (see `MERGED`)."""
+        return tuple(
+            TensorSpec(MERGED + a.name, (b.shape[0], int(np.prod(a.shape[1:]))), "merged")
+            for a, b in self.modules
+        )
 
     def only(self, roles: Sequence[Role]) -> "AdapterLayout":
         """Return the layout of the tensors with these roles."""
@@ -112,6 +128,21 @@ def squared_norms(delta: Adapter, layout: AdapterLayout) -> tuple[float, float]:
         flat = delta[t.name].astype(np.float64).ravel()
         parts[t.rank_axis is None] += float(flat @ flat)
     return parts[False], parts[True]
+
+
+def put_components(
+    values: Adapter, layout: AdapterLayout, components: Components
+) -> dict[str, Array]:
+    """Return full-size tensors: what `take_components` took at its place, zero elsewhere."""
+    whole = zeros(layout.tensors)
+    for t in layout.tensors:
+        if t.rank_axis is None:
+            whole[t.name] = np.asarray(values[t.name])
+        elif t.rank_axis == 0:
+            whole[t.name][components] = values[t.name]
+        else:
+            whole[t.name][:, components] = values[t.name]
+    return whole
 
 
 def zeros(specs: Sequence[TensorSpec]) -> dict[str, Array]:

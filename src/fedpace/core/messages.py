@@ -24,8 +24,6 @@ class ClientTask:
     """k_n."""
     seed: int
     """The run's seed; sketch and batches are drawn from its streams."""
-    received_rank: int | None = None
-    """Rank components that it receives beforehand; None for what its sketch needs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

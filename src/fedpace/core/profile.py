@@ -13,9 +13,6 @@ from fedpace.core.sketch import RESIDUAL, Sketch
 from fedpace.core.text_files import shortened
 
 Floats = NDArray[np.float64]
-ValueType = Literal["float32", "bfloat16", "int8"]
-"""How a value travels on the uplink; see `fedpace.engines.quantise`."""
-VALUE_BITS: dict[ValueType, int] = {"float32": 32, "bfloat16": 16, "int8": 8}
 
 LEAST, MOST = 1e-30, 1e30
 """Numbers beyond these, in any unit here, are mistakes; within them no product overflows."""
@@ -243,10 +240,11 @@ class System:
     noise_ratio: float = 0.5
     """V / ||u||^2 at full participation and full rank: a guess before a run, measured in it (what
     exactly is measured: docs/noise-scale.md). Too low a guess costs more than too high a one."""
-    download_ratio: float = 1.0
-    """Bits received for each value over bits sent for it: above 1 where uploads are rounded."""
     download_fixed_bits: float | None = None
-    """Bits a client receives whatever its rank; None for `download_ratio` times `fixed_bits`."""
+    """Bits a client receives whatever its rank; None for `fixed_bits`."""
+    download_bits_per_rank: float | None = None
+    """Bits a client receives for each rank component that its sketch needs; None for
+    `bits_per_rank`."""
     downlink_bps: float = np.inf
     """Downlink rate of every client, bit/s; infinite where downloads cost no time."""
     overhead_seconds: float = 0.0
@@ -255,9 +253,10 @@ class System:
     """How the band is divided among the participants of a round."""
 
     def __post_init__(self) -> None:
-        positive = ("bandwidth_hz", "lora_rank", "local_steps", "bits_per_rank", "downlink_bps",
-                    "download_ratio")  # fmt: skip
-        numbers = (*positive, "fixed_bits", "noise_ratio", "overhead_seconds")
+        positive = ("bandwidth_hz", "lora_rank", "local_steps", "bits_per_rank", "downlink_bps")
+        down = ("download_fixed_bits", "download_bits_per_rank")
+        given = [name for name in down if getattr(self, name) is not None]
+        numbers = (*positive, "fixed_bits", "noise_ratio", "overhead_seconds", *given)
         check_fields(self, sketch=Sketch, **dict.fromkeys(numbers, NUMBER))
         for name in numbers:
             value = getattr(self, name)
@@ -269,9 +268,6 @@ class System:
                 raise InputError(
                     f"{name} is {shortened(value)}; it must be finite, from {LEAST:g} to {MOST:g}"
                 )
-        down = self.download_fixed_bits
-        if down is not None and not 0 <= down < np.inf:
-            raise InputError(f"download_fixed_bits is {down!r}; it must be 0 or more, and finite")
         if not isinstance(self.sketch, Sketch):
             raise InputError(
                 f"sketch is {self.sketch!r}; give fedpace.sketch_named('residual') or 'scaled'"

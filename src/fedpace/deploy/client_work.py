@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,9 @@ from fedpace.core.sketch import Sketch
 from fedpace.data.load import load_training
 from fedpace.deploy.client_view import ClientStatus, Show
 from fedpace.deploy.handshake import model_objection, version_objection
+from fedpace.engines.exchange import Exchange
 from fedpace.engines.flower.client import ClientWork
-from fedpace.experiment.build import build_model, examples_of, tokenised, trainers
+from fedpace.experiment.build import build_model, examples_of, make_exchange, tokenised, trainers
 from fedpace.experiment.config import Experiment, parse
 from fedpace.experiment.toml_files import toml_table
 from fedpace.federation.engine import Train
@@ -160,7 +161,10 @@ class Client:
 
             return train
 
-        self._work = ClientWork(adapted.layout, make_train)
+        def exchange(method: str) -> Exchange:
+            return make_exchange(experiment, method, adapted.layout, adapted.initial)
+
+        self._work = ClientWork(cache(exchange), make_train)
         self._facts = {"name": self.own.name, "examples": len(examples)}
         self.say(f"ready with {len(examples)} examples")
 

@@ -13,7 +13,7 @@ from fedpace.core.profile import Clients
 from fedpace.estimation.client_means import ClientMeans
 from fedpace.planning.renewal import Renewal, overhead_seconds
 from fedpace.wireless.channel import rate_bps, uplink
-from fedpace.wireless.latency import start_seconds, upload_bits
+from fedpace.wireless.latency import download_bits, start_seconds, upload_bits
 from fedpace.wireless.network import Network, charge
 
 QUANTILE = 0.99
@@ -57,7 +57,7 @@ class Deadline:
         rank = np.array([t.sketch_rank for t in tasks])
         _, share = charge(
             network, self.seed, 0, np.array([t.client for t in tasks]), rank,
-            upload_bits(network.system, rank),
+            upload_bits(network.system, rank), download_bits(network.system, rank),
         )  # fmt: skip
         latest = float(norm.ppf(QUANTILE ** (1 / len(tasks))))
         factor = math.exp(latest * math.sqrt(max(_variance(start), _variance(demand))))

@@ -15,9 +15,9 @@ from fedpace.core.profile import Clients, Floats
 from fedpace.engines.flower.roster import AWAY, Member, Roster
 from fedpace.experiment.build import first_network
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.methods import hooks_of, method_context
 from fedpace.experiment.network import DRAWN
 from fedpace.federation.checks import believed_examples
-from fedpace.federation.methods.fedvarp import most_clients
 from fedpace.run_folder.schema import CLIENTS
 from fedpace.wireless.clients_file import read_clients
 from fedpace.wireless.network import Network
@@ -77,7 +77,14 @@ def known_names(folder: Path) -> list[str] | None:
 
 def room_for(experiment: Experiment, layout: AdapterLayout) -> int | None:
     """Return how many clients a run can have at most; None where nothing limits them."""
-    return most_clients(layout) if experiment.training.server_memory else None
+    context = method_context(experiment, layout, np.empty(0))
+    limits = [
+        hook.most_clients
+        for method in experiment.methods
+        for hook in hooks_of(experiment, method, context, layout)
+        if hook.most_clients is not None
+    ]
+    return min(limits, default=None)
 
 
 def _expect_the_others(roster: Roster, weight: Floats) -> None:

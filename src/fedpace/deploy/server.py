@@ -166,17 +166,10 @@ def _site(
     echoes = Echoes()  # of the clients, whatever the method
 
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
-        aggregation = setup.aggregation
         return FlowerEngine(
             grid,
             roster,
-            Wire(
-                run_name,
-                adapted.layout,
-                aggregation.sketch,
-                aggregation.trained,
-                experiment.lora.upload_dtype,
-            ),
+            Wire(run_name, setup.method, setup.exchange),
             setup.network,
             experiment.seed,
             Deadline(renewal, setup.network, experiment.seed, waiting.patience_seconds),

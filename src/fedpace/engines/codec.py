@@ -1,138 +1,114 @@
-"""Updates and sketched adapters as bytes: one flat LoRA vector, one flat head, one header.
+"""Messages as bytes: one flat vector for each part of an adapter, one header.
 
 The safetensors format, so no code can hide in a message. The values stand in the order of the
-layout; the index set is not sent, because both ends derive it from the seed. Values may be sent
-with fewer bits (`quantise`); a message says by the type of its arrays how to read them.
+layout; the index set is not sent, because both ends derive it from the seed. Both ends know
+beforehand which arrays a message has, of which type and size: a message is read by that, never by
+what it says itself.
 """
 
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
-from fedpace.core.adapter import Adapter, AdapterLayout, Array, TensorSpec
-from fedpace.core.errors import InputError, RunError
-from fedpace.core.profile import ValueType
-from fedpace.engines.quantise import (
-    from_bfloat16,
-    from_int8,
-    to_bfloat16,
-    to_int8,
-)
+from fedpace.core.adapter import AdapterLayout, TensorSpec
+from fedpace.core.errors import RunError
+from fedpace.federation.hooks.hook import Values
 
-_PARTS = ("lora", "head")
 _HEADER_SLACK = 256
-"""The header of another value type may be so much longer, bytes."""
+"""Another release of safetensors may write a header that is so much longer, bytes."""
 
 
-def encode(
-    values: Adapter,
-    layout: AdapterLayout,
-    value_type: ValueType = "float32",
-    rng: np.random.Generator | None = None,
-) -> bytes:
-    """Encode the tensors of k rank components (or of all) and the head.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a message looks like whose values are not known yet."""
+
+    arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
+    """Shape and type of each tensor of the layout, and of what is beside them."""
+    length: int
+    """Of the message, header included, bytes."""
+    lora_length: int
+    """Of the part that grows with the rank components, bytes."""
+
+
+def encode(values: Values, layout: AdapterLayout) -> bytes:
+    """Encode the tensors of a layout, and whatever else is in `values`.
 
     Args:
-        values: k rows of every A, k columns of every B, the head whole.
-        layout: of the full-size adapter.
-        value_type: how each value is sent; "bfloat16" rounds to the nearest, "int8" at random.
-        rng: what "int8" draws from.
+        values: an array for each tensor of the layout, of one type within A and B, and within the
+            rest; other arrays travel as they are.
+        layout: gives the order.
 
     Returns:
-        A safetensors file with the tensors "lora" and, if there is a head, "head"; for "int8" also
-        "scale", a number for each tensor of the layout.
+        A safetensors file with a flat array for each part, "lora", "head" and "merged", if there
+        is any of it.
     """
-    pieces: dict[str, list[Any]] = {part: [] for part in _PARTS}
-    scales = []
-    for t in layout.tensors:
-        flat: Any = values[t.name].ravel()
-        if value_type == "bfloat16":
-            flat = to_bfloat16(flat)
-        elif value_type == "int8":
-            if rng is None:
-                raise InputError("an int8 message needs a generator to round with; give rng")
-            flat, scale = to_int8(flat, rng)
-            scales.append(scale)
-        pieces[_part(t)].append(flat)
-    parts = {part: np.concatenate(found) for part, found in pieces.items() if found}
-    if scales:
-        parts["scale"] = np.array(scales, dtype=np.float32)
-    return save(parts)
+    return save(_packed(values, layout))
 
 
-def decode(data: bytes, layout: AdapterLayout, sketch_rank: int) -> dict[str, Array]:
-    """Decode what `encode` made of `sketch_rank` components.
+def decode(data: bytes, layout: AdapterLayout, form: Form) -> dict[str, NDArray[Any]]:
+    """Decode what `encode` made of values of a form.
 
     Raises:
-        RunError: the bytes are not such a message, or not of that rank and layout.
+        RunError: the bytes are not such a message.
     """
-    most = encoded_bytes(layout, sketch_rank) + _HEADER_SLACK
-    if len(data) > most:
-        raise RunError(f"a message has {len(data)} bytes; rank {sketch_rank} takes {most} at most")
+    if len(data) > form.length + _HEADER_SLACK:
+        raise RunError(f"a message has {len(data)} bytes; {form.length} were to come")
     try:
-        parts: Mapping[str, Array] = load(data)
+        parts: Mapping[str, NDArray[Any]] = load(data)
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
         # The last three: types of values that NumPy has not.
         raise RunError(f"a message of {len(data)} bytes is not safetensors: {error}") from None
-    expected = {"lora": layout.values_per_rank * sketch_rank, "head": layout.head_values}
-    for name, count in expected.items():
-        found = parts[name].size if name in parts else 0
-        if found != count or (found and parts[name].ndim != 1):
+    expected = {name: (sum(sizes), kind) for name, (sizes, kind) in _parts(layout, form).items()}
+    for name in expected | dict(parts):
+        count, kind = expected.get(name, (0, None))
+        found = parts.get(name, np.empty(0, kind))
+        if found.shape != (count,) or (count and found.dtype != kind):
             raise RunError(
-                f"a message has {found} values of {name!r}; rank {sketch_rank} needs {count}"
+                f"a message has {found.size} values of {name!r}, of type {found.dtype}; it was to "
+                f"have {count}" + (f" of {kind}" if kind else "")
             )
-    scales = _scales(parts, len(layout.tensors))
-    values: dict[str, Array] = {}
-    cursor = dict.fromkeys(_PARTS, 0)
-    for t, scale in zip(layout.tensors, scales, strict=True):
-        part = _part(t)
-        shape = _sketched_shape(t, sketch_rank)
-        size = int(np.prod(shape))
-        flat = parts[part][cursor[part] : cursor[part] + size]
-        values[t.name] = _as_float32(flat, scale).reshape(shape)
+    values: dict[str, NDArray[Any]] = {}
+    cursor = dict.fromkeys(expected, 0)
+    specs = {t.name: t for t in layout.tensors}
+    for name, (shape, _) in form.arrays.items():
+        part, size = _part(specs[name]) if name in specs else name, int(np.prod(shape))
+        if size:
+            values[name] = parts[part][cursor[part] : cursor[part] + size].reshape(shape)
         cursor[part] += size
     return values
 
 
-@lru_cache(maxsize=4096)
-def encoded_bytes(
-    layout: AdapterLayout, sketch_rank: int, value_type: ValueType = "float32"
-) -> int:
-    """Return the length of a message of `sketch_rank` components, header included, bytes."""
-    blank = {
-        t.name: np.zeros(_sketched_shape(t, sketch_rank), dtype=np.float32) for t in layout.tensors
-    }
-    return len(encode(blank, layout, value_type, np.random.default_rng(0)))
+def form_of(values: Values, layout: AdapterLayout) -> Form:
+    """Return the form of a message with values of these shapes and types."""
+    parts = _packed(values, layout)
+    lora = parts["lora"].nbytes if "lora" in parts else 0
+    named = {t.name: values[t.name] for t in layout.tensors} | dict(values)
+    arrays = {name: (value.shape, value.dtype) for name, value in named.items()}
+    return Form(arrays, len(save(parts)), lora)
+
+
+def _packed(values: Values, layout: AdapterLayout) -> dict[str, NDArray[Any]]:
+    pieces: dict[str, list[NDArray[Any]]] = {}
+    for t in layout.tensors:
+        pieces.setdefault(_part(t), []).append(values[t.name].ravel())
+    parts = {part: np.concatenate(found) for part, found in pieces.items()}
+    names = {t.name for t in layout.tensors}
+    return parts | {name: np.ravel(v) for name, v in values.items() if name not in names}
+
+
+def _parts(layout: AdapterLayout, form: Form) -> dict[str, tuple[list[int], np.dtype[Any]]]:
+    specs = {t.name: t for t in layout.tensors}
+    parts: dict[str, tuple[list[int], np.dtype[Any]]] = {}
+    for name, (shape, kind) in form.arrays.items():
+        part = _part(specs[name]) if name in specs else name
+        parts.setdefault(part, ([], kind))[0].append(int(np.prod(shape)))
+    return parts
 
 
 def _part(spec: TensorSpec) -> str:
-    return "head" if spec.rank_axis is None else "lora"
-
-
-def _scales(parts: Mapping[str, Array], count: int) -> Sequence[float]:
-    scale = parts.get("scale", np.ones(count, dtype=np.float32))
-    if scale.shape != (count,) or scale.dtype != np.float32:
-        raise RunError(f"a message has {scale.size} scales; the adapter has {count} tensors")
-    return scale.tolist()  # type: ignore[no-any-return]
-
-
-def _as_float32(flat: Any, scale: float) -> Array:
-    if flat.dtype == np.float32:
-        same: Array = flat
-        return same
-    if flat.dtype == np.uint16:
-        return from_bfloat16(flat)
-    if flat.dtype == np.int8:
-        return from_int8(flat, scale)
-    raise RunError(f"a message has values of type {flat.dtype}; known are float32, uint16, int8")
-
-
-def _sketched_shape(spec: TensorSpec, sketch_rank: int) -> tuple[int, ...]:
-    shape = list(spec.shape)
-    if spec.rank_axis is not None:
-        shape[spec.rank_axis] = sketch_rank
-    return tuple(shape)
+    return spec.role if spec.rank_axis is None else "lora"

@@ -8,7 +8,14 @@ import numpy as np
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.rng import rng_for
-from fedpace.engines.codec import decode, encode, encoded_bytes
+from fedpace.engines.exchange import (
+    decode_tasks,
+    decode_update,
+    download_bytes,
+    encode_task,
+    encode_update,
+    upload_bytes,
+)
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.federation.engine import Delivery, RoundOutcome
 from fedpace.federation.underway import Underway
@@ -33,13 +40,11 @@ class OverlappingSimulation(SimulatedEngine):
             answers = rng_for(self._seed, "availability", task.round_index).random(len(clients))
             if answers[task.client] >= clients.availability[task.client]:
                 continue
-            received = task.received_rank
-            if received is None:
-                received = int(system.sketch.received_rank(task.sketch_rank, self._layout.rank))
+            down = download_bytes(self._exchange, task.sketch_rank)
             every_rank, every_received = np.ones((2, len(clients)))
-            every_rank[task.client], every_received[task.client] = task.sketch_rank, received
+            every_rank[task.client], every_received[task.client] = task.sketch_rank, 8.0 * down
             seconds = start_seconds(clients, system, every_rank, every_received)[task.client]
-            length = encoded_bytes(self._layout, task.sketch_rank, self._upload_type)
+            length = upload_bytes(self._exchange, task.sketch_rank)
             ready = self._clock.now + system.overhead_seconds + float(seconds)
             begun.append(
                 Underway(
@@ -48,7 +53,7 @@ class OverlappingSimulation(SimulatedEngine):
                     sketch_rank=task.sketch_rank,
                     inverse_probability=1.0,
                     started_seconds=self._clock.now,
-                    download_bytes=encoded_bytes(self._layout, received),
+                    download_bytes=down,
                     upload_bytes=length,
                     sending=Sending(task.client, ready, 8.0 * length),
                 )
@@ -94,14 +99,13 @@ class OverlappingSimulation(SimulatedEngine):
         """
         begun = {(u.client, u.started_round) for u in underway if not u.message}
         wanted = [t for t in tasks if (t.client, t.round_index) in begun]
-        trained = {u.client: u for u in self._train(wanted)} if wanted else {}
-        return [
-            u if u.message else self._packed(u, trained[u.client]) for u in underway
-        ]  # fmt: skip
+        down = [encode_task(self._exchange, t) for t in wanted]
+        seen = decode_tasks(self._exchange, down, wanted)
+        trained = {u.client: u for u in self._train(seen)} if wanted else {}
+        return [u if u.message else self._packed(u, trained[u.client]) for u in underway]
 
     def _packed(self, underway: Underway, update: ClientUpdate) -> Underway:
-        rng = rng_for(self._seed, "noise", underway.started_round, underway.client)
-        message = encode(update.delta, self._layout, self._upload_type, rng)
+        message = encode_update(self._exchange, update, underway.task(self._seed))
         return replace(underway, message=message, train_loss=update.train_loss)
 
     def read(self, arrived: Sequence[Underway]) -> RoundOutcome:
@@ -109,9 +113,7 @@ class OverlappingSimulation(SimulatedEngine):
         updates, deliveries = [], []
         for u in arrived:
             task = u.task(self._seed)
-            components = self._network.system.sketch.components(task, self._layout.rank)
-            delta = decode(u.message, self._layout, u.sketch_rank)
-            updates.append(ClientUpdate(u.client, u.started_round, components, delta, u.train_loss))
+            updates.append(decode_update(self._exchange, u.message, task, u.train_loss))
             deliveries.append(delivery(u))
         return RoundOutcome(updates, deliveries, 0.0)
 

@@ -1,49 +1,52 @@
 """Clients in this process, on a virtual clock: real training, computed seconds."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
-from fedpace.core.adapter import AdapterLayout
 from fedpace.core.messages import ClientTask
-from fedpace.core.profile import ValueType
+from fedpace.core.profile import Floats
 from fedpace.core.rng import rng_for
 from fedpace.engines.clock import VirtualClock
-from fedpace.engines.codec import decode, encode, encoded_bytes
+from fedpace.engines.exchange import (
+    Exchange,
+    decode_tasks,
+    decode_update,
+    encode_task,
+    encode_update,
+)
 from fedpace.federation.engine import Delivery, RoundOutcome, Train
+from fedpace.wireless.bandwidth import Allocation
 from fedpace.wireless.network import Network, charge
 
 
 class SimulatedEngine:
     """An `Engine` whose clients train in this process while a virtual clock counts the seconds.
 
-    Every update is encoded and decoded as on a real link, so the bytes charged are the bytes of
-    the message and the server aggregates what was sent.
+    Every task and every update is encoded and decoded as on a real link, so the bytes charged are
+    the bytes of the messages, a client trains on what it was sent, and the server aggregates what
+    came back.
     """
 
     def __init__(
         self,
         train: Train,
         network: Network,
-        layout: AdapterLayout,
+        exchange: Exchange,
         *,
         seed: int,
         now: float = 0.0,
-        upload_type: ValueType = "float32",
     ) -> None:
         """Prepare an engine.
 
         Args:
             train: trains the participants of a round together.
             network: devices, links and the rule that divides the band.
-            layout: of what travels: the adapter, or the part of it that is trained.
+            exchange: what travels, and how.
             seed: the run's seed; fading and availability are drawn from its streams.
             now: where the clock stands, s; a resumed run starts where it was cut off.
-            upload_type: how values travel on the uplink.
         """
-        self._train, self._network, self._layout, self._seed = train, network, layout, seed
-        self._upload_type: ValueType = upload_type
+        self._train, self._network, self._exchange, self._seed = train, network, exchange, seed
         self._clock = VirtualClock(now)
 
     def now(self) -> float:
@@ -60,44 +63,19 @@ class SimulatedEngine:
             self._advance([], system.overhead_seconds)
             return RoundOutcome([], [], self._clock.now - began)
 
-        trained = self._train(tasks)
-        messages = [
-            encode(
-                u.delta, self._layout, self._upload_type,
-                rng_for(self._seed, "noise", round_index, u.client),
-            )
-            for u in trained
-        ]  # fmt: skip
+        down = [encode_task(self._exchange, task) for task in tasks]
+        trained = self._train(decode_tasks(self._exchange, down, tasks))
+        up = [encode_update(self._exchange, u, t) for u, t in zip(trained, tasks, strict=True)]
+        start, share = self._charge(round_index, tasks, down, up)
         updates = [
-            replace(update, delta=decode(message, self._layout, len(update.components)))
-            for update, message in zip(trained, messages, strict=True)
+            decode_update(self._exchange, message, task, update.train_loss)
+            for message, task, update in zip(up, tasks, trained, strict=True)
         ]
-        ranks = np.array([t.sketch_rank for t in tasks])
-        # A residual client needs the whole adapter, any other its own components alone.
-        whole = system.sketch.whole
-        received = np.array(
-            [
-                (self._layout.rank if whole else t.sketch_rank)
-                if t.received_rank is None
-                else t.received_rank
-                for t in tasks
-            ]
-        )
-        upload_bytes = [len(message) for message in messages]
-        start, share = charge(
-            self._network,
-            self._seed,
-            round_index,
-            np.array([t.client for t in tasks]),
-            ranks,
-            8.0 * np.array(upload_bytes),
-            received,
-        )
         self._advance(share.finish_seconds.tolist(), system.overhead_seconds)
         deliveries = [
             Delivery(
-                download_bytes=encoded_bytes(self._layout, int(received[i])),
-                upload_bytes=upload_bytes[i],
+                download_bytes=len(down[i]),
+                upload_bytes=len(up[i]),
                 start_seconds=float(start[i]),
                 upload_seconds=float(share.finish_seconds[i] - start[i]),
                 bandwidth_hz=float(share.bandwidth_hz[i]),
@@ -105,6 +83,24 @@ class SimulatedEngine:
             for i in range(len(tasks))
         ]
         return RoundOutcome(updates, deliveries, self._clock.now - began)
+
+    def _charge(
+        self,
+        round_index: int,
+        tasks: Sequence[ClientTask],
+        down: Sequence[bytes],
+        up: Sequence[bytes],
+    ) -> tuple[Floats, Allocation]:
+        """Charge for the bytes of the messages, both ways."""
+        return charge(
+            self._network,
+            self._seed,
+            round_index,
+            np.array([t.client for t in tasks]),
+            np.array([t.sketch_rank for t in tasks]),
+            8.0 * np.array([len(message) for message in up]),
+            8.0 * np.array([len(message) for message in down]),
+        )
 
     def _advance(self, finish_seconds: Sequence[float], overhead_seconds: float) -> None:
         """Let every upload arrive, then the server's overhead pass."""

@@ -12,22 +12,28 @@ import numpy as np
 from fedpace.core.adapter import Adapter, AdapterLayout, Role
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
-from fedpace.core.profile import VALUE_BITS, ValueType
+from fedpace.core.payload import with_payload
+from fedpace.core.profile import Floats
 from fedpace.core.rng import rng_for
-from fedpace.core.sketch import Sketch, sketch_named
+from fedpace.core.sketch import RESIDUAL, Sketch
 from fedpace.core.target import Target
 from fedpace.data.load import load_data
-from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.exchange import Exchange, payload
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.interview import Interview
-from fedpace.experiment.methods import method_named, planner_options
+from fedpace.experiment.methods import (
+    hooks_of,
+    method_context,
+    planner_options,
+    server_of,
+)
 from fedpace.experiment.network import build_network
-from fedpace.federation.aggregation import Aggregation
+from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.engine import Train
-from fedpace.federation.methods.fedvarp import fedvarp
+from fedpace.federation.hooks.hook import hooked
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.partition import partition
-from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer, server_sgd
+from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.lora import (
     AdaptedModel,
     LocalTraining,
@@ -47,6 +53,8 @@ from fedpace.lora.tasks import concatenate
 from fedpace.lora.tokens import TokenisedExamples
 from fedpace.lora.trial import try_out
 from fedpace.wireless.network import Network
+
+_NONE_KNOWN: Floats = np.empty(0)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,10 +86,12 @@ class Work:
 class Setup:
     """One method on that work."""
 
+    method: str
     aggregation: Aggregation
+    """With the hooks around it."""
     train: Train
-    sent: AdapterLayout
-    """Of what travels: the adapter, or the part of it that the method trains."""
+    exchange: Exchange
+    """What travels, and how."""
     network: Network
     """With the method's message sizes, and what goes with them."""
     server_optimizer: ServerOptimizer
@@ -102,40 +112,42 @@ def set_up(
         method: one name.
         server_optimizer: in place of the experiment's, or of a published method's average.
     """
-    entry, training = method_named(method), experiment.training
     share = work.network.clients.data_weight
-    if entry.published is None and entry.asynchronous is None:
-        sketch = sketch_named(experiment.lora.sketch)
-        aggregation = (
-            fedvarp(work.layout, sketch, share, training.server_memory)
-            if training.server_memory
-            else sketched(work.layout, sketch)
-        )
-        optimizer = make_server_optimizer(training.server_optimizer, training.server_learning_rate)
-        sent, network = work.layout, work.network
-    else:
-        if entry.asynchronous is not None:
-            aggregation, optimizer = entry.asynchronous(work.layout, share, training)
-        else:
-            assert entry.published is not None
-            aggregation, optimizer = entry.published(work.layout), server_sgd(1.0)
-        sent = work.layout.only(aggregation.trained)
-        bits = _bits(sent, experiment.lora.upload_dtype)
-        system = replace(work.network.system, sketch=aggregation.sketch, **bits)
-        network = replace(work.network, system=system)
-    up, down = work.request_bits
-    if up or down:
-        system = network.system
-        received = system.download_ratio * system.fixed_bits + down
-        system = replace(system, fixed_bits=system.fixed_bits + up, download_fixed_bits=received)
-        network = replace(network, system=system)
+    exchange = make_exchange(experiment, method, work.layout, work.initial_adapter, share)
+    aggregation = exchange.aggregation
+    optimizer = server_of(experiment, method, method_context(experiment, work.layout, share))[1]
+    sizes = payload(exchange).beside(*work.request_bits)
+    system = with_payload(work.network.system, sizes, aggregation.sketch)
     return Setup(
-        aggregation=aggregation,
+        method=method,
+        aggregation=hooked(aggregation, exchange.hooks),
         train=work.make_train(aggregation.sketch, aggregation.trained),
-        sent=sent,
-        network=network,
+        exchange=exchange,
+        network=replace(work.network, system=system),
         server_optimizer=server_optimizer or optimizer,
     )
+
+
+def make_exchange(
+    experiment: Experiment,
+    method: str,
+    layout: AdapterLayout,
+    initial: Adapter,
+    data_weight: Floats = _NONE_KNOWN,
+) -> Exchange:
+    """Return what both ends of a method must agree on.
+
+    Args:
+        experiment: the same at both ends.
+        method: one name.
+        layout: of the adapter.
+        initial: the adapter before the first round.
+        data_weight: a_n, shape (N,); a client leaves it out.
+    """
+    context = method_context(experiment, layout, data_weight)
+    aggregation, _ = server_of(experiment, method, context)
+    hooks = hooks_of(experiment, method, context, layout.only(aggregation.trained))
+    return Exchange(layout, initial, aggregation, hooks)
 
 
 def network_of(experiment: Experiment, work: Work, setup: Setup) -> Network:
@@ -144,12 +156,9 @@ def network_of(experiment: Experiment, work: Work, setup: Setup) -> Network:
     The population is drawn for the whole adapter as float32, whatever the method sends: methods
     meet the same devices and links, and only their messages differ.
     """
-    weight = np.array(work.network.clients.data_weight)
-    network, own = build_network(experiment, weight, **_bits(work.layout)), setup.network.system
-    system = replace(
-        network.system, sketch=own.sketch, fixed_bits=own.fixed_bits,
-        bits_per_rank=own.bits_per_rank, download_ratio=own.download_ratio,
-    )  # fmt: skip
+    network = first_network(experiment, work.layout, work.network.clients.data_weight)
+    sizes = payload(setup.exchange).beside(*work.request_bits)
+    system = with_payload(network.system, sizes, setup.aggregation.sketch)
     return replace(network, system=system)
 
 
@@ -226,12 +235,13 @@ def examples_of(
 def first_network(
     experiment: Experiment, layout: AdapterLayout, examples: Sequence[float]
 ) -> Network:
-    """Draw the network that [network] describes, for clients with so many examples."""
+    """Draw the network that [network] describes, for clients with so many examples.
+
+    Its message sizes are those of the whole adapter as float32, for which the links are drawn.
+    """
     weight = np.array(examples, dtype=np.float64)
-    network = build_network(experiment, weight, **_bits(layout))
-    # The same links for every upload_dtype: they were drawn for float32.
-    bits = _bits(layout, experiment.lora.upload_dtype)
-    return replace(network, system=replace(network.system, **bits))
+    fixed_bits, bits_per_rank = _float32_bits(layout)
+    return build_network(experiment, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
 
 
 def trainers(
@@ -296,8 +306,7 @@ def evaluator(
 def model_payload(experiment: Experiment) -> tuple[float, float]:
     """Return the fixed bits and the bits per rank of an experiment's model and adapter."""
     train, _ = load_data(experiment.data.name, eval=experiment.data.eval, seed=experiment.seed)
-    bits = _bits(build_model(experiment, train.label_names).layout)
-    return bits["fixed_bits"], bits["bits_per_rank"]
+    return _float32_bits(build_model(experiment, train.label_names).layout)
 
 
 def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> AdaptedModel:
@@ -332,14 +341,11 @@ def model_facts(experiment: Experiment, label_names: Sequence[str] | None) -> di
     }
 
 
-def _bits(layout: AdapterLayout, upload_type: ValueType = "float32") -> dict[str, float]:
-    """Message sizes as really encoded, header included; downloads are float32 whatever it is."""
-    per_rank = VALUE_BITS[upload_type] * layout.values_per_rank
-    fixed = 8 * encoded_bytes(layout, layout.rank, upload_type) - layout.rank * per_rank
-    sizes = {"fixed_bits": float(fixed), "bits_per_rank": float(per_rank)}
-    if upload_type != "float32":
-        sizes["download_ratio"] = 32 / VALUE_BITS[upload_type]
-    return sizes
+def _float32_bits(layout: AdapterLayout) -> tuple[float, float]:
+    """Return the fixed bits and the bits per rank of the whole adapter, header included."""
+    plain = MethodContext(layout, RESIDUAL, _NONE_KNOWN)
+    sizes = payload(Exchange(layout, {}, sketched(plain)))
+    return sizes.fixed_bits, sizes.bits_per_rank
 
 
 def _fits(experiment: Experiment, train: Examples) -> None:

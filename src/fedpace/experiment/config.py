@@ -19,6 +19,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.profile import LEAST, MOST, AllocationRule
 from fedpace.core.text_files import shortened
 from fedpace.experiment.toml_files import anchor, read_toml, refuse_broken_text, set_key
+from fedpace.federation.hooks.rounding import UploadDtype
 
 # Within these limits products and sums of a few numbers stay finite.
 Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
@@ -93,8 +94,8 @@ class LoraSection(_Section):
     """Modules to adapt, by name or its end; without it PEFT's choice for the architecture."""
     sketch: Literal["scaled", "residual"] = "residual"
     """"scaled": the client sees B S A (the paper). "residual": the whole adapter, trains k of r."""
-    upload_dtype: Literal["float32", "bfloat16", "int8"] = "float32"
-    """Of the values on the uplink; bfloat16 rounds to the nearest, int8 at random, unbiased."""
+    upload_dtype: UploadDtype = "float32"
+    """Of the values on the uplink; bfloat16 rounds to the nearest, int8 and int4 at random."""
 
 
 class TrainingSection(_Section):

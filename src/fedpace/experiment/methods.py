@@ -10,10 +10,14 @@ from fedpace.core.adapter import AdapterLayout
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats
-from fedpace.experiment.config import Experiment, TrainingSection
+from fedpace.core.sketch import sketch_named
+from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.schedule import with_beat
-from fedpace.federation.aggregation import Aggregation
+from fedpace.federation.aggregation import Aggregation, MethodContext
+from fedpace.federation.hooks.fedvarp import fedvarp
+from fedpace.federation.hooks.hook import UpdateHook
+from fedpace.federation.hooks.rounding import rounding
 from fedpace.federation.methods.ca2fl import ca2fl
 from fedpace.federation.methods.fadas import fadas
 from fedpace.federation.methods.fedasync import fedasync
@@ -23,7 +27,8 @@ from fedpace.federation.methods.ffa_lora import ffa_lora
 from fedpace.federation.methods.flexlora import flexlora
 from fedpace.federation.methods.flora import flora
 from fedpace.federation.methods.hetlora import hetlora
-from fedpace.federation.server_optimizer import ServerOptimizer, server_sgd
+from fedpace.federation.methods.sketched import sketched
+from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer, server_sgd
 from fedpace.planning.planner import PLANNERS, SCALED, plan
 from fedpace.wireless.network import Network
 
@@ -34,13 +39,12 @@ class Method:
 
     planner: str | None
     """Who takes part, and ranks; None: the planner that the experiment names."""
-    published: Callable[[AdapterLayout], Aggregation] | None = None
+    published: Callable[[MethodContext], Aggregation] | None = None
     """What is aggregated, with the plain average as the server's step, and a plan that stays. None:
     ours, with the sketch and the server optimiser of the experiment, and renewals if it asks."""
-    asynchronous: Callable[[AdapterLayout, Floats, TrainingSection],
-                           tuple[Aggregation, ServerOptimizer]] | None = None  # fmt: skip
-    """A published method with a server of its own that waits for nobody: layout, data weights and
-    [training] -> what is aggregated, and the server's step."""
+    asynchronous: Callable[[MethodContext], tuple[Aggregation, ServerOptimizer]] | None = None
+    """A published method with a server of its own that waits for nobody: what is aggregated, and
+    the server's step."""
     one_rank: bool = False
     """Every client has the largest rank that all of them can hold."""
 
@@ -57,32 +61,34 @@ METHODS: dict[str, Method] = {
     # As many as the cohort are busy at any time, drawn uniformly; one rank.
     "fedasync": Method(
         "uniform",
-        asynchronous=lambda layout, share, training: (
-            fedasync(layout, training.server_learning_rate),
+        asynchronous=lambda about: (
+            fedasync(about.layout, about.options["server_learning_rate"]),
             server_sgd(1.0),
         ),
         one_rank=True,
     ),
     "fedbuff": Method(
         "uniform",
-        asynchronous=lambda layout, share, training: (
-            fedbuff(layout, training.buffer_size),
-            server_sgd(training.server_learning_rate),
+        asynchronous=lambda about: (
+            fedbuff(about.layout, about.options["buffer_size"]),
+            server_sgd(about.options["server_learning_rate"]),
         ),
         one_rank=True,
     ),
     "ca2fl": Method(
         "uniform",
-        asynchronous=lambda layout, share, training: (
-            ca2fl(layout, training.buffer_size, share),
-            server_sgd(training.server_learning_rate),
+        asynchronous=lambda about: (
+            ca2fl(about.layout, about.options["buffer_size"], about.data_weight),
+            server_sgd(about.options["server_learning_rate"]),
         ),
         one_rank=True,
     ),
     "fadas": Method(
         "uniform",
-        asynchronous=lambda layout, share, training: (
-            fadas(layout, training.buffer_size, training.server_learning_rate),
+        asynchronous=lambda about: (
+            fadas(
+                about.layout, about.options["buffer_size"], about.options["server_learning_rate"]
+            ),
             server_sgd(1.0),
         ),
         one_rank=True,
@@ -111,6 +117,44 @@ def planner_of(experiment: Experiment, method: str) -> str:
     if name not in PLANNERS:
         raise InputError(f"[planner] name = {name!r}: choose one of {', '.join(PLANNERS)}")
     return name
+
+
+def method_context(
+    experiment: Experiment, layout: AdapterLayout, data_weight: Floats
+) -> MethodContext:
+    """Return what the methods of an experiment are built from."""
+    sketch, options = sketch_named(experiment.lora.sketch), experiment.training.model_dump()
+    return MethodContext(layout, sketch, data_weight, options)
+
+
+def server_of(
+    experiment: Experiment, method: str, context: MethodContext
+) -> tuple[Aggregation, ServerOptimizer]:
+    """Return what a method aggregates, without hooks, and the server's step along it."""
+    entry, training = method_named(method), experiment.training
+    if entry.asynchronous is not None:
+        return entry.asynchronous(context)
+    if entry.published is not None:
+        return entry.published(context), server_sgd(1.0)
+    step = make_server_optimizer(training.server_optimizer, training.server_learning_rate)
+    return sketched(context), step
+
+
+def hooks_of(
+    experiment: Experiment, method: str, context: MethodContext, sent: AdapterLayout
+) -> tuple[UpdateHook, ...]:
+    """Return what is done to a method's updates, in the order in which a client does it.
+
+    Args:
+        experiment: says what is done.
+        method: one name; server memory is for our own methods.
+        context: of the method.
+        sent: layout of what comes back.
+    """
+    entry, memory = method_named(method), experiment.training.server_memory
+    ours = entry.published is None and entry.asynchronous is None
+    hooks = [fedvarp(context, memory)] if ours and memory else []
+    return (*hooks, *rounding(experiment.lora.upload_dtype, sent))
 
 
 def plans_by_data_alone(method: str, *, cohort_held: bool) -> bool:

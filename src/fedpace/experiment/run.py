@@ -163,7 +163,8 @@ def _fill(folder: Path, prepared: Prepared, told: _Told) -> RunRecord:
     else:
         write_clients(work.network.clients, folder / schema.CLIENTS)
     if not (folder / schema.PLAN).exists():
-        write_plans(folder, work.network, in_force)
+        first = prepared.setups[experiment.methods[0]]
+        write_plans(folder, first.network, in_force)
     done: dict[str, Progress] = {}
     for method in experiment.methods:
         course = _course(folder, prepared, method, work, done, told.note)
@@ -174,7 +175,7 @@ def _fill(folder: Path, prepared: Prepared, told: _Told) -> RunRecord:
             told.show(record, experiment.training.rounds)
         work, done[method] = course.work, course.progress
         in_force[method] = course.progress.plans
-        write_plans(folder, work.network, in_force)
+        write_plans(folder, course.setup.network, in_force)
         # PEFT's own layout of several adapters: the first at the top, the others beside it.
         name = "" if method == experiment.methods[0] else method
         write_adapter(folder, name, partial(work.save, course.progress.state.adapter))

@@ -10,11 +10,12 @@ from rich.text import Text
 
 from fedpace.core.errors import MissingExtraError
 from fedpace.core.plan import Plan
-from fedpace.core.profile import VALUE_BITS, Clients, Floats, System
+from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.experiment.config import Scenario, parse
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.toml_files import anchor, read_toml
+from fedpace.federation.hooks.rounding import UPLOAD_BITS
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import expected_seconds
 from fedpace.planning.round_time.distribution import round_time, simulate_round_seconds
@@ -46,10 +47,10 @@ def scenario_network(scenario: Scenario) -> Network:
         weight = np.exp(scenario.data.size_sigma * normal)
     fixed_bits, bits_per_rank = _payload(scenario)
     network = build_network(scenario, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
-    share = VALUE_BITS[scenario.lora.upload_dtype] / 32  # the links stay those of float32
+    share = UPLOAD_BITS[scenario.lora.upload_dtype] / 32  # the links stay those of float32
     system = replace(
         network.system, fixed_bits=share * fixed_bits, bits_per_rank=share * bits_per_rank,
-        download_ratio=1 / share,
+        download_fixed_bits=fixed_bits, download_bits_per_rank=bits_per_rank,
     )  # fmt: skip
     return replace(network, system=system)
 

@@ -49,8 +49,7 @@ def in_process(experiment: Experiment) -> Site:
 
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
         return OverlappingSimulation(
-            setup.train, setup.network, setup.sent, seed=experiment.seed, now=now,
-            upload_type=experiment.lora.upload_dtype,
+            setup.train, setup.network, setup.exchange, seed=experiment.seed, now=now
         )  # fmt: skip
 
     return Site(build_work(experiment), make_engine)

@@ -7,7 +7,8 @@ the result is exactly what the paper has.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from fedpace.core.adapter import (
     ROLES,
@@ -20,6 +21,7 @@ from fedpace.core.adapter import (
     zeros,
 )
 from fedpace.core.messages import ClientUpdate
+from fedpace.core.profile import Floats
 from fedpace.core.sketch import Sketch
 
 Memory = Mapping[str, Array]
@@ -79,8 +81,18 @@ def _nothing_of_clients(memory: Memory) -> Memory:
     return memory
 
 
-def _by_sketch(memory: Memory) -> int | None:
-    return None
+@dataclass(frozen=True, slots=True, eq=False)
+class MethodContext:
+    """What a method is built from; a client, which has no part in the sum, builds it as well."""
+
+    layout: AdapterLayout
+    """Of the adapter."""
+    sketch: Sketch
+    """The experiment's, which our own methods take."""
+    data_weight: Floats
+    """a_n, shape (N,); empty on a client, which does not know the others."""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    """The experiment's [training] by key, for methods with keys of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +114,14 @@ class Aggregation:
     """Whether updates that were trained on older adapters may be mixed with the others."""
     begin: Callable[[Adapter], tuple[Adapter, Memory]] = _as_it_is
     """Initial adapter -> global adapter and memory before the first round."""
+    received: AdapterLayout | None = None
+    """What travels to a client before a round; None for the whole adapter. What does not travel,
+    both ends know from the initial draw or from `start`."""
     start: Callable[[Adapter, int, int], Adapter] = _global_adapter
-    """(global adapter, round, seed of the run) -> what the clients start from."""
+    """(global adapter, round, seed of the run) -> what the clients start from. Called at both ends:
+    on a client with the initial adapter and, in its place, what was received."""
     grow: Callable[[Memory], Memory] = _nothing_of_clients
     """The memory of fewer clients -> that of all, the new ones behind the others."""
-    received_rank: Callable[[Memory], int | None] = _by_sketch
-    """Rank components each client receives before a round; None for what its sketch needs."""
 
 
 def aggregate(

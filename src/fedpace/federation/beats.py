@@ -57,9 +57,8 @@ def run_beat(
     inverse = dict(zip(joined.client.tolist(), joined.inverse_probability.tolist(), strict=True))
     away = excluded_clients(federation, state) | {u.client for u in state.underway}
     start = aggregation.start(state.adapter, index, federation.seed)
-    received = aggregation.received_rank(state.memory)
     tasks = [
-        ClientTask(n, index, start, int(plan.sketch_rank[n]), federation.seed, received)
+        ClientTask(n, index, start, int(plan.sketch_rank[n]), federation.seed)
         for n in inverse
         if n not in away
     ]

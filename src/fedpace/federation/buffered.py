@@ -46,7 +46,6 @@ def run_buffer(
     if aggregation.buffer is None:
         raise InputError(f"method {federation.method!r} has no buffer to fill; run it in rounds")
     start = aggregation.start(state.adapter, index, federation.seed)
-    received = aggregation.received_rank(state.memory)
     order = rng_for(federation.seed, "participation", index).permutation(len(plan)).tolist()
     excluded = excluded_clients(federation, state)
     began = engine.now()
@@ -62,7 +61,7 @@ def run_buffer(
             if chosen is None:
                 break
             rank = int(plan.sketch_rank[chosen])
-            task = ClientTask(chosen, index, start, rank, federation.seed, received)
+            task = ClientTask(chosen, index, start, rank, federation.seed)
             tasks.append(task)
             begun = engine.start([task])
             underway += begun

@@ -87,10 +87,9 @@ def run_round(
     joined = sample_participants(plan, index, federation.seed)
     aggregation = federation.aggregation
     start = aggregation.start(state.adapter, index, federation.seed)
-    received = aggregation.received_rank(state.memory)
     excluded = excluded_clients(federation, state)
     tasks = [
-        ClientTask(int(n), index, start, int(plan.sketch_rank[n]), federation.seed, received)
+        ClientTask(int(n), index, start, int(plan.sketch_rank[n]), federation.seed)
         for n in joined.client
         if int(n) not in excluded
     ]

@@ -166,7 +166,7 @@ def take_part(line: Connection, number: int, count: int, scratch: str) -> None:
         def make_train(*kind: Any) -> Callable[[Sequence[ClientTask]], Sequence[ClientUpdate]]:
             return partial(train, work.make_train(*kind))
 
-        return ClientWork(work.layout, make_train)
+        return ClientWork(work.exchange, make_train)
 
     def train(
         inner: Callable[[Sequence[ClientTask]], Sequence[ClientUpdate]],

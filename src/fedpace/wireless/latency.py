@@ -39,15 +39,16 @@ def download_bits(system: System, sketch_rank: ArrayLike) -> Floats:
     Returns:
         Shape (N,), bit.
     """
-    rank = np.asarray(sketch_rank, dtype=np.float64)
-    return _received_bits(system, system.sketch.received_rank(rank, system.lora_rank))
+    fixed, per_rank = system.download_fixed_bits, _download_bits_per_rank(system)
+    received = system.sketch.received_rank(sketch_rank, system.lora_rank)
+    return (system.fixed_bits if fixed is None else fixed) + per_rank * received
 
 
 def start_seconds(
     clients: Clients,
     system: System,
     sketch_rank: ArrayLike,
-    received_rank: ArrayLike | None = None,
+    received_bits: ArrayLike | None = None,
 ) -> Floats:
     """When a client starts to send, from the start of the round: download, then H local steps.
 
@@ -58,8 +59,8 @@ def start_seconds(
         clients: N clients.
         system: gives H, the downlink and the message sizes.
         sketch_rank: k, shape (N,), real or integer.
-        received_rank: rank components each client receives beforehand, shape (N,); by default
-            what its sketch needs.
+        received_bits: what each client receives beforehand, bit, shape (N,); by default
+            `download_bits`.
 
     Returns:
         tau, shape (N,), s.
@@ -74,10 +75,7 @@ def start_seconds(
     """
     rank = np.asarray(sketch_rank, dtype=np.float64)
     step = clients.step_seconds + rank * clients.step_seconds_per_rank
-    if received_rank is None:
-        received = download_bits(system, rank)
-    else:
-        received = _received_bits(system, received_rank)
+    received = download_bits(system, rank) if received_bits is None else np.asarray(received_bits)
     download = clients.download_seconds + received / system.downlink_bps
     return download + system.local_steps * step
 
@@ -92,14 +90,11 @@ def start_seconds_per_rank(clients: Clients, system: System) -> Floats:
     Returns:
         d tau / d k, shape (N,), s per rank component.
     """
-    bits = 0.0 if system.sketch.whole else system.download_ratio * system.bits_per_rank
+    bits = 0.0 if system.sketch.whole else _download_bits_per_rank(system)
     download = bits / system.downlink_bps
     return system.local_steps * clients.step_seconds_per_rank + download
 
 
-def _received_bits(system: System, received_rank: ArrayLike) -> Floats:
-    fixed = system.download_fixed_bits
-    if fixed is None:
-        fixed = system.download_ratio * system.fixed_bits
-    rank = np.asarray(received_rank, dtype=np.float64)
-    return fixed + system.download_ratio * system.bits_per_rank * rank
+def _download_bits_per_rank(system: System) -> float:
+    bits = system.download_bits_per_rank
+    return system.bits_per_rank if bits is None else bits

@@ -35,7 +35,7 @@ def charge(
     client: NDArray[np.int64],
     sketch_rank: NDArray[np.int64],
     upload_bits: Floats,
-    received_rank: NDArray[np.int64] | None = None,
+    download_bits: Floats,
 ) -> tuple[Floats, Allocation]:
     """Compute when the participants of a round send, and how the band is divided among them.
 
@@ -48,19 +48,15 @@ def charge(
         client: the participants' positions in the population, shape (M,).
         sketch_rank: k of each participant, shape (M,).
         upload_bits: what each participant sends, bit, shape (M,).
-        received_rank: rank components each receives beforehand, shape (M,); by default what its
-            sketch needs.
+        download_bits: what each participant receives beforehand, bit, shape (M,).
 
     Returns:
         When each starts to send, s, shape (M,), and the allocation; the round takes the
         allocation's latest finish and the system's overhead.
     """
     clients, system = network.clients, network.system
-    every_rank, every_received = np.ones(len(clients)), None
-    every_rank[client] = sketch_rank
-    if received_rank is not None:
-        every_received = np.ones(len(clients))
-        every_received[client] = received_rank
+    every_rank, every_received = np.ones(len(clients)), np.zeros(len(clients))
+    every_rank[client], every_received[client] = sketch_rank, download_bits
     start = start_seconds(clients, system, every_rank, every_received)[client]
     if network.fading:
         clients = faded(clients, fading_gains(seed, round_index, len(clients)))

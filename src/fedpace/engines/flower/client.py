@@ -14,9 +14,10 @@ from flwr.app import Context, Error, Message
 from flwr.clientapp import ClientApp
 from flwr.common.constant import ErrorCode
 
-from fedpace.core.adapter import AdapterLayout, Role
+from fedpace.core.adapter import Role
 from fedpace.core.errors import FedPaceError, public_part
 from fedpace.core.sketch import Sketch
+from fedpace.engines.exchange import Exchange
 from fedpace.engines.flower.messages import (
     accepted_updates,
     assigned_bps,
@@ -24,6 +25,7 @@ from fedpace.engines.flower.messages import (
     empty_message,
     is_empty_message,
     last_refusal,
+    method_of,
     read_task,
     update_content,
 )
@@ -41,7 +43,8 @@ bytes of the answer: what enforces the rate sets it here."""
 class ClientWork:
     """What a client trains with."""
 
-    layout: AdapterLayout
+    exchange: Callable[[str], Exchange]
+    """A method's name -> what both ends must agree on."""
     make_train: Callable[[Sketch, tuple[Role, ...]], Train]
 
 
@@ -74,11 +77,12 @@ def make_client_app(
 
     def train(message: Message, context: Context) -> Message:
         client = work(context)
-        task, wire = read_task(message.content, client.layout)
-        content = message.content
+        exchange, content = client.exchange(method_of(message.content)), message.content
+        task, wire = read_task(content, exchange)
         assigned(assigned_bps(content), accepted_updates(content), last_refusal(content))
         began = time.monotonic()
-        [update] = client.make_train(wire.sketch, wire.trained)([task])
+        aggregation = exchange.aggregation
+        [update] = client.make_train(aggregation.sketch, aggregation.trained)([task])
         seconds = time.monotonic() - began
         content = update_content(update, task, wire, seconds)
         pace(assigned_bps(message.content), body_bytes(content))

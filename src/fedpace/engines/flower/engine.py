@@ -16,7 +16,7 @@ from flwr.serverapp import Grid
 from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.record import LateRecord
-from fedpace.engines.codec import encoded_bytes
+from fedpace.engines.exchange import encode_task, upload_bytes
 from fedpace.engines.flower.arrivals import SeesUploads, Upload
 from fedpace.engines.flower.echoes import Echoes
 from fedpace.engines.flower.messages import Wire, body_bytes, read_update, task_content, told
@@ -249,15 +249,20 @@ class FlowerEngine:
             return {}
         who = np.array([t.client for t, _ in reached])
         ranks = np.array([t.sketch_rank for t, _ in reached])
-        bits = 8.0 * np.array([self._upload_bytes(t) for t, _ in reached])
-        start, share = charge(self.network, self.seed, reached[0][0].round_index, who, ranks, bits)
+        bodies = [encode_task(self.wire.exchange, t) for t, _ in reached]
+        up = 8.0 * np.array([self._upload_bytes(t) for t, _ in reached])
+        down = 8.0 * np.array([len(body) + self.traffic.message_down for body in bodies])
+        start, share = charge(
+            self.network, self.seed, reached[0][0].round_index, who, ranks, up, down
+        )
         messages, sent = [], []
         for i, (task, node) in enumerate(reached):
             seconds = float(share.finish_seconds[i] - start[i])
-            rate_bps = float(bits[i]) / seconds
+            rate_bps = float(up[i]) / seconds
             content = task_content(
-                task, self.wire, rate_bps, self.accepted(task.client), self.refused(task.client)
-            )
+                task, self.wire, bodies[i], rate_bps,
+                self.accepted(task.client), self.refused(task.client),
+            )  # fmt: skip
             messages.append(
                 Message(
                     content, dst_node_id=node, message_type=MessageType.TRAIN,
@@ -275,7 +280,7 @@ class FlowerEngine:
         return {name: each for name, each in zip(ids, sent, strict=True) if name}
 
     def _upload_bytes(self, task: ClientTask) -> int:
-        block = encoded_bytes(self.wire.sent, task.sketch_rank, self.wire.upload_type)
+        block = upload_bytes(self.wire.exchange, task.sketch_rank)
         return block + self.traffic.message_up
 
     def _charged_up(self, content: RecordDict) -> int:

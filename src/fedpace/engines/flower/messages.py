@@ -6,117 +6,85 @@ block. Nothing else is read, and nothing in a message is code.
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 from flwr.app import ConfigRecord, RecordDict
 
-from fedpace.core.adapter import Adapter, AdapterLayout, Components, Role, take_components
 from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
-from fedpace.core.profile import ValueType
-from fedpace.core.rng import rng_for
-from fedpace.core.sketch import Sketch, sketch_named
-from fedpace.engines.codec import decode, encode
+from fedpace.engines.exchange import Exchange, decode_task, decode_update, encode_update
 
 PROTOCOL = 3
 """Raised with every change of what the two ends say to each other."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Wire:
     """What both ends must agree on to read each other, beside the message itself."""
 
     run: str
     """Drawn anew by each server run; an answer to another one is refused."""
-    layout: AdapterLayout
-    sketch: Sketch
-    trained: tuple[Role, ...]
-    """Which tensors are trained and come back."""
-    upload_type: ValueType = "float32"
-    """How values travel up."""
-
-    @property
-    def sent(self) -> AdapterLayout:
-        """Layout of what comes back."""
-        return self.layout.only(self.trained)
-
-    def components(self, task: ClientTask) -> Components:
-        """Return the index set of a task."""
-        return self.sketch.components(task, self.layout.rank)
+    method: str
+    """Its name, by which a client makes its own `exchange`."""
+    exchange: Exchange
 
 
 def task_content(
-    task: ClientTask, wire: Wire, rate_bps: float, accepted: int = 0, refused: str = ""
+    task: ClientTask,
+    wire: Wire,
+    body: bytes,
+    rate_bps: float,
+    accepted: int = 0,
+    refused: str = "",
 ) -> RecordDict:
-    """Write a task; only the components that the client needs go down.
+    """Write a task.
 
     Args:
         task: what is asked.
         wire: of the run.
+        body: what `encode_task` made of it.
         rate_bps: uplink rate assigned to the client, bit/s, for whoever enforces it.
         accepted: how many of the client's updates were used so far, for its own information.
         refused: why its last one was not, likewise.
     """
-    partial = not wire.sketch.whole and task.received_rank is None
-    adapter = task.adapter
-    if partial:
-        adapter = take_components(adapter, wire.layout, wire.components(task))
     head: dict[str, int | float | str | bool] = {
-        "run": wire.run, "client": task.client, "round": task.round_index,
-        "sketch_rank": task.sketch_rank, "seed": task.seed, "sketch": wire.sketch.name,
-        "trained": " ".join(wire.trained), "partial": partial, "rate_bps": rate_bps,
-        "upload_type": wire.upload_type, "accepted": accepted,
-        "refused": told(refused),
+        "run": wire.run, "method": wire.method, "client": task.client, "round": task.round_index,
+        "sketch_rank": task.sketch_rank, "seed": task.seed, "rate_bps": rate_bps,
+        "accepted": accepted, "refused": told(refused),
     }  # fmt: skip
-    return _content(head, encode(adapter, wire.layout))
+    return _content(head, body)
 
 
-def read_task(content: RecordDict, layout: AdapterLayout) -> tuple[ClientTask, Wire]:
-    """Read a task; components that did not come are zero, and the client does not use them.
+def method_of(content: RecordDict) -> str:
+    """Return the name of the method that a task is of."""
+    return str(_parts(content)[0].get("method", ""))
+
+
+def read_task(content: RecordDict, exchange: Exchange) -> tuple[ClientTask, Wire]:
+    """Read a task as its client sees it.
 
     Raises:
         RunError: the message is not a task of this protocol.
     """
     head, body = _parts(content)
     try:
-        trained: Any = tuple(str(head["trained"]).split())
-        sketch = sketch_named(str(head["sketch"]))
-        upload_type: Any = str(head["upload_type"])
-        wire = Wire(str(head["run"]), layout, sketch, trained, upload_type)
         numbers = [int(str(head[name])) for name in ("client", "round", "sketch_rank", "seed")]
+        wire = Wire(str(head["run"]), str(head["method"]), exchange)
+        client, round_index, sketch_rank, seed = numbers
+        task = ClientTask(client, round_index, {}, sketch_rank, seed)
+        return decode_task(exchange, body, task), wire
     except (KeyError, ValueError, InputError) as error:
         raise RunError(f"a task cannot be read ({error!r}); update both ends") from None
-    client, round_index, sketch_rank, seed = numbers
-    task = ClientTask(client, round_index, {}, sketch_rank, seed)
-    if not head["partial"]:
-        adapter: Adapter = decode(body, layout, layout.rank)
-    else:
-        values = decode(body, layout, sketch_rank)
-        chosen = wire.components(task)
-        adapter = {}
-        for t in layout.tensors:
-            whole = np.zeros(t.shape, dtype=np.float32)
-            if t.rank_axis is None:
-                whole = values[t.name]
-            elif t.rank_axis == 0:
-                whole[chosen] = values[t.name]
-            else:
-                whole[:, chosen] = values[t.name]
-            adapter[t.name] = whole
-    return ClientTask(client, round_index, adapter, sketch_rank, seed), wire
 
 
 def update_content(
     update: ClientUpdate, task: ClientTask, wire: Wire, train_seconds: float
 ) -> RecordDict:
     """Write an update: the values of its components and what it cost."""
-    rng = rng_for(task.seed, "noise", task.round_index, task.client)
     head: dict[str, int | float | str | bool] = {
         "run": wire.run, "client": update.client, "round": update.round_index,
         "train_loss": update.train_loss, "train_seconds": train_seconds,
     }  # fmt: skip
-    return _content(head, encode(update.delta, wire.sent, wire.upload_type, rng))
+    return _content(head, encode_update(wire.exchange, update, task))
 
 
 def read_update(content: RecordDict, task: ClientTask, wire: Wire) -> tuple[ClientUpdate, float]:
@@ -137,9 +105,7 @@ def read_update(content: RecordDict, task: ClientTask, wire: Wire) -> tuple[Clie
     # No time below zero and no NaN may reach the estimates of the fleet's speed.
     if not isinstance(loss, float) or not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         raise RunError(f"an answer with loss {loss!r} after {seconds!r} s")
-    components = wire.components(task)
-    delta = decode(body, wire.sent, len(components))
-    return ClientUpdate(task.client, task.round_index, components, delta, loss), seconds
+    return decode_update(wire.exchange, body, task, loss), seconds
 
 
 def assigned_bps(content: RecordDict) -> float:

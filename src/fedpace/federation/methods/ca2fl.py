@@ -13,7 +13,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.profile import Floats
 from fedpace.core.sketch import LEADING
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
-from fedpace.federation.methods.fedvarp import MAX_BYTES, most_clients
+from fedpace.federation.hooks.fedvarp import MAX_BYTES, most_clients
 
 
 def ca2fl(layout: AdapterLayout, buffer: int, data_weight: Floats) -> Aggregation:

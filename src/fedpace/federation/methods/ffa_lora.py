@@ -8,20 +8,28 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedpace.core.adapter import Adapter, AdapterLayout, Role, zeros
+from fedpace.core.adapter import Adapter, Role, zeros
 from fedpace.core.errors import InputError
 from fedpace.core.sketch import LEADING
-from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+from fedpace.federation.aggregation import (
+    Aggregate,
+    Aggregation,
+    Memory,
+    MethodContext,
+    Returned,
+    aggregate,
+)
 
 TRAINED: tuple[Role, ...] = ("B", "head")
 
 
-def ffa_lora(layout: AdapterLayout) -> Aggregation:
+def ffa_lora(context: MethodContext) -> Aggregation:
     """Average B and the task head with data weights.
 
     Ours: the common rank may be below that of the global adapter, as for FedIT; and the head is
     trained (the paper freezes it for its GLUE tasks), because ours starts at random.
     """
+    layout = context.layout
     sent = layout.only(TRAINED)
 
     def begin(initial: Adapter) -> tuple[Adapter, Memory]:
@@ -37,4 +45,4 @@ def ffa_lora(layout: AdapterLayout) -> Aggregation:
         result = aggregate(back.updates, back.share(), sent, LEADING)
         return replace(result, update=zeros(layout.tensors) | result.update), memory
 
-    return Aggregation(LEADING, average, trained=TRAINED, begin=begin)
+    return Aggregation(LEADING, average, trained=TRAINED, received=sent, begin=begin)

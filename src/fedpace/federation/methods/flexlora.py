@@ -8,13 +8,20 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedpace.core.adapter import Adapter, AdapterLayout, Array, squared_norms
+from fedpace.core.adapter import Adapter, Array, squared_norms
 from fedpace.core.sketch import LEADING
-from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+from fedpace.federation.aggregation import (
+    Aggregate,
+    Aggregation,
+    Memory,
+    MethodContext,
+    Returned,
+    aggregate,
+)
 from fedpace.federation.methods.products import as_matrix, local_adapters
 
 
-def flexlora(layout: AdapterLayout) -> Aggregation:
+def flexlora(context: MethodContext) -> Aggregation:
     r"""Move to the leading r components of :math:`\sum_n p_n B_n A_n = U S V'`: B = U S, A = V'.
 
     A client gets the leading k_n of them. p_n are the data weights over those of the participants.
@@ -23,6 +30,7 @@ def flexlora(layout: AdapterLayout) -> Aggregation:
     the singular values go to B, so that A keeps rows of about its initial length. Components
     without a singular value (few participants of small rank) keep their A, and B is zero there.
     """
+    layout = context.layout
 
     def average(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
         weights = back.share() if back.updates else []

@@ -11,30 +11,34 @@ import numpy as np
 from fedpace.core.adapter import MERGED, Adapter, AdapterLayout, Array, zeros
 from fedpace.core.rng import rng_for
 from fedpace.core.sketch import LEADING
-from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+from fedpace.federation.aggregation import (
+    Aggregate,
+    Aggregation,
+    Memory,
+    MethodContext,
+    Returned,
+    aggregate,
+)
 from fedpace.federation.methods.products import local_adapters
 
-_STACKED = "stacked_rank"
 
-
-def flora(layout: AdapterLayout) -> Aggregation:
+def flora(context: MethodContext) -> Aggregation:
     r"""Merge :math:`\sum_n p_n B_n A_n` into the base; every round starts from a fresh LoRA.
 
     p_n are the data weights over those of the participants. The sum over rounds is kept in the
     adapter, dense, under `fedpace.core.adapter.MERGED`; the adapter's own A and B stay as they
     were at the start, with a product of zero.
 
-    Clients receive the stacked adapters of the round before and merge them themselves, as in the
-    paper; with partial participation that takes everyone to listen, also who sits a round out.
-
     Ours: A is redrawn for each round, the same for all clients, from the seed, so that it is not
-    sent; its entries are uniform with the variance of the initial draw.
+    sent; its entries are uniform with the variance of the initial draw. Clients receive what is
+    merged so far, dense, and the head. In the paper they receive the stacked adapters of every
+    round and merge them themselves, for which everyone has to listen, also who sits rounds out;
+    a client that trains in one round of five would so receive about as much.
     """
+    layout = context.layout
 
     def begin(initial: Adapter) -> tuple[Adapter, Memory]:
-        merged = {_merged(a.name): np.zeros((b.shape[0], int(np.prod(a.shape[1:]))), np.float32)
-                  for a, b in layout.modules}  # fmt: skip
-        return {**initial, **merged}, {_STACKED: np.zeros(1, np.float32)}
+        return {**initial, **zeros(layout.merged)}, {}
 
     def start(adapter: Adapter, round_index: int, seed: int) -> Adapter:
         rng = rng_for(seed, "adapter", 2, round_index)
@@ -48,7 +52,7 @@ def flora(layout: AdapterLayout) -> Aggregation:
         update = zeros(layout.tensors)
         update |= {name: np.zeros_like(adapter[name]) for name in adapter if name not in update}
         if not back.updates:
-            return replace(summed, update=update), {_STACKED: np.zeros(1, np.float32)}
+            return replace(summed, update=update), memory
         local = local_adapters(back, layout)
         squared = 0.0
         for a, b in layout.modules:
@@ -57,13 +61,12 @@ def flora(layout: AdapterLayout) -> Aggregation:
             update[_merged(a.name)] = product
             squared += float(np.sum(product.astype(np.float64) ** 2))
         update |= {t.name: summed.update[t.name] for t in layout.tensors if t.role == "head"}
-        ranks = np.array([sum(len(u.components) for u in back.updates)], np.float32)
         result = replace(summed, update=update, squared_norms=(squared, summed.squared_norms[1]))
-        return result, {_STACKED: ranks}
+        return result, memory
 
     return Aggregation(
         LEADING, merge, begin=begin, start=start,
-        received_rank=lambda memory: int(memory[_STACKED][0]),
+        received=AdapterLayout(layout.rank, (*layout.merged, *layout.only(("head",)).tensors)),
     )  # fmt: skip
 
 

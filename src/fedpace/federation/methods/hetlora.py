@@ -7,13 +7,20 @@ Cho et al., "Heterogeneous LoRA for Federated Fine-tuning of On-Device Foundatio
 import math
 from dataclasses import replace
 
-from fedpace.core.adapter import Adapter, AdapterLayout, add_components, squared_norms, zeros
+from fedpace.core.adapter import Adapter, add_components, squared_norms, zeros
 from fedpace.core.sketch import LEADING
-from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+from fedpace.federation.aggregation import (
+    Aggregate,
+    Aggregation,
+    Memory,
+    MethodContext,
+    Returned,
+    aggregate,
+)
 from fedpace.federation.methods.products import local_adapters, squared_product_norm
 
 
-def hetlora(layout: AdapterLayout) -> Aggregation:
+def hetlora(context: MethodContext) -> Aggregation:
     r"""Move to :math:`\sum_n p_n\, \mathrm{pad}(X_n)`, p_n in proportion to ||B_n A_n||_F.
 
     A client gets the first k_n components and sends them back; what it does not hold counts as
@@ -24,6 +31,7 @@ def hetlora(layout: AdapterLayout) -> Aggregation:
     equal; the factor of the forward pass is alpha/r for every k_n. Left out: rank self-pruning,
     which lets clients lower their rank by a penalty during training.
     """
+    layout = context.layout
     head = layout.only(("head",))
 
     def average(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:

@@ -5,20 +5,30 @@ from itertools import combinations, product
 import numpy as np
 import pytest
 
-from federation.toy import LAYOUT, blank, random_adapter, sketched_update
+from federation.toy import LAYOUT, blank, context, random_adapter, sketched_update
 from fedpace.core.errors import InputError
 from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.federation.aggregation import Returned
-from fedpace.federation.methods.fedvarp import fedvarp
+from fedpace.federation.hooks.fedvarp import fedvarp
+from fedpace.federation.hooks.hook import hooked
 from fedpace.federation.methods.sketched import sketched
 
 SHARE = np.array([0.7, 0.3])
 Q = np.array([0.4, 0.8])
 
 
+PLACE = "server_memory/"
+
+
 def some_memory(seed=3):
     each = [random_adapter(seed + n) for n in range(2)]
-    return {t.name: np.stack([x[t.name] for x in each]) for t in LAYOUT.tensors}
+    return {PLACE + t.name: np.stack([x[t.name] for x in each]) for t in LAYOUT.tensors}
+
+
+def remembering(sketch, fraction, share=SHARE):
+    """Our method with the hook around it."""
+    about = context(sketch, share=share)
+    return hooked(sketched(about), [fedvarp(about, fraction)])
 
 
 def returned(updates):
@@ -35,8 +45,8 @@ def returned(updates):
 @pytest.mark.parametrize("ranks", [(4, 4), (2, 3)])
 def test_the_mean_over_participation_and_index_sets_does_not_depend_on_the_memory(sketch, ranks):
     """For updates that differ arbitrarily from index set to index set, as scaled ones do."""
-    methods = {"plain": (sketched(LAYOUT, sketch), {}),
-               "memory": (fedvarp(LAYOUT, sketch, SHARE, 0.6), some_memory())}  # fmt: skip
+    methods = {"plain": (sketched(context(sketch)), {}),
+               "memory": (remembering(sketch, 0.6), some_memory())}  # fmt: skip
     sets = [list(combinations(range(4), k)) for k in ranks]
     mean = {name: {n: v.astype(np.float64) for n, v in blank().items()} for name in methods}
     second = dict.fromkeys(methods, 0.0)
@@ -63,13 +73,13 @@ def test_updates_that_repeat_leave_the_share_1_minus_c_of_the_noise(sketch):
     """With y_n = Delta_n the aggregate is the full one, plus (1 - c) times plain minus full."""
     full = [random_adapter(n) for n in range(2)]
     everyone = [sketched_update(n, full[n], range(4)) for n in range(2)]
-    method = fedvarp(LAYOUT, sketch, SHARE, 0.8)
+    method = remembering(sketch, 0.8)
     _, memory = method.begin(blank())
     _, memory = method.aggregate(blank(), memory, returned(everyone))
     for who in ([], [0], [1], [0, 1]):
         updates = [everyone[n] for n in who]
         result, _ = method.aggregate(blank(), memory, returned(updates))
-        plain, _ = sketched(LAYOUT, sketch).aggregate(blank(), {}, returned(updates))
+        plain, _ = sketched(context(sketch)).aggregate(blank(), {}, returned(updates))
         for key in blank():
             target = sum(SHARE[n] * full[n][key] for n in range(2))
             expected = target + 0.2 * (plain.update[key] - target)
@@ -77,7 +87,7 @@ def test_updates_that_repeat_leave_the_share_1_minus_c_of_the_noise(sketch):
 
 
 def test_what_is_remembered_is_the_last_update_of_each_component():
-    method = fedvarp(LAYOUT, RESIDUAL, SHARE, 0.5)
+    method = remembering(RESIDUAL, 0.5)
     _, memory = method.begin(blank())
     old, new = random_adapter(1), random_adapter(2)
     for full, chosen in ((old, [0, 2]), (new, [2, 3])):
@@ -87,31 +97,31 @@ def test_what_is_remembered_is_the_last_update_of_each_component():
         memory = after
     assert not any(value[0].any() for value in memory.values())
     expected = [old["one.A"][0], np.zeros(3), new["one.A"][2], new["one.A"][3]]
-    np.testing.assert_array_equal(memory["one.A"][1], expected)
+    np.testing.assert_array_equal(memory[PLACE + "one.A"][1], expected)
     columns = [old["two.B"][:, 0], np.zeros(3), new["two.B"][:, 2], new["two.B"][:, 3]]
-    np.testing.assert_array_equal(memory["two.B"][1].T, columns)
-    np.testing.assert_array_equal(memory["head"][1], new["head"])
+    np.testing.assert_array_equal(memory[PLACE + "two.B"][1].T, columns)
+    np.testing.assert_array_equal(memory[PLACE + "head"][1], new["head"])
 
 
 def test_a_scaled_update_is_remembered_without_its_factor():
-    method = fedvarp(LAYOUT, SCALED, SHARE, 0.5)
+    method = remembering(SCALED, 0.5)
     _, memory = method.begin(blank())
     full = random_adapter(1)
     _, memory = method.aggregate(blank(), memory, returned([sketched_update(0, full, [1])]))
-    np.testing.assert_allclose(memory["one.A"][0, 1], full["one.A"][1] / 4, rtol=1e-6)
-    np.testing.assert_array_equal(memory["head"][0], full["head"])
+    np.testing.assert_allclose(memory[PLACE + "one.A"][0, 1], full["one.A"][1] / 4, rtol=1e-6)
+    np.testing.assert_array_equal(memory[PLACE + "head"][0], full["head"])
 
 
 def test_too_many_clients_are_refused_with_the_size():
     with pytest.raises(InputError, match=r"100000000 clients, .* GiB, above 8; set it to 0"):
-        fedvarp(LAYOUT, RESIDUAL, np.broadcast_to(1e-8, 100_000_000), 0.5)
+        remembering(RESIDUAL, 0.5, np.broadcast_to(1e-8, 100_000_000))
 
 
 @pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
 def test_a_memory_that_grew_with_the_population_adds_no_bias_for_the_new_data_weights(sketch):
     """By enumeration of who joins; the known clients' memory stays, the newcomer has none."""
     share, chance = np.array([0.2, 0.3, 0.5]), np.array([0.4, 0.8, 0.6])
-    method, old = fedvarp(LAYOUT, sketch, share, 0.6), some_memory()
+    method, old = remembering(sketch, 0.6, share), some_memory()
     memory = method.grow(old)
     for name, value in memory.items():
         assert value.shape[0] == 3

@@ -1,4 +1,4 @@
-"""Server memory: each client's last update as a control variate for our aggregation.
+"""Server memory: each client's last update as a control variate of the sum.
 
 Jhunjhunwala et al., "FedVARP: Tackling the Variance Due to Partial Client Participation in
 Federated Learning", UAI 2022, arXiv 2207.14130; SAGA's idea, with the memory at the server.
@@ -19,17 +19,15 @@ from fedpace.core.adapter import (
 )
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientUpdate
-from fedpace.core.profile import Floats
 from fedpace.core.sketch import Sketch
-from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned, aggregate
+from fedpace.federation.aggregation import Aggregate, Memory, MethodContext, Returned
+from fedpace.federation.hooks.hook import Sum, UpdateHook
 
 MAX_BYTES = 8 << 30
 """Most memory; it grows with the clients and is copied in every round and every checkpoint."""
 
 
-def fedvarp(
-    layout: AdapterLayout, sketch: Sketch, data_weight: Floats, fraction: float
-) -> Aggregation:
+def fedvarp(context: MethodContext, fraction: float) -> UpdateHook:
     r"""Move along :math:`\sum_n \frac{a_n I_n}{q_n} (\Delta_n - c S_n y_n) + c \sum_n a_n y_n`.
 
     Delta_n is the update with its factor r/k. y_n is what is remembered of client n: for each rank
@@ -42,14 +40,13 @@ def fedvarp(
     large a_n/q_n an outdated y adds noise.
 
     Args:
-        layout: of the adapter.
-        sketch: SCALED or RESIDUAL.
-        data_weight: a_n, shape (N,).
+        context: of the method around which it stands; its data weights are a_n.
         fraction: c, in (0, 1].
 
     Raises:
         InputError: an adapter for each client would be too much.
     """
+    layout, sketch, data_weight = context.layout, context.sketch, context.data_weight
     if len(data_weight) > most_clients(layout):
         size = len(data_weight) * _bytes(layout)
         raise InputError(
@@ -59,9 +56,8 @@ def fedvarp(
         )
     share = data_weight.astype(np.float32)
 
-    def begin(initial: Adapter) -> tuple[Adapter, Memory]:
-        blank = {t.name: np.zeros((len(share), *t.shape), np.float32) for t in layout.tensors}
-        return initial, blank
+    def begin() -> Memory:
+        return {t.name: np.zeros((len(share), *t.shape), np.float32) for t in layout.tensors}
 
     def grow(memory: Memory) -> Memory:
         new = len(share) - len(next(iter(memory.values())))
@@ -70,7 +66,7 @@ def fedvarp(
             for name, y in memory.items()
         }
 
-    def correct(adapter: Adapter, memory: Memory, back: Returned) -> tuple[Aggregate, Memory]:
+    def correct(memory: Memory, back: Returned, add_up: Sum) -> tuple[Aggregate, Memory]:
         corrected = []
         for update in back.updates:
             known = _of(memory, update.client, layout, update.components)
@@ -78,7 +74,7 @@ def fedvarp(
             delta = {name: value - np.float32(fraction * scale[name]) * known[name]
                      for name, value in update.delta.items()}  # fmt: skip
             corrected.append(replace(update, delta=delta))
-        result = aggregate(corrected, back.unbiased_weight, layout, sketch)
+        result = add_up(replace(back, updates=corrected))
         moved = {
             name: value + np.float32(fraction) * np.tensordot(share, memory[name], 1)
             for name, value in result.update.items()
@@ -86,7 +82,13 @@ def fedvarp(
         result = replace(result, update=moved, squared_norms=squared_norms(moved, layout))
         return result, _remembered(memory, back, layout, sketch)
 
-    return Aggregation(sketch, correct, unbiased=True, begin=begin, grow=grow)
+    return UpdateHook(
+        "server_memory",
+        server=correct,
+        begin=begin,
+        grow=grow,
+        most_clients=most_clients(layout),
+    )
 
 
 def most_clients(layout: AdapterLayout) -> int:
