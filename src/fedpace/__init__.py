@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from fedpace.core.sketch import Sketch, sketch_named
     from fedpace.experiment.config import Experiment, load_experiment
     from fedpace.experiment.run import RunRecord, resume, run
+    from fedpace.federation.aggregation import Aggregation, MethodContext
+    from fedpace.federation.engine import Engine
+    from fedpace.federation.hooks.hook import UpdateHook
     from fedpace.planning.bound import Bound, BoundConstants, convergence_bound
     from fedpace.planning.planner import plan
     from fedpace.planning.round_time.distribution import RoundTime, round_time
@@ -22,14 +25,17 @@ if TYPE_CHECKING:
     from fedpace.wireless.population import Scenario, draw_clients
 
 __all__ = [
+    "Aggregation",
     "Allocation",
     "Bound",
     "BoundConstants",
     "ClientProfile",
     "Clients",
+    "Engine",
     "Experiment",
     "FedPaceError",
     "InputError",
+    "MethodContext",
     "MissingExtraError",
     "Plan",
     "RoundTime",
@@ -38,6 +44,7 @@ __all__ = [
     "Scenario",
     "Sketch",
     "System",
+    "UpdateHook",
     "allocate_bandwidth",
     "convergence_bound",
     "draw_clients",
@@ -55,6 +62,9 @@ _HOMES = {
     "core.plan": ("Plan",),
     "core.profile": ("ClientProfile", "Clients", "System"),
     "core.sketch": ("Sketch", "sketch_named"),
+    "federation.aggregation": ("Aggregation", "MethodContext"),
+    "federation.engine": ("Engine",),
+    "federation.hooks.hook": ("UpdateHook",),
     "planning.bound": ("Bound", "BoundConstants", "convergence_bound"),
     "planning.planner": ("plan",),
     "planning.round_time.distribution": ("RoundTime", "round_time"),
