@@ -42,7 +42,7 @@ def tune(
         folder: of the finished trainings.
     """
     entry = suite.methods[method]
-    pairs = [(network, rule) for network in networks for rule in entry.rules]
+    pairs = [(network, rule) for network in networks for rule in suite.rules_of(method)]
     tried: dict[Candidate, Trained] = {}
     best: dict[Pair, float] = {}
 

@@ -10,7 +10,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedpace.core.errors import InputError
+from fedpace.core.profile import AllocationRule
 from fedpace.experiment.config import Experiment, parse, read_toml
+from fedpace.experiment.methods import method_named
 
 Table = dict[str, Any]
 
@@ -46,7 +48,7 @@ class Method(_Section):
     """Sections of an experiment file, over the rest."""
 
     @property
-    def rules(self) -> tuple[str, ...]:
+    def rules(self) -> tuple[AllocationRule, ...]:
         """How the band is divided: ours lets all finish together, the others get both rules."""
         if self.kind in ("ours", "ablation"):
             return ("equal-finish",)
@@ -82,6 +84,8 @@ class Suite(_Section):
     tuning_seed: int = 100
     """Of the runs that choose rates and sizes, on held-out training data."""
     budget: Budget
+    allocation: AllocationRule | None = None
+    """How the band is divided in every run; without it, as `Method.rules` has it."""
     experiment: Table
     """Sections of an experiment file that all runs share."""
     tasks: dict[str, Task]
@@ -115,6 +119,19 @@ class Suite(_Section):
         where = str(setting)
         return [name for name, m in self.methods.items() if where in (m.settings or (where,))]
 
+    def rules_of(self, method: str) -> tuple[AllocationRule, ...]:
+        """Return the rules by which a method's rounds are charged."""
+        return self.methods[method].rules if self.allocation is None else (self.allocation,)
+
+    def waits(self, method: str) -> bool:
+        """Say whether a method's rounds wait for all: only those can be charged another way."""
+        entry = self.methods[method]
+        layers = (self.experiment, entry.experiment)
+        schedules = [layer.get("training", {}).get("schedule") for layer in layers]
+        last = next((s for s in reversed(schedules) if s is not None), "synchronous")
+        named = method_named(entry.method or method)
+        return last == "synchronous" and named.asynchronous is None
+
     def digest(self, task: str, network: str, method: str) -> str:
         """Return a short name of all that decides a method's results in a setting, but the seed."""
         entry = self.methods[method]
@@ -124,6 +141,8 @@ class Suite(_Section):
             entry.model_dump(exclude={"settings"}),
             self.rates[entry.rates], self.sizes.get(entry.sizes or ""),
         ]  # fmt: skip
+        if self.allocation is not None:
+            decides.append(self.allocation)
         text = json.dumps(decides, sort_keys=True)
         # Where the data lies on this machine decides nothing.
         text = re.sub(r'"(?:/[^"]*/|data:|model:)([^"/]+)"', r'"\1"', text)
@@ -201,6 +220,8 @@ def experiment_of(
         entry.experiment,
         {"training": {**rate, **ending}, "planner": dict(size)},
     ]
+    if suite.allocation is not None:
+        layers.append({"network": {"allocation": suite.allocation}})
     if tuning:
         layers.append({"data": {"eval": "holdout"}})
     for layer in layers:

@@ -86,7 +86,7 @@ def groups(suite: Suite, part: Part) -> list[_Group]:
         renewed = any(section.get("replan_every") for section in sections)
         held = any("cohort" in size for size in suite.sizes.get(entry.sizes or "", []))
         alone = plans_by_data_alone(entry.method or name, cohort_held=held)
-        if alone and not renewed:
+        if alone and not renewed and suite.waits(name):
             alike: dict[object, list[str]] = {}
             for network in networks:
                 alike.setdefault(suite.networks[network].get("small_memory_share"), []).append(
@@ -156,7 +156,7 @@ def _complete(suite: Suite, name: str, group: _Group, known: set[str]) -> bool:
         {"suite": name, "digest": suite.digest(group.task, network, group.method),
          "task": group.task, "network": network, "rule": rule, "method": group.method, "seed": seed}
         for network in group.networks
-        for rule in suite.methods[group.method].rules
+        for rule in suite.rules_of(group.method)
         for seed in suite.seeds
     )  # fmt: skip
     return all(identity(line) in known for line in lines)
@@ -200,7 +200,7 @@ def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
             "seconds": trained.seconds(pair),
             "end_seconds": trained.end(pair),
             "predicted_seconds": trained.predicted_seconds[network]
-            if rule == "equal-finish" else None,
+            if rule == suite.rules_of(spec.method)[0] and suite.waits(spec.method) else None,
             "predicted_gain": dict(trained.predicted_gain),
             "rounds": rounds,
             "client_updates": trained.client_updates,

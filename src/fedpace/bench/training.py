@@ -62,7 +62,8 @@ class Trained:
     clocks: Mapping[str, Mapping[str, Sequence[float]]]
     """Network -> rule -> the clock at the end of each round, s."""
     predicted_seconds: Mapping[str, float]
-    """Network -> the planner's prediction of the clock at the end, equal finish, s."""
+    """Network -> the planner's prediction of the clock at the end, by the method's first rule, s; 0
+    where rounds do not wait for all: a beat takes what it takes."""
     predicted_gain: Mapping[str, float]
     """What the first plan promises over others, by planner, on the first network."""
     evaluations: Sequence[tuple[int, Mapping[str, float]]]
@@ -126,9 +127,9 @@ def _train(
 ) -> Trained:
     began = time.monotonic()
     prepared = prepare(experiment)
-    rules = suite.methods[spec.method].rules
+    rules, waits = suite.rules_of(spec.method), suite.waits(spec.method)
     networks = _networks(suite, spec, prepared)
-    _check_plans(spec, experiment, networks)
+    _check_plans(suite, spec, experiment, networks)
     target = Target.parse(suite.tasks[spec.task].target)
     now = {pair: 0.0 for pair in networks}
     clocks: dict[str, dict[str, list[float]]] = {
@@ -144,12 +145,16 @@ def _train(
     for record, plan in play(prepared, experiment.methods[0]):
         gain = dict(plan.gain) if gain is None else gain
         for pair, network in networks.items():
-            now[pair] += round_seconds(record, network, spec.seed)
+            now[pair] = (
+                now[pair] + round_seconds(record, network, spec.seed)
+                if waits
+                else record.clock_seconds  # who starts depends on who has arrived
+            )
             clocks[pair[0]][pair[1]].append(now[pair])
         if plan is not in_force:
             in_force = plan
             for name in spec.networks:
-                mean_seconds[name] = _predicted(plan, networks[name, "equal-finish"])
+                mean_seconds[name] = _predicted(plan, networks[name, rules[0]]) if waits else 0.0
         for name in spec.networks:
             predicted[name] += mean_seconds[name]
         updates += len(record.participants)
@@ -174,7 +179,7 @@ def _networks(suite: Suite, spec: Spec, prepared: Prepared) -> dict[Pair, Networ
     """The networks to charge, under each of the method's rules."""
     experiment, work = prepared.experiment, prepared.site.work
     setup = prepared.setups[experiment.methods[0]]
-    made, rules = {}, suite.methods[spec.method].rules
+    made, rules = {}, suite.rules_of(spec.method)
     for name in spec.networks:
         # Put together anew: over the section of another network, its keys would stay.
         section = replace(spec, networks=(name,)).experiment(suite).network
@@ -187,11 +192,14 @@ def _networks(suite: Suite, spec: Spec, prepared: Prepared) -> dict[Pair, Networ
     return made
 
 
-def _check_plans(spec: Spec, experiment: Experiment, networks: Mapping[Pair, Network]) -> None:
+def _check_plans(
+    suite: Suite, spec: Spec, experiment: Experiment, networks: Mapping[Pair, Network]
+) -> None:
     """Refuse to charge a training on a network for which the method has another plan."""
     if len(spec.networks) == 1:
         return
-    made = [make_plan(experiment, networks[name, "equal-finish"], experiment.methods[0])
+    rule = suite.rules_of(spec.method)[0]
+    made = [make_plan(experiment, networks[name, rule], experiment.methods[0])
             for name in spec.networks]  # fmt: skip
     for name, other in zip(spec.networks, made, strict=True):
         if not (
