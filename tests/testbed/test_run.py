@@ -31,7 +31,9 @@ def fedpace(*words, cwd):
 def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_path):
     text = EXPERIMENT.replace('"adaptive", "uniform"', '"full"').replace("rounds = 6", "rounds = 3")
     text = text.replace("clients = 6", "clients = 4").replace("replan_every = 3", "")
-    text = text.replace("bandwidth_hz = 1e5", 'bandwidth_hz = 4e4\nscenario = "cell-mild"')
+    text = text.replace("rank = 4", "rank = 64").replace(
+        "bandwidth_hz = 1e5", 'bandwidth_hz = 1e5\ndownlink_bps = 4e6\nscenario = "cell-mild"'
+    )
     write_experiment(tmp_path, text)
     done = fedpace("testbed", "my.toml", "--out", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
@@ -49,6 +51,17 @@ def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_pat
             block = c["upload_bytes"] - 11_450
             assert c["finish"] - c["start"] >= 8 * 0.9 * block / c["rate_bps"]
     assert np.median([each["measured_seconds"] / each["predicted_seconds"] for each in lines]) < 3
+    # What the server learns of an uplink, twenty times slower than the downlink, is what was set.
+    rates = [{c["client"]: c["rate_bps"] for c in each["clients"]} for each in lines]
+    seen = [
+        p["upload_seconds"] / (8 * p["upload_bytes"] / rate[p["client"]])
+        for record, rate in zip(records, rates, strict=True)
+        for p in record["participants"]
+    ]
+    assert np.median(seen) == pytest.approx(1.0, abs=0.2)
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["clock"] == "measured"
+    assert (tmp_path / "run" / "testbed.svg").exists()
     assert fedpace("testbed", "--clean", cwd=tmp_path).returncode == 0
 
 

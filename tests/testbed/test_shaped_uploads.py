@@ -6,7 +6,9 @@ import pytest
 from fedpace.core.errors import RunError
 from fedpace.core.profile import Clients, System
 from fedpace.testbed.classes import Rate
+from fedpace.testbed.links import client, limit_link
 from fedpace.testbed.shaper import Shaper
+from fedpace.testbed.traces import Trace, follow
 from fedpace.testbed.uploads import uploaders
 from fedpace.wireless.bandwidth import allocate_bandwidth
 from fedpace.wireless.network import Network
@@ -60,6 +62,19 @@ def test_a_band_that_never_idles_ends_when_its_work_is_done(network, efficiency)
     assert ends.max() == pytest.approx(busy_band(efficiency), rel=0.1)
     fixed, _ = played(network, efficiency, "equal-share")
     assert fixed.max() > 1.15 * ends.max()
+
+
+def test_a_clients_own_link_that_changes_holds_it_back_whatever_its_class_has(network):
+    trace = {0: Trace((0.0, 60.0), (2e5, 4e5))}
+    set_to: dict[int, float] = {}
+    for seconds, rate in ((1.0, 2e5), (61.0, 4e5)):
+        follow(network.run, trace, seconds, set_to)
+        ends, predicted = played(network, [1.0, 1.0, 1.0], "equal-share", np.zeros(3))
+        assert ends[0] == pytest.approx(BITS[0] / rate, rel=0.15)
+        assert ends[1:] == pytest.approx(predicted[1:], rel=0.1)
+    limit_link(client(network.run, 0).space, "eth0", None)
+    ends, predicted = played(network, [1.0, 1.0, 1.0], "equal-share", np.zeros(3))
+    assert ends == pytest.approx(predicted, rel=0.1)
 
 
 def test_leaves_that_sum_above_their_root_are_refused_and_nothing_is_changed(network):

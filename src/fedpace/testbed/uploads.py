@@ -32,6 +32,8 @@ _LOOK_SECONDS = 0.02
 class Uploaders:
     """Clients that send when they are told."""
 
+    run: str
+    """The testbed's name."""
     classes: Classes
     parts: Sequence[Part]
     """The receiver, then every client."""
@@ -87,7 +89,7 @@ def uploaders(count: int) -> Iterator[Uploaders]:
         for n in range(count):
             parts.append(start(f"client-{n}", links.client(run, n), folder, upload, n))
             parts[-1].line.recv()
-        yield Uploaders(shaped.classes, parts)
+        yield Uploaders(run, shaped.classes, parts)
 
 
 def upload(line: Connection, number: int) -> None:
