@@ -56,8 +56,8 @@ def kill(place: Path, kills: int, rng: np.random.Generator) -> None:
             how: object = float(rng.uniform(0.1, 1.0)) * seconds
         else:
             what = places[(number // 2) % len(places)]
-            most = 1 if what in ("training", "writing the report") else 2
-            how = (what, int(rng.integers(1, most + 1)), bool(rng.integers(2)))
+            count = int(rng.integers(1, PLACES[what][1] + 1))
+            how = (what, count, bool(rng.integers(2)))
         report = what == "writing the report"
         killed, held = killed_run(place, "my.toml", folder, how, report)
         found = differences(folder, place / "whole", METHODS, report)

@@ -17,23 +17,24 @@ from fedpace.run_folder.checkpoint import read_checkpoint
 from warm import Command
 
 PLACES = {
-    "training": "fedpace.lora.trainer:make_trainer",
-    "aggregating": "fedpace.federation.methods.sketched:aggregate",
-    "between write and rename": "os:fsync",
-    "renaming": "pathlib:Path.replace",
-    "adding a record": "fedpace.experiment.run:append_record",
-    "checkpointing": "fedpace.experiment.run:write_progress",
-    "saving the adapter": "fedpace.experiment.run:write_adapter",
-    "writing the report": "fedpace.reporting.report:read_run",
+    "training": ("fedpace.engines.simulated:SimulatedEngine.run_round", 12),
+    "aggregating": ("fedpace.federation.rounds:_move", 12),
+    "between write and rename": ("os:fsync", 50),
+    "renaming": ("pathlib:Path.replace", 50),
+    "adding a record": ("fedpace.experiment.run:append_record", 12),
+    "checkpointing": ("fedpace.experiment.run:write_progress", 12),
+    "saving the adapter": ("fedpace.experiment.run:write_adapter", 2),
+    "writing the report": ("fedpace.reporting.report:read_run", 1),
 }
-"""What the process is doing -> the function at whose n-th call it is killed."""
+"""What the process is doing -> a function, and how often a run calls it at least; at one of the
+calls the process is killed."""
 
 
 def die_at(place, count, before):
     """Have this process kill itself at the count-th call of a place, before or after it is done."""
     import importlib
 
-    module, _, name = PLACES[place].partition(":")
+    module, _, name = PLACES[place][0].partition(":")
     owner = importlib.import_module(module)
     *path, last = name.split(".")
     for part in path:

@@ -1,6 +1,7 @@
 """Whole runs on a tiny but real model: what they write, that they learn, that they resume."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -16,7 +17,7 @@ from fedpace.experiment.loop import play
 from fedpace.experiment.methods import planner_options
 from fedpace.experiment.prepare import prepare
 from fedpace.run_folder.checkpoint import read_checkpoint
-from fedpace.run_folder.reader import read_records
+from fedpace.run_folder.reader import read_records, read_run
 from warm import Command
 
 pytestmark = pytest.mark.torch
@@ -55,6 +56,16 @@ def test_the_run_folder_holds_what_the_docs_promise(finished):
     assert [r.method for r in records] == ["adaptive"] * 6 + ["uniform"] * 6
     assert [r.round for r in records] == [*range(6), *range(6)]
     assert load_experiment(finished.folder / "experiment.toml")
+
+
+def test_every_file_has_the_mode_of_the_umask(finished, tmp_path):
+    (tmp_path / "probe").write_text("")
+    usual = (tmp_path / "probe").stat().st_mode
+    files = [
+        path for path in finished.folder.rglob("*") if path.is_file() and not path.is_symlink()
+    ]
+    assert len(files) > 10
+    assert {path.name for path in files if path.stat().st_mode != usual} == set()
 
 
 def test_a_method_with_a_rule_of_its_own_is_followed_at_every_renewal(place):
@@ -192,14 +203,82 @@ def test_resume_refuses_a_folder_of_another_experiment_naming_the_key(finished, 
 
 
 def test_resume_refuses_changed_data(finished, place, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(finished.folder, copy)
     toml = (copy / "experiment.toml").read_text().replace("alpha = 1.0", "alpha = 2.0")
     (copy / "experiment.toml").write_text(toml)
     with pytest.raises(InputError, match="other shares of the clients and tokens"):
         resume(copy)
+
+
+def test_resume_refuses_other_base_weights_and_another_population(finished, place, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.folder, copy)
+    weights = place / "model" / "model.safetensors"
+    kept = weights.read_bytes()
+    try:
+        tiny.write_model(place / "model", seed=1)
+        with pytest.raises(InputError, match="made with other base weights than are found now"):
+            resume(copy)
+    finally:
+        weights.write_bytes(kept)
+    toml = (copy / "experiment.toml").read_text()
+    (copy / "experiment.toml").write_text(toml.replace("cell-balanced", "cell-link-bound"))
+    with pytest.raises(InputError, match=r"clients.csv and \[network\] are not the same clients: "
+                                         r"\w+ of client 0 is .* there, .* now"):  # fmt: skip
+        resume(copy)
+    (copy / "experiment.toml").write_text(toml)
+    resume(copy)
+
+
+def test_resume_writes_all_that_a_run_writes(finished, tmp_path):
+    """Killed after experiment.toml, and after each further file."""
+    names = ["experiment.toml", "clients.csv", "plan.json"]
+    for count in (1, 2, 3):
+        copy = tmp_path / str(count)
+        copy.mkdir()
+        for name in names[:count]:
+            shutil.copy(finished.folder / name, copy / name)
+        assert plain(resume(copy)) == plain(finished)
+        for name in (*names, "rounds.jsonl"):
+            assert (copy / name).read_bytes() == (finished.folder / name).read_bytes()
+        read_run(copy)
+
+
+def test_resume_says_which_records_are_lost(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.folder, copy)
+    lines = (copy / "rounds.jsonl").read_text().splitlines(keepends=True)
+    (copy / "rounds.jsonl").write_text("".join(lines[:2] + lines[3:]))
+    with pytest.raises(InputError, match=r"6 rounds of adaptive .*\(round 3 is the first missing"):
+        resume(copy)
+
+
+def test_a_damaged_checkpoint_gives_a_line_and_the_same_bits(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.folder, copy)
+    path = copy / "checkpoint" / "uniform.safetensors"
+    path.write_bytes(path.read_bytes()[:-5])
+    told = []
+    done = resume(copy, note=told.append)
+    assert plain(done) == plain(finished)
+    assert len(told) == 1 and "uniform.safetensors is damaged" in told[0]
+    one, two = (adapter_of(f, "uniform") for f in (copy, finished.folder))
+    assert all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def test_the_summary_says_which_clock_which_command_which_classes(finished):
+    summary = finished.summary
+    assert (summary["clock"], summary["command"]) == ("virtual", "fedpace run")
+    assert summary["label_names"] == ["class 0", "class 1", "class 2"]
+    assert summary["model"]["pooling"] == "model" and summary["model"]["layers"] is None
+
+
+def test_a_mistake_leaves_no_folder_behind(place):
+    experiment = load_experiment(place / "my.toml", ["data.clients=1000"])
+    with pytest.raises(InputError):
+        run(experiment, out=place / "deep" / "down")
+    assert not (place / "deep").exists()
 
 
 def test_resume_refuses_what_is_no_run_folder(tmp_path):

@@ -87,7 +87,10 @@ def _lines(facts: Mapping[str, Any], base: str, folder: Path) -> list[str]:
                  f"from transformers import {kind}, AutoTokenizer", "",
                  f"base = {kind}.from_pretrained({base!r}{labels})",
                  f"model = PeftModel.from_pretrained(base, {where!r}).eval()",
-                 f"tokenizer = AutoTokenizer.from_pretrained({base!r})"]  # fmt: skip
+                 f"tokenizer = AutoTokenizer.from_pretrained({base!r})",
+                 "if tokenizer.pad_token is None:",
+                 "    tokenizer.pad_token = tokenizer.eos_token",
+                 "base.config.pad_token_id = tokenizer.pad_token_id"]  # fmt: skip
     if names is not None:
         lines.insert(lines.index("") + 1, f"label_names = {list(names)!r}")
     return lines

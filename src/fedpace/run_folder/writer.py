@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -57,7 +58,9 @@ def write_adapter(folder: Path, name: str, save: Callable[[Path], None]) -> None
         part.mkdir()
         save(part)
         target.mkdir(parents=True, exist_ok=True)
+        readable = stat.S_IMODE(part.stat().st_mode) & 0o666  # as the umask has it
         for file in part.iterdir():
+            file.chmod(readable)  # safetensors writes files that only their owner reads
             with file.open("rb") as written:
                 os.fsync(written.fileno())
             file.replace(target / file.name)

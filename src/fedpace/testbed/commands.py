@@ -6,11 +6,11 @@ from itertools import count
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from fedpace.core.errors import InputError, RunError
 from fedpace.experiment.request import Request
+from fedpace.terminal import say
 from fedpace.testbed.kernel import examine, missing
 from fedpace.testbed.spaces import leftovers, remove
 
@@ -42,7 +42,7 @@ def run(request: Request, traces: Path | None, console: Console) -> None:
     draw_times(compared, folder / FILE)
     console.print(summary_table(read_run(folder).summary))
     console.print(prediction_table(compared))
-    console.print(f"report:  {escape(str(write_report(folder)))}", highlight=False)
+    say(console, f"report:  {write_report(folder)}")
 
 
 def _numbered(parent: Path) -> Path:
@@ -91,7 +91,7 @@ def show_check(console: Console) -> None:
         table.add_column(column)
     for f in findings:
         here = "yes" if f.there else "[red]no[/]" if f.needed else "no, optional"
-        table.add_row(f.name, here, f.purpose, escape("" if f.there else f.remedy))
+        table.add_row(f.name, here, f.purpose, "" if f.there else f.remedy)
     console.print(table, highlight=False)
     if (lacking := missing(findings)) is not None:
         raise RunError(lacking)

@@ -18,11 +18,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-
 from fedpace.core.errors import FedPaceError, InputError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.experiment.config import Experiment, parse
+from fedpace.terminal import open_console
 from fedpace.testbed.links import SERVER_ADDRESS, Place, client
 from fedpace.testbed.spaces import die_with_parent, enter
 
@@ -144,7 +143,7 @@ def serve(line: Connection, table: dict[str, Any], out: str, scratch: str) -> No
         return line.recv()
 
     with (
-        ServerView(Console(stderr=True)) as view,
+        ServerView(open_console(stderr=True)) as view,
         # Without TLS and keys: nobody else can enter these namespaces but root.
         own_server(SERVER_ADDRESS, PORT, Path(scratch, "superlink.log")) as grid,
     ):
