@@ -1,7 +1,9 @@
 """Read a run folder: settings, clients, plans, records, summary; say what is missing or cut off."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from fedpace.core.plan import Plan, Plans
 from fedpace.core.profile import Floats
 from fedpace.core.record import RoundRecord
 from fedpace.core.target import Target
+from fedpace.core.text_files import shortened
 from fedpace.run_folder.schema import CLIENTS, EXPERIMENT, FILES, PLAN, ROUNDS, SUMMARY, Run
 from fedpace.wireless.clients_file import read_clients
 
@@ -34,6 +37,26 @@ def read_run(folder: Path) -> Run:
         InputError: not a run folder, a file that is missing or damaged; names file, place, remedy.
     """
     check_run_folder(folder)
+    with _readable(folder):
+        return _read(folder)
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn whatever wrong types and damaged text raise into one line that names the place."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError, OverflowError,
+            RecursionError) as error:  # fmt: skip
+        why = next(iter(str(error).splitlines()), "")[:200]
+        raise InputError(
+            f"{path} cannot be read ({type(error).__name__}: {why}); restore or rerun"
+        ) from None
+
+
+def _read(folder: Path) -> Run:
     missing = [name for name in FILES if not (folder / name).is_file()]
     if missing:
         raise InputError(
@@ -100,15 +123,18 @@ def read_summary(folder: Path) -> Mapping[str, Any]:
     for key in ("methods", "speedup", "target", "environment"):
         if key not in summary:
             raise InputError(f"{path} has no {key!r}; the file is not a run's summary")
-    if not summary["methods"]:
+    methods = summary["methods"]
+    if not methods:
         raise InputError(f"{path} has no methods; run at least one")
+    if not isinstance(methods, dict) or not all(isinstance(m, dict) for m in methods.values()):
+        raise InputError(f"{path}: methods is no table of tables; restore or rerun")
     return summary
 
 
 def _json(path: Path) -> dict[str, Any]:
     try:
         table = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}; restore or rerun") from None
     if not isinstance(table, dict):
         raise InputError(f"{path} holds a {type(table).__name__}, not a table; restore or rerun")
@@ -183,13 +209,38 @@ def _records(
 def _lines(path: Path) -> tuple[list[RoundRecord], bool]:
     """Return the records in a file, and whether its last line is cut off."""
     records: list[RoundRecord] = []
-    lines = path.read_text("utf-8").split("\n")
+    with _readable(path):
+        lines = path.read_text("utf-8").split("\n")
     # What follows the last line feed is nothing, or a line that was not written to its end.
     for number, line in enumerate(lines[:-1], start=1):
         try:
             records.append(RoundRecord.from_json(json.loads(line)))
-        except (KeyError, TypeError) as error:
-            raise InputError(f"{path} line {number} is no round record: {error!r}") from None
-        except ValueError:
+            _check(records[-1])
+        except (KeyError, TypeError, AttributeError) as error:
+            raise InputError(
+                f"{path} line {number} is no round record: {shortened(error, 200)}"
+            ) from None
+        except (ValueError, RecursionError, OverflowError):
             raise InputError(f"{path} line {number} is not valid JSON; restore it") from None
     return records, lines[-1] != ""
+
+
+def _check(record: RoundRecord) -> None:
+    """Raise TypeError where a value of a record is not of its type."""
+    numbers = [record.clock_seconds, record.round_seconds, record.upload_bits, record.download_bits,
+               record.lora_squared_norm, record.head_squared_norm]  # fmt: skip
+    numbers += [value for p in record.participants for value in astuple(p)]
+    for optional in (record.train_loss, record.overhead_seconds, record.stepped_back_to):
+        numbers += [] if optional is None else [optional]
+    for named in (record.evaluation, record.noise_scale):
+        numbers += [] if named is None else named.values()
+    whole = [record.round, *(p.client for p in record.participants), *record.missing]
+    whole += [*record.entered, *record.excluded, *(client for client, _ in record.refusals)]
+    wrong = [v for v in numbers if isinstance(v, bool) or not isinstance(v, int | float)]
+    wrong += [v for v in whole if isinstance(v, bool) or not isinstance(v, int)]
+    texts = [record.method, *(reason for _, reason in record.refusals)]
+    texts += [] if record.diverged is None else [record.diverged]
+    wrong += [v for v in texts if not isinstance(v, str)]
+    if wrong:
+        raise TypeError(f"{shortened(wrong[0])} is of another type than belongs there")
+    float(max(map(abs, numbers)))  # an integer of thousands of digits is no number here
