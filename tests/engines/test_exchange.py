@@ -163,7 +163,7 @@ def test_a_message_of_another_type_than_agreed_is_refused():
 def test_clients_that_were_sent_the_same_share_one_adapter():
     for name, same in (("residual", True), ("flora", True), ("scaled", False)):
         traffic, adapter = made(name)
-        asked = [ClientTask(n, 3, adapter, 2, 7) for n in range(3)]
+        asked = [ClientTask(n, 3, adapter, 1 + n, 7) for n in range(3)]
         seen = decode_tasks(traffic, [encode_task(traffic, t) for t in asked], asked)
         assert (len({id(t.adapter) for t in seen}) == 1) == same
 

@@ -140,6 +140,8 @@ def payload(exchange: Exchange) -> Payload:
 
 
 def _needed(exchange: Exchange, task: ClientTask) -> Components:
+    if all(t.rank_axis is None for t in exchange.received.tensors):
+        return np.arange(0)  # so that what all are sent is the same, whatever their ranks
     if exchange.aggregation.sketch.whole:
         return np.arange(exchange.layout.rank)
     return exchange.components(task)
