@@ -22,7 +22,7 @@ class Examples:
     "pair"        text, text_pair, label
     "instruct"    text (the prompt), response
     "corpus"      text (a passage)
-    "chat"        text (the first words of the user), turns
+    "chat"        turns, text (the same, a line a turn)
     ============  =================================================
     """
 
@@ -31,7 +31,7 @@ class Examples:
     text_pair: tuple[str, ...] | None = None
     response: tuple[str, ...] | None = None
     turns: tuple[tuple[Turn, ...], ...] | None = None
-    """The conversation of each example, the last turn the assistant's."""
+    """The conversation of each example; at least one turn is the assistant's."""
     label: NDArray[np.int64] | None = None
     """Shape (M,), in 0..len(label_names)-1."""
     label_names: tuple[str, ...] | None = None

@@ -11,11 +11,12 @@ KINDS = {
     "pair": ("text", "text_pair", "label"),
     "single": ("text", "label"),
     "instruct": ("prompt", "response"),
+    "chat": ("messages",),
     "corpus": ("text",),
 }
 """Kind to the columns it needs; the first whose columns are all there is taken."""
 
-KNOWN = ("text", "text_pair", "label", "prompt", "response", "group")
+KNOWN = ("text", "text_pair", "label", "prompt", "response", "messages", "group")
 
 _OTHER_NAMES = {
     "text": "sentence sentences texts content review document body passage sentence1 premise "

@@ -1,16 +1,20 @@
 """Turn rows into `Examples`: find out the kind, check every row."""
 
+import logging
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from fedpace.core.errors import InputError
-from fedpace.core.examples import Examples
+from fedpace.core.examples import Examples, Turn
 from fedpace.core.text_files import broken_character, listed, shortened
 from fedpace.data.columns import FORMS, KINDS, hint, kind_of, respelt
+from fedpace.data.conversations import TURNS, turns_of, unified
 from fedpace.data.files import Row
 from fedpace.data.labels import Codes, Label, label_of
+
+logger = logging.getLogger(__name__)
 
 _SEVERAL = 10
 """Fewer examples than this may well have a label each."""
@@ -26,12 +30,15 @@ class Table:
     label: list[Label]
     """Empty where the kind has none."""
     places: list[str]
+    turns: list[tuple[Turn, ...]] = field(default_factory=list)
+    """The conversations; empty where the kind has none."""
 
 
 def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -> Table:
     """Check rows and collect them in columns.
 
-    The first row decides the kind and whether there are groups. Columns that no kind knows are
+    The first row decides the kind and whether there are groups. Columns that others use for
+    conversations and instructions are read as ours, and it is said. Columns that no kind knows are
     not read. A value that is None (null) counts as missing.
 
     Args:
@@ -50,13 +57,17 @@ def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -
     kind: str | None = None
     texts: dict[str, list[str]] = {}
     labels: list[Label] = []
-    places = []
-    for place, row in rows:
+    places: list[str] = []
+    turns: list[tuple[Turn, ...]] = []
+    for place, given in rows:
+        row, renamed = unified(given)
+        if renamed and not places:
+            logger.warning("%s: %s", source, renamed)
         present = {name for name, value in row.items() if value is not None}
         if kind is None:
             kind = _kind_of_first(row, present, place)
             wanted = {*KINDS[kind], *({"group"} & present)}
-            texts = {name: [] for name in sorted(wanted - {"label"})}
+            texts = {name: [] for name in sorted(wanted - {"label", TURNS})}
         missing = sorted(wanted - present)
         if missing and wanted & present:
             raise InputError(
@@ -71,12 +82,16 @@ def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -
             )
         for name, column in texts.items():
             column.append(_string(row[name], name, place))
+        if TURNS in wanted:
+            turns.append(turns_of(row[TURNS], place))
         if "label" in wanted:
             labels.append(label_of(row["label"], place, stated))
         places.append(place)
     if kind is None:
         raise InputError(f"{source}: holds no examples; {FORMS}", public="no examples")
-    return Table(kind, texts, labels, places)
+    if turns:
+        texts["text"] = ["\n".join(f"{role}: {words}" for role, words in each) for each in turns]
+    return Table(kind, texts, labels, places, turns)
 
 
 def to_examples(table: Table, codes: Codes, names: Sequence[str]) -> Examples:
@@ -102,6 +117,7 @@ def to_examples(table: Table, codes: Codes, names: Sequence[str]) -> Examples:
         text=columns["prompt" if table.kind == "instruct" else "text"],
         text_pair=columns.get("text_pair"),
         response=columns.get("response"),
+        turns=tuple(table.turns) or None,
         label=label,
         label_names=None if label is None else tuple(names),
         group=columns.get("group"),

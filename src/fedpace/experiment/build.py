@@ -376,7 +376,7 @@ def work_fingerprint(
     """
     examples, dealt, tokenised = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
     for each in data:
-        for column in (each.text, each.text_pair, each.response):
+        for column in (each.text, each.text_pair, each.response, each.turns):
             examples.update(repr(column).encode())
         examples.update(repr(None if each.label is None else each.label.tolist()).encode())
         examples.update(repr(each.label_names).encode())
