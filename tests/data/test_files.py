@@ -17,7 +17,7 @@ ROWS = [
 def written(path, content):
     data = content if isinstance(content, bytes) else content.encode()
     path.parent.mkdir(exist_ok=True)
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return path
 
 
@@ -118,10 +118,10 @@ def test_parquet_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path):
         ("a.csv", "text,text\na,1\n", r"a\.csv:1: column 'text' stands twice"),
         (
             "a.jsonl",
-            gzip.compress(b"{}"),
+            gzip.compress(b"{}", mtime=0),
             r"a\.jsonl: by its first bytes this is gzip, not JSO",
         ),
-        ("a.csv", gzip.compress(b"{}"), r"a\.csv: .* gzip, not CSV; add \.gz to its name"),
+        ("a.csv", gzip.compress(b"{}", mtime=0), r"a\.csv: .* gzip, not CSV; add \.gz to its name"),
         ("a.csv", b"PAR1....PAR1", r"a\.csv: .* Parquet, not CSV; name it \.parquet"),
         ("a.csv.gz", b"PAR1....PAR1", r"a\.csv\.gz: .* Parquet, not CSV"),
         ("a.txt", b"PK\x03\x04 xl/", r"a\.txt: .* a ZIP archive or an Excel workbook"),
@@ -130,7 +130,7 @@ def test_parquet_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path):
         ("a.jsonl", '{"text": "a"}'.encode("utf-32"), r"a\.jsonl: .* UTF-32 text"),
         ("a.jsonl", "version https://git-lfs.github.com/spec/v1\n", r": .* Git LFS pointer.* pull"),
         ("a.parquet", "text,label\na,1\n", r"a\.parquet: not Parquet .*it is text: name it"),
-        ("a.parquet", gzip.compress(b"{}"), r"a\.parquet: not Parquet .*it is gzip"),
+        ("a.parquet", gzip.compress(b"{}", mtime=0), r"a\.parquet: not Parquet .*it is gzip"),
         ("a.txt", '{"text": "a"}\n', r"a\.txt:1: JSON in a file of plain text; name it \.jsonl"),
         ("a.jsonl", '{"text": "a", "text": "b"}', r"a\.jsonl:1: .*key 'text' stands twice"),
         ("a.jsonl", '{"a": ' + "9" * 5000 + "}", r"jsonl:1: .*an integer of thousands of digits"),

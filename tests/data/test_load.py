@@ -17,7 +17,7 @@ HAM = [{"text": f"minutes {i}", "label": "ham"} for i in range(20)]
 
 def jsonl(path, rows):
     data = "".join(json.dumps(row) + "\n" for row in rows).encode()
-    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    path.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
     return str(path)
 
 
