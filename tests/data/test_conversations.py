@@ -46,6 +46,15 @@ def test_alpaca_is_prompt_and_response_and_says_so(tmp_path, caplog):
     assert caplog.text.count("Alpaca") == 2  # once for each file
 
 
+def test_dolly_is_prompt_response_and_group(tmp_path, caplog):
+    rows = [{"instruction": f"Who {i}?", "context": "He" if i % 2 else "", "response": "he",
+             "category": "open_qa"} for i in range(12)]  # fmt: skip
+    with caplog.at_level(logging.WARNING):
+        train, _ = load(tmp_path, rows)
+    assert train.text[:2] == ("Who 0?", "Who 1?\n\nHe") and train.group[0] == "open_qa"
+    assert "Dolly" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("messages", "words"),
     [

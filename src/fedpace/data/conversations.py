@@ -18,13 +18,15 @@ TURNS = "messages"
 
 SHAREGPT = "ShareGPT's 'conversations' are read as 'messages'"
 ALPACA = "Alpaca's 'instruction', 'input' and 'output' are read as 'prompt' and 'response'"
+DOLLY = "Dolly's 'instruction', 'context' and 'category' are read as 'prompt' and 'group'"
 
 
 def unified(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
     r"""Return a row with the columns that we know, and what was renamed to get there.
 
     ShareGPT's {"conversations": [{"from", "value"}, ...]} becomes {"messages": [...]}, Alpaca's
-    {"instruction", "input", "output"} {"prompt", "response"}, the input behind a blank line.
+    {"instruction", "input", "output"} and Dolly's {"instruction", "context", "response"} become
+    {"prompt", "response"}, the context behind a blank line; a "category" becomes the "group".
 
     Example:
         >>> unified({"instruction": "Add.", "input": "2 and 2", "output": "4"})[0]
@@ -35,13 +37,23 @@ def unified(row: Mapping[str, Any]) -> tuple[Mapping[str, Any], str | None]:
     if "conversations" in row and TURNS not in row:
         rest = {name: value for name, value in row.items() if name != "conversations"}
         return {TURNS: row["conversations"], **rest}, SHAREGPT
-    if {"instruction", "output"} <= row.keys() and not {"prompt", "response"} & row.keys():
-        rest = {n: v for n, v in row.items() if n not in ("instruction", "input", "output")}
-        prompt, more = row["instruction"], row.get("input")
-        if isinstance(prompt, str) and isinstance(more, str) and more.strip():
-            prompt = f"{prompt}\n\n{more}"
-        return {"prompt": prompt, "response": row["output"], **rest}, ALPACA
+    if not {"prompt", "instruction"} <= row.keys():
+        if {"instruction", "output"} <= row.keys() and "response" not in row:
+            return _instruction(row, "input", "output"), ALPACA
+        if {"instruction", "context", "response"} <= row.keys():
+            return _instruction(row, "context", "response"), DOLLY
     return row, None
+
+
+def _instruction(row: Mapping[str, Any], context: str, response: str) -> dict[str, Any]:
+    used = ("instruction", context, response, "category")
+    rest = {name: value for name, value in row.items() if name not in used}
+    prompt, more = row["instruction"], row.get(context)
+    if isinstance(prompt, str) and isinstance(more, str) and more.strip():
+        prompt = f"{prompt}\n\n{more}"
+    if "category" in row and "group" not in row:
+        rest["group"] = row["category"]
+    return {"prompt": prompt, "response": row[response], **rest}
 
 
 def turns_of(value: object, place: str) -> tuple[Turn, ...]:
