@@ -95,7 +95,7 @@ def test_half_a_surrogate_pair_is_named_in_every_column(column, half):
         ({"sentence": "a", "label": 1}, "'sentence' is probably meant as 'text': rename it"),
         ({"txt": "a", "lable": 1}, "'txt' is probably meant as 'text', 'lable' as 'label': ren"),
         ({"sentence1": "a", "sentence2": "b", "label": 1}, "'sentence2' as 'text_pair': rename t"),
-        ({"instruction": "a", "output": "b"}, "'instruction' .* 'prompt', 'output' as 'response'"),
+        ({"question": "a", "answer": "b"}, "'question' .* 'prompt', 'answer' as 'response'"),
         ({"text;label": "a;1"}, "columns seem to be separated by ';': separate them by commas"),
         ({"text\tlabel": "a\t1"}, r"columns seem to be separated by '\\t'"),
     ],
