@@ -16,10 +16,11 @@ from fedpace.data.load import load_data, load_training
 MARK = "Qz7"
 """Stands in every value, key and path of the data here."""
 COUNTS = {"len(values)", "len(columns)", "len(row)", "len(names)", "len(splits)", "len(paths)",
-          "len(text)", "count", "value.bit_length()", "MAX_CHARACTERS"}  # fmt: skip
+          "len(text)", "count", "number", "value.bit_length()", "MAX_CHARACTERS"}  # fmt: skip
 KINDS = {"type(error).__name__", "kind!r", "known!r", "missing[0]!r", "name", "found", "FORMS",
-         "expected", "found[0]"}  # fmt: skip
-"""Of these none comes from the data: names of ours, formats, and types."""
+         "expected", "found[0]", "split!r", "TURNS", "', '.join(ROLES)"}  # fmt: skip
+"""Of these none comes from the data: names of ours (a split that is only evaluated on has one of
+the usual words for its name), formats, and types."""
 
 
 def public_parts():
@@ -52,7 +53,7 @@ values = st.one_of(
     st.dictionaries(st.just(MARK), st.just(MARK), max_size=1),
 )
 columns = st.sampled_from(
-    ["text", "text", "label", "label", "text_pair", "prompt", "response", "group", "Text", "labels",
+    ["messages", "text", "text", "label", "label", "text_pair", "prompt", "response", "group", "Text", "labels",
      f"{MARK} column", "sentence", f"text{MARK}"]
 )  # fmt: skip
 rows = st.dictionaries(columns, values, max_size=5)
