@@ -53,8 +53,8 @@ values = st.one_of(
     st.dictionaries(st.just(MARK), st.just(MARK), max_size=1),
 )
 columns = st.sampled_from(
-    ["messages", "text", "text", "label", "label", "text_pair", "prompt", "response", "group", "Text", "labels",
-     f"{MARK} column", "sentence", f"text{MARK}"]
+    ["messages", "text", "text", "label", "label", "text_pair", "prompt", "response", "group",
+     "Text", "labels", f"{MARK} column", "sentence", f"text{MARK}"]
 )  # fmt: skip
 rows = st.dictionaries(columns, values, max_size=5)
 line = st.one_of(
