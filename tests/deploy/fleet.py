@@ -52,9 +52,9 @@ class Fleet:
         self.running.append(process)
         return process
 
-    def serve(self, *words, name="server", wait=120):
+    def serve(self, *words, name="server", wait=120, first=None):
         return self.run(name, "serve", *words, "--port", self.port, "--log", "superlink.log",
-                        "--wait", wait)  # fmt: skip
+                        "--wait", wait, first=first)  # fmt: skip
 
     def join(self, n, *words, first=None, port=None):
         return self.run(f"client-{n}", "join", f"127.0.0.1:{port or self.port}", "--partition",

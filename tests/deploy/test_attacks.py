@@ -7,6 +7,7 @@ import ssl
 import time
 from base64 import b64encode
 from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 
 from deploy.fleet import Fleet
 from deploy.processes import wait_until
+from deploy.trouble import full_disk, wrong_clock
 from fedpace.deploy.certificates import make_development_ca
 from fedpace.deploy.keys import add_key, make_key, read_public_key, revoke_key
 
@@ -243,3 +245,37 @@ def test_a_huge_body_of_a_client_is_refused_at_its_bound(fleet):
     one = fleet.keys / "one"
     assert fleet.call(fleet.signed(one).items(), bytes(5 * MIB), "push-messages") == 413
     fleet.goes_on()
+
+
+@pytest.mark.parametrize(("seconds", "way"), [(86400, "ahead of"), (-86400, "behind")])
+def test_a_clock_that_is_off_by_a_day_is_told_on_both_sides(fleet, seconds, way):
+    name = f"clock-{way.split()[0]}"
+    client = fleet.joined(name, 0, fleet.let_in(name), first=partial(wrong_clock, seconds))
+    assert client.wait(60) == 2
+    said = f"the client's clock is 86400 s {way} the server's"
+    assert said in fleet.said(name)
+    assert f"refused {name}: {said}" in fleet.said("server")
+    fleet.goes_on()
+
+
+def test_the_second_client_with_a_key_is_turned_away_and_the_first_goes_on(fleet):
+    client = fleet.joined("one", 0, output="twin")
+    assert client.wait(180) == 2
+    assert "another client that is there has this key" in fleet.said("twin")
+    fleet.goes_on()
+
+
+def test_a_full_disk_at_the_server_is_one_line_and_the_run_resumes(tmp_path):
+    with Fleet(tmp_path, clients=1, rounds=5) as fleet:
+        server = fleet.serve(
+            fleet.experiment, "--out", "run", "--clients", 1,
+            first=partial(full_disk, str(tmp_path / "run" / "rounds.jsonl"), 2),
+        )  # fmt: skip
+        client = fleet.join(0)
+        assert server.wait(120) == 1
+        *_, last = fleet.said("server").strip().splitlines()
+        assert last.startswith("fedpace: ") and "File too large" in last and "run" in last
+        assert "Traceback" not in fleet.said("server")
+        again = fleet.serve("--resume", "run", name="again")
+        assert again.wait(120) == 0 and client.wait(60) == 0
+    assert (tmp_path / "run" / "summary.json").exists()

@@ -33,6 +33,13 @@ def test_the_example_project_runs_by_flowers_own_command(tmp_path):
         settings = f'experiment="{experiment}" out="{tmp_path / "run"}" clients=2'
         begun = flwr(home, "run", PROJECT, "here", "-c", settings)
         assert begun.returncode == 0, begun.stdout + begun.stderr
-        wait_until((tmp_path / "run" / "summary.json").exists, "the run's end", 180)
+        wait_until((tmp_path / "run" / "summary.json").exists, "the run's end", 400)
+        said = lambda: (tmp_path / "superlink.log").read_text()  # noqa: E731
+        wait_until(lambda: "report:" in said(), "the report")
+        again = flwr(home, "run", PROJECT, "here", "-c", settings)
+        assert again.returncode == 0
+        wait_until(lambda: "run exists and is not empty" in said(), "the refusal", 60)
+        assert "Traceback" not in said() and "File " not in said()
+    assert (tmp_path / "run" / "report.html").exists()
     [record] = read_records(tmp_path / "run")
     assert [p.client for p in record.participants] == [0, 1]

@@ -34,7 +34,7 @@ from flwr.supercore.protobuf.translation import PROTOBUF_REQUEST_TYPES
 
 from deploy.processes import free_port
 from fedpace.core.errors import InputError, RunError
-from fedpace.deploy import secure_server as door
+from fedpace.deploy import secure_server
 from fedpace.deploy.fleet_guard import (
     MEMORY_SECONDS,
     Fault,
@@ -399,16 +399,16 @@ def test_a_proxy_that_ends_again_and_again_ends_the_server_in_one_line(tmp_path,
         started.append(signed_after)
         return subprocess.Popen([sys.executable, "-c", "exit(3)"], stdin=subprocess.PIPE)
 
-    monkeypatch.setattr(door, "fleet_proxy", ends_at_once)
-    monkeypatch.setattr(door, "sync_keys", lambda *arguments: None)
-    monkeypatch.setattr(door, "WATCH_SECONDS", 0.01)
-    protection = door.Protection(SimpleNamespace(ca=None), tmp_path / "keys")
+    monkeypatch.setattr(secure_server, "fleet_proxy", ends_at_once)
+    monkeypatch.setattr(secure_server, "sync_keys", lambda *arguments: None)
+    monkeypatch.setattr(secure_server, "WATCH_SECONDS", 0.01)
+    protection = secure_server.Protection(SimpleNamespace(ca=None), tmp_path / "keys")
     with (
         pytest.raises(RunError, match=r"no client can reach .* ended 6 times .*door\.log"),
-        door.open_door(
+        secure_server.open_secure_server(
             "127.0.0.1", 1, "127.0.0.1:2", protection, tmp_path / "door.log", said.append
         ),
     ):
         time.sleep(60)
-    assert said == ["the proxy ended (status 3) and is started again"] * door.MOST_ENDS
+    assert said == ["the proxy ended (status 3) and is started again"] * secure_server.MOST_ENDS
     assert started[0] == -math.inf and min(started[1:]) > time.time() - 60

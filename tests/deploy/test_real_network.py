@@ -42,7 +42,7 @@ from fedpace.deploy.keys import (
     read_public_key,
     revoke_key,
 )
-from fedpace.deploy.secure_server import Protection, open_door
+from fedpace.deploy.secure_server import Protection, open_secure_server
 from fedpace.deploy.tcp_relay import open_relay
 from fedpace.deploy.uplink_pacing import paced
 
@@ -226,7 +226,7 @@ def test_keys_that_are_added_or_revoked_while_the_server_runs_count_at_once(tmp_
     inner, outer = free_port(), free_port()
     with (
         superlink(tmp_path, inner, certificates),
-        open_door(
+        open_secure_server(
             "127.0.0.1", outer, f"127.0.0.1:{inner}", protection, tmp_path / "door.log", said.append
         ),
     ):

@@ -1,5 +1,6 @@
 """Whoever takes no part is told why, on both sides, and ends where waiting is no use."""
 
+from contextlib import suppress
 from dataclasses import replace
 from io import StringIO
 
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from deploy.in_memory import run_in_memory
 from engines.fake_grid import FakeGrid
+from fedpace.core.messages import ClientTask
 from fedpace.deploy.client_work import Client, Own
 from fedpace.engines.flower.client import make_client_app
 from fedpace.engines.flower.roster import TAKEN_PATIENCE_SECONDS, Roster
@@ -129,3 +131,22 @@ def test_an_exception_in_training_is_in_the_record_with_its_kind(tmp_path):
         assert "MemoryError" in found.failed[0][1] and "secret" not in found.failed[0][1]
     assert "round 1: client-1 failed: " in output.file.getvalue()
     assert "no answer from" not in output.file.getvalue()
+
+
+def test_a_client_whose_training_fails_again_and_again_gives_up():
+    client, said, _ = person("a")
+
+    def fail(tasks):
+        raise MemoryError("too large")
+
+    def once(train):
+        return client._trained(train, [ClientTask(0, 4, {}, 1, 0)])
+
+    for train in (fail, fail, lambda tasks: [], fail, fail):
+        with suppress(MemoryError):
+            once(train)
+        assert client.refusal is None
+    with pytest.raises(MemoryError):
+        once(fail)
+    assert "training failed in 3 rounds one after another" in client.refusal
+    assert said[0] == "round 5: training failed: MemoryError: too large"

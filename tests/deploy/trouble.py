@@ -45,3 +45,27 @@ def other_version(package):
 
     true = importlib.metadata.version
     importlib.metadata.version = lambda name: "0.0.1" if name == package else true(name)
+
+
+def wrong_clock(seconds):
+    """Have this process's clock be so many seconds ahead, as far as its calls are signed."""
+    from datetime import timedelta
+
+    from fedpace.deploy import knocking
+
+    true = knocking.now
+    knocking.now = lambda: true() + timedelta(seconds=seconds)
+
+
+def full_disk(file, count):
+    """Have this process find no room for a file once FILE has so many lines."""
+    import resource
+    import threading
+    import time
+
+    def fill():
+        while not Path(file).exists() or Path(file).read_text().count("\n") < count:
+            time.sleep(0.02)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+
+    threading.Thread(target=fill, daemon=True).start()

@@ -154,6 +154,28 @@ def test_the_plan_is_renewed_with_the_overhead_and_the_links_that_there_are():
     np.testing.assert_allclose(rate_bps, 8 * UP, rtol=0.1)
 
 
+def test_an_answer_that_comes_late_is_timed_and_its_client_is_asked_nothing_meanwhile():
+    world = fleet()
+    play(world, 0)
+    world.engine.deadline = lambda tasks: 12.0
+    world.grid.up = {**world.grid.up, 11: 30.0}  # byte/s: more than a minute
+    outcome = play(world, 1)
+    assert [u.client for u in outcome.updates] == [0, 2] and not outcome.late
+    assert outcome.round_seconds == pytest.approx(12.0, abs=0.1)
+    late, rounds = [], 1
+    while not late and rounds < 200:
+        rounds += 1
+        outcome = play(world, rounds)
+        assert [u.client for u in outcome.updates] == [0, 2]
+        assert outcome.round_seconds < 11.0  # nobody waits for it
+        late += outcome.late
+    [answer] = late
+    assert (answer.client, answer.round) == (1, 1)
+    assert answer.upload_seconds == pytest.approx(answer.upload_bytes / 30.0, rel=0.05)
+    world.grid.up[11] = 1e3
+    assert [u.client for u in play(world, rounds + 1).updates] == [0, 1, 2]
+
+
 def test_echoes_of_a_fleet_that_grows_are_kept():
     grid = FakeGrid({5: app("a"), 6: app("b")})
     echoes = Echoes()

@@ -245,8 +245,8 @@ def test_norms_that_creep_up_end_at_the_largest_scale_of_the_others():
 def test_strikes_decay_and_only_who_is_refused_often_is_excluded():
     checks, fleet = Checks(), {0: 1.0, 1: 1.0, 2: 1.0, 3: 1.0}
     watch = played(fleet, rounds=10)[1]
-    for index in range(600):  # one refusal in twelve rounds
-        watch = played({**fleet, 3: 100.0 if index % 12 == 0 else 1.0}, watch=watch)[1]
+    for index in range(600):  # one refusal in seven rounds
+        watch = played({**fleet, 3: 100.0 if index % 7 == 0 else 1.0}, watch=watch)[1]
     assert not watch.excluded(checks)
     for index in range(40):  # one in two
         watch = played({**fleet, 3: 100.0 if index % 2 == 0 else 1.0}, watch=watch)[1]

@@ -1,4 +1,4 @@
-"""What a deployment needs around Flower: certificates, keys, and a door with one way in.
+"""What a deployment needs around Flower: certificates, keys, a secure server with one way in.
 
 Imports `fedpace.core`, Flower and what comes with it.
 """

@@ -7,7 +7,7 @@
     clientapp = "fedpace.deploy.apps:client_app"
     [tool.flwr.app.config]
     experiment = "/path/to/experiment.toml"    # at the server
-    out = "/path/to/run"                       # folder to make there
+    out = "/path/to/run"                       # folder to make there; "" for runs/1, runs/2, ...
     clients = 10                               # begin when so many are there
     wait = 600.0                               # or after so many seconds
     closed = false                             # let no client enter later
@@ -19,6 +19,7 @@ simulation sets it. Flower starts a process for every message here, and each loa
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,12 +27,12 @@ from typing import Any
 from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
-from fedpace.core.errors import InputError
+from fedpace.core.errors import FedPaceError, InputError
 from fedpace.deploy.client_work import Client, Own
 from fedpace.engines.flower.client import ClientWork, make_client_app
 from fedpace.engines.flower.traffic import Traffic
 from fedpace.experiment.config import load_experiment
-from fedpace.terminal import open_console
+from fedpace.terminal import open_console, show_outcome
 
 server_app = ServerApp()
 _clients: dict[int, Client] = {}
@@ -39,24 +40,38 @@ _clients: dict[int, Client] = {}
 
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
-    """Run the experiment that the run's configuration names."""
+    """Run the experiment that the run's configuration names; show its table and report."""
+    try:
+        _serve(grid, context)
+    except FedPaceError:
+        # Flower logs what an app raises, in a process of its own: the one line says it all.
+        sys.tracebacklimit = 0
+        raise
+
+
+def _serve(grid: Grid, context: Context) -> None:
     from fedpace.deploy.server import conduct
     from fedpace.deploy.server_view import ServerView
     from fedpace.deploy.waiting import Waiting
 
-    config = context.run_config
+    console, config = open_console(stderr=True), context.run_config
     experiment = load_experiment(Path(str(config["experiment"])))
     count = int(config.get("clients", experiment.data.clients))
     wait, patience = (float(config.get(name, 600.0)) for name in ("wait", "patience"))
     waiting = Waiting(count, wait, patience, bool(config.get("closed", False)))
-    with ServerView(open_console(stderr=True)) as view:
+    out = str(config.get("out", ""))
+    with ServerView(console) as view:
         # Such nodes have Flower's own pauses.
-        conduct(grid, experiment, waiting, view, out=Path(str(config["out"])), traffic=Traffic())
+        record = conduct(
+            grid, experiment, waiting, view, out=Path(out) if out else None, traffic=Traffic()
+        )
+    show_outcome(record, console)
 
 
 def introduce(offer: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
     """Answer the offer and keep it: the next message may meet another process."""
-    context.state["offer"] = ConfigRecord({"json": json.dumps(dict(offer))})
+    if "experiment" in offer:
+        context.state["offer"] = ConfigRecord({"json": json.dumps(dict(offer))})
     return _client(context).introduce(offer, context)
 
 

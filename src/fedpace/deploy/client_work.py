@@ -30,6 +30,8 @@ from fedpace.lora.fingerprint import base_fingerprint
 from fedpace.lora.trial import try_out
 
 Say = Callable[[str], None]
+MOST_FAILURES = 3
+"""A client whose training fails so often in a row waits no more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,8 @@ class Client:
     _offer: tuple[str, str] | None = None
     _facts: dict[str, Any] = field(default_factory=dict)
     _work: ClientWork | None = None
+    _failures: int = 0
+    """Rounds in which training failed, since it last did not."""
     _status: ClientStatus = field(default_factory=ClientStatus)
 
     def introduce(self, offer: Mapping[str, Any], context: Context) -> Mapping[str, Any]:
@@ -122,6 +126,23 @@ class Client:
         self._status = replace(self._status, **changes)
         self.show(self._status)
 
+    def _trained(self, train: Train, tasks: Sequence[ClientTask]) -> Sequence[ClientUpdate]:
+        """Train; after failures in some rounds one after another this client gives up."""
+        try:
+            updates = train(tasks)
+        except Exception as error:
+            self._failures += 1
+            index = tasks[0].round_index + 1
+            self.say(f"round {index}: training failed: {type(error).__name__}: {error}")
+            if self._failures >= MOST_FAILURES:
+                self.refusal = (
+                    f"training failed in {self._failures} rounds one after another, the last time "
+                    f"with {type(error).__name__}: {error}"
+                )
+            raise
+        self._failures = 0
+        return updates
+
     def _load(self, offer: Mapping[str, Any]) -> None:
         self.say("loading model and data")
         labels = offer["labels"]
@@ -154,7 +175,7 @@ class Client:
                     state="training", round_index=index, sketch_rank=rank,
                     rank=adapted.layout.rank, step=0, steps=experiment.training.local_steps,
                 )  # fmt: skip
-                updates = made[key](tasks)
+                updates = self._trained(made[key], tasks)
                 self.say(f"round {index + 1}: loss {updates[0].train_loss:.4f}")
                 self._now(loss=updates[0].train_loss)
                 return updates

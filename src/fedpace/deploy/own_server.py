@@ -13,7 +13,7 @@ from fedpace.deploy.flower_patches import SIGNED_SECONDS, SIGNED_VARIABLE
 from fedpace.deploy.flower_process import start, stop
 from fedpace.deploy.runtime import Endpoint, server_grid, start_run
 from fedpace.deploy.scratch import scratch_folder
-from fedpace.deploy.secure_server import Protection, open_door
+from fedpace.deploy.secure_server import Protection, open_secure_server
 from fedpace.deploy.upload_times import VARIABLE, UploadTimes
 from fedpace.engines.flower.arrivals import Arrivals
 
@@ -63,7 +63,9 @@ def own_server(
         _wait_for_port(inner_host, inner_port, lambda: process.poll() is None, log)
         endpoint = Endpoint(f"{inner_host}:{inner_port}", ca)
         if protection is not None:
-            stack.enter_context(open_door(host, port, endpoint.address, protection, log, say))
+            stack.enter_context(
+                open_secure_server(host, port, endpoint.address, protection, log, say)
+            )
         (folder / "app").mkdir()
         start_run(endpoint, folder / "app", importlib.metadata.version("fedpace"))
         grid = stack.enter_context(server_grid(endpoint))

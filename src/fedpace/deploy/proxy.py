@@ -1,4 +1,4 @@
-"""The door of a FedPace server: of Flower's three interfaces the network reaches one.
+"""The proxy of a secure server: of Flower's three interfaces the network reaches one.
 
 Flower 1.41 serves the calls of its clients (Fleet), of whoever submits code to run on server and
 clients (Control), and of its own processes (Runtime) on one port, the last two without accounts.

@@ -43,7 +43,7 @@ class Protection:
 
 
 @contextmanager
-def open_door(
+def open_secure_server(
     host: str,
     port: int,
     inner: str,

@@ -215,7 +215,7 @@ class ChecksSection(_Section):
     """`fedpace serve` alone: the scale is taken of so many norms, the last ones."""
     strikes: Count = 3
     """`fedpace serve` alone: a client is excluded at so many strikes: one for each refusal, less a
-    tenth for each accepted update."""
+    fifth for each accepted update."""
     examples_factor: Annotated[float, Field(ge=1)] = 10.0
     """`fedpace serve` alone: a client is believed to have at most so many times the median number
     of examples; inf believes everyone."""

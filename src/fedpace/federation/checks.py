@@ -32,7 +32,7 @@ So, for methods that sum the updates with weights w:
   itself.
 
 A refusal is a strike, an accepted update takes back `FORGIVEN` of one: who is refused in less than
-one of eleven rounds is never excluded in the long run. With server SGD at rate lambda the model
+one of six rounds is never excluded in the long run. With server SGD at rate lambda the model
 moves by lambda times the bound per round. Adam divides by the size of past updates, so there a
 bound on the update is none on the step.
 """
@@ -62,7 +62,7 @@ OWN_QUANTILE = 0.9
 """What of them is a client's own scale."""
 ESTABLISHED = 5
 """With fewer a client has no scale of its own yet."""
-FORGIVEN = 0.1
+FORGIVEN = 0.2
 """Strikes taken back by an update that is accepted."""
 MOST_LOSS = 1e6
 """No mean cross-entropy of a model that can still be trained is above this."""

@@ -1,0 +1,56 @@
+"""A client whose link becomes slow during a run: it is waited for, and then planned for."""
+
+import json
+
+import pytest
+
+pytest.importorskip("flwr")
+pytest.importorskip("torch")
+
+from deploy.fleet import Fleet
+from deploy.processes import wait_until
+from fedpace.deploy.tcp_relay import open_relay
+from tiny import EXPERIMENT, write_model
+
+pytestmark = [pytest.mark.slow, pytest.mark.flower]
+WIDE = EXPERIMENT.replace("rank = 4", "rank = 32").replace("1e5", "4e6")
+"""Messages of 330 kB each way, with a model of width 256."""
+
+
+def rounds_of(folder):
+    path = folder / "run" / "rounds.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def test_a_client_that_becomes_slow_misses_few_rounds_and_comes_in_time_again(tmp_path):
+    """From 2 Mbit/s to 0.03: a minute and a half of sending, far beyond the deadline."""
+
+    def took_part(client, since):
+        return [
+            record["round"]
+            for record in rounds_of(tmp_path)
+            if record["round"] >= since and client in [p["client"] for p in record["participants"]]
+        ]
+
+    with (
+        Fleet(tmp_path, clients=3, rounds=1000, text=WIDE) as fleet,
+        open_relay("127.0.0.1", fleet.port) as link,
+    ):
+        write_model(tmp_path / "model", width=256)
+        link.pace(2e6)
+        fleet.serve(fleet.experiment, "--out", "run", "--clients", 3)
+        fleet.wait_for("server", "listening", 60)
+        for n in range(3):
+            fleet.join(n, port=link.port if n == 0 else None)
+        wait_until(lambda: len(took_part(0, 0)) >= 6, "six rounds", 180)
+        link.pace(3e4)
+        since = len(rounds_of(tmp_path))
+        wait_until(lambda: len(took_part(0, since + 1)) >= 2, "two rounds in time", 600)
+    records = rounds_of(tmp_path)[since:]
+    again = took_part(0, since + 1)[0]
+    waited = [r["round"] for r in records if r["round"] < again and r["round_seconds"] > 9.0]
+    late = [a for r in records for a in r["late"] if a["client"] == 0]
+    print(f"waited in vain in {len(waited)} rounds; {len(late)} late answers, after "
+          f"{[round(a['upload_seconds'], 1) for a in late]} s of sending")  # fmt: skip
+    assert late and len(waited) <= 4
+    assert all(a["upload_seconds"] == pytest.approx(90.0, rel=0.2) for a in late)
