@@ -70,6 +70,21 @@ def assigned(rates: Mapping[int, float], clients: Clients, total_hz: float) -> S
     return Shares(gross(sum(rates.values())) + pool, leaves)
 
 
+def within_band(rates: Mapping[int, float], clients: Clients, total_hz: float) -> dict[int, float]:
+    """Lower rates that together need more than the band, each by the same part of its hertz.
+
+    Args:
+        rates: payload rate of each client that sends or will, bit/s.
+        clients: all N, with their links as they are now.
+        total_hz: W.
+    """
+    who, wanted = np.array(list(rates), dtype=np.int64), np.array(list(rates.values()))
+    need = bandwidth_for_rate(wanted, **uplink(clients, who))
+    part = min(1.0, total_hz / float(need.sum()))
+    fits = rate_bps(part * need, **uplink(clients, who)) if part < 1 else wanted
+    return dict(zip(who.tolist(), fits.tolist(), strict=True))
+
+
 def split(left_bits: Mapping[int, float], clients: Clients, total_hz: float) -> Shares:
     """Divide the band among those who send now so that all would end together.
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from fedpace.core.profile import Clients
-from fedpace.testbed.band import Shares, assigned, borrowing, one_efficiency, split
+from fedpace.testbed.band import Shares, assigned, borrowing, one_efficiency, split, within_band
 from fedpace.testbed.classes import FRAME_BYTES, PAYLOAD_BYTES, Classes, Count
 from fedpace.wireless.channel import faded, fading_gains
 from fedpace.wireless.network import Network
@@ -144,6 +144,8 @@ class Shaper:
         links, total = self._links or self.network.clients, self.network.system.bandwidth_hz
         if self.network.allocation != "work-conserving":
             rates = {client: passage.rate_bps for client, passage in self._now.items()}
+            if len({passage.round_index for passage in self._now.values()}) > 1:
+                rates = within_band(rates, links, total)  # some are late, and still on the air
             return assigned(rates, links, total)
         efficiency = one_efficiency(links)
         if efficiency is not None:
