@@ -1,12 +1,13 @@
 """Error of the predicted round time against Monte Carlo, over random populations.
 
     python benchmarks/round_time_accuracy.py [--populations 120] [--draws 20000] [--seed 0]
+    python benchmarks/round_time_accuracy.py --allocation work-conserving [--draws 4000]
     python benchmarks/round_time_accuracy.py --gradients [--populations 60]
     python benchmarks/round_time_accuracy.py --replacement
     python benchmarks/round_time_accuracy.py --speed [--most 1000000]
 
 Truth is the list of all sets of participants for N <= 12, and otherwise `--draws` simulated rounds
-that are solved for their equal finish. The populations run through N from 2 to 1,000, computation
+whose band is divided by the rule. The populations run through N from 2 to 1,000, computation
 and link spread by a factor of 1 to 100, uploads short or long against the computation, five ways
 to sample, constant and Shannon links, with and without clients' own limits and absences.
 """
@@ -15,13 +16,14 @@ import argparse
 import resource
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import get_args
 
 import numpy as np
 from scipy.special import ndtr
 
 from fedpace.core.plan import Decision
-from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.profile import AllocationRule, Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.planning.round_time.band_share import band_share
 from fedpace.planning.round_time.distribution import (
@@ -73,9 +75,10 @@ class Truth:
         return float(abs(value / nearest - 1)) if nearest else float(value > 0)
 
 
-def cases(count: int, seed: int) -> Iterator[Case]:
+def cases(count: int, seed: int, allocation: AllocationRule = "equal-finish") -> Iterator[Case]:
     for index in range(count):
-        yield _case(index, rng_for(seed, "population", index))
+        case = _case(index, rng_for(seed, "population", index))
+        yield replace(case, system=replace(case.system, allocation=allocation))
 
 
 def _case(index: int, rng: np.random.Generator) -> Case:
@@ -170,14 +173,22 @@ def errors(case: Case, draws: int) -> Mapping[str, tuple[float, float]]:
     """Relative errors of mean and 95 % quantile by method; NaN where it gives none."""
     true = truth(case, draws)
     given = (case.plan.sampling_probability, case.plan.sketch_rank, case.clients, case.system)
-    law, normal = round_time(case.plan, case.clients, case.system), normal_law(case)
+    law = round_time(case.plan, case.clients, case.system)
     found = {
         "round_time": (law.mean, law.quantile(LEVEL)),
         "..._and_gradient": (
             mean_and_gradient(*given)[0],
             quantile_and_gradient(LEVEL, *given)[0],
         ),
-        "normal law": normal,
+    }
+    if case.system.allocation == "work-conserving":
+        still = replace(case.system, allocation="equal-finish")
+        static = round_time(case.plan, case.clients, still)
+        found["equal finish"] = static.mean, static.quantile(LEVEL)
+        off = {n: (true.mean_off(m), true.quantile_off(p)) for n, (m, p) in found.items()}
+        return {**off, "(Monte Carlo)": (true.mean_error, np.nan)}
+    found |= {
+        "normal law": normal_law(case),
         "mean field": (mean_field_seconds(*given), np.nan),
         "upper bound": (upper_bound_seconds(*given), np.nan),
     }
@@ -191,6 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--populations", type=int, default=120)
     parser.add_argument("--draws", type=int, default=20_000)
+    parser.add_argument("--allocation", choices=get_args(AllocationRule), default="equal-finish")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--verbose", action="store_true", help="a line per population")
     parser.add_argument("--gradients", action="store_true", help="40 nodes against 320")
@@ -205,7 +217,7 @@ def main() -> None:
     if options.replacement:
         return replacement(options.draws)
     began, rows = time.perf_counter(), []
-    for case in cases(options.populations, options.seed):
+    for case in cases(options.populations, options.seed, options.allocation):
         rows.append((len(case.clients), errors(case, options.draws)))
         if options.verbose:
             shown = ", ".join(f"{n} {m:.4f} {p:.4f}" for n, (m, p) in rows[-1][1].items())

@@ -42,6 +42,29 @@ def test_mean_and_quantile_are_right_against_many_thousand_rounds(case):
         check(case, draws=20_000)
 
 
+_BUSY = [
+    case
+    for case in benchmark.cases(36, seed=1, allocation="work-conserving")
+    if case.clients.snr_hz is None and min(case.clients.max_bandwidth_hz) == float("inf")
+]
+
+
+@pytest.mark.parametrize("case", _BUSY, ids=lambda case: case.name)
+def test_a_band_that_never_idles_has_a_law_of_its_own(case):
+    """Constant links, whose rounds are drawn fast; the others: the slow test below."""
+    check(case, draws=4000)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "case",
+    [*benchmark.cases(100, seed=0, allocation="work-conserving")],
+    ids=lambda case: case.name,
+)
+def test_a_band_that_never_idles_has_a_law_for_all_links(case):
+    check(case, draws=500)
+
+
 @pytest.mark.parametrize("case", [*benchmark.cases(30, seed=2)], ids=lambda case: case.name)
 def test_the_upper_bound_is_above_the_mean(case):
     given = case.plan.sampling_probability, case.plan.sketch_rank, case.clients, case.system

@@ -99,7 +99,7 @@ def _event_by_event(
         lasts = np.where(sends, waits / np.where(rate > 0, rate, 1.0), 0.0)
         # Whoever is not at its limit ends with the others, to the bit.
         lasts = np.where(sends & (band < cap), within[:, None], lasts)
-        gap = (later - now)[rows, None]
+        gap = later[rows, None] - now[rows, None]
         ready = sends & (lasts <= gap)
         ends[part] = np.where(ready, now[rows, None] + lasts, ends[part])
         sent = np.where(np.isfinite(gap), rate * np.where(np.isfinite(gap), gap, 0.0), waits)

@@ -24,6 +24,7 @@ from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.round_time.band_smoothing import band_smoothing
 from fedpace.planning.round_time.estimates import mean_field_seconds, upper_bound_seconds
 from fedpace.planning.round_time.law import RoundLaw
+from fedpace.planning.round_time.never_idle import NeverIdle
 from fedpace.planning.round_time.quadrature import reaches
 from fedpace.planning.round_time.simulation import enumerate_round_seconds, simulate_round_seconds
 
@@ -116,11 +117,20 @@ def round_time(plan: Plan | Decision, clients: Clients, system: System) -> Round
     if certain:
         return _steps(simulate_round_seconds(decision, clients, system, 1, 0), np.ones(1))
     law = RoundLaw.of(joins, decision.sketch_rank, clients, system)
+    return round_time_of(law, system.overhead_seconds)
+
+
+def round_time_of(law: RoundLaw, overhead_seconds: float) -> RoundTime:
+    """Return the distribution of a law, its mean more exactly than the polyline gives it."""
+    overhead = overhead_seconds
+    if law.allocation == "work-conserving":
+        busy = NeverIdle.near(law)
+        seconds, value = busy.distribution()
+        return RoundTime(overhead + busy.mean().value, overhead + seconds, value)
     seconds = law.quadrature(_FINENESS)
     # The law is monotone; this only removes rounding.
     value = np.maximum.accumulate(law.cdf(seconds, band_smoothing(_TERMS)))
     mean = float(reaches(seconds) @ (1 - law.mean(seconds, band_smoothing(_MEAN_TERMS)).value))
-    overhead = system.overhead_seconds
     return RoundTime(
         overhead + mean,
         np.append(overhead, overhead + seconds),
@@ -179,6 +189,13 @@ def mean_and_gradient(
         (4.62, [2.1, 3.2])
     """
     law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
+    if law.allocation == "work-conserving":
+        window = None if quadrature is None else float(quadrature[0])
+        busy = NeverIdle.near(law, window).mean()
+        d_k = law.rank_derivative(busy.d_start, busy.d_bits, clients, system)
+        return (
+            system.overhead_seconds + busy.value, busy.d_probability * clients.availability, d_k,
+        )  # fmt: skip
     quadrature = law.quadrature() if quadrature is None else quadrature
     at = law.mean(quadrature, band_smoothing(terms))
     mean = system.overhead_seconds + float(reaches(quadrature) @ (1 - at.value))
@@ -194,6 +211,7 @@ def quantile_and_gradient(
     system: System,
     *,
     terms: int = _QUANTILE_TERMS,
+    quadrature: Floats | None = None,
 ) -> tuple[float, Floats, Floats]:
     """Quantile of the duration of a round, with its exact derivatives.
 
@@ -209,6 +227,7 @@ def quantile_and_gradient(
         system: what they share.
         terms: waves of the smoothing; the quantile of a round of fixed length is off by up to its
             spread times 1.6 at p = 0.95.
+        quadrature: from `choose_quadrature`; only a band that never idles keeps something of it.
 
     Returns:
         The quantile, s; its derivative in q, shape (N,); in k, shape (N,).
@@ -218,6 +237,13 @@ def quantile_and_gradient(
     """
     _check_level(probability)
     law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
+    if law.allocation == "work-conserving":
+        window = None if quadrature is None else float(quadrature[0])
+        busy = NeverIdle.near(law, window).quantile(probability)
+        d_k = law.rank_derivative(busy.d_start, busy.d_bits, clients, system)
+        return (
+            system.overhead_seconds + busy.value, busy.d_probability * clients.availability, d_k,
+        )  # fmt: skip
     smoothing = band_smoothing(terms)
     seconds = law.quadrature()
     value = law.cdf(seconds, smoothing)
@@ -255,7 +281,15 @@ def choose_quadrature(
         system: what they share.
         fineness: the number of nodes is about 40 times this, the error falls as its square.
     """
-    return RoundLaw.of(sampling_probability, sketch_rank, clients, system).quadrature(fineness)
+    law = RoundLaw.of(sampling_probability, sketch_rank, clients, system)
+    return quadrature_of(law, fineness)
+
+
+def quadrature_of(law: RoundLaw, fineness: float = 1.0) -> Floats:
+    """Return what `mean_and_gradient` keeps near a plan: times, or the window of `NeverIdle`."""
+    if law.allocation == "work-conserving":
+        return np.array([NeverIdle.near(law).window])
+    return law.quadrature(fineness)
 
 
 def _check_level(probability: float) -> None:

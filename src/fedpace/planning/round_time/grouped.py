@@ -20,8 +20,9 @@ from scipy.optimize import brentq
 
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.round_time.band_smoothing import band_smoothing
-from fedpace.planning.round_time.distribution import RoundTime
+from fedpace.planning.round_time.distribution import RoundTime, quadrature_of, round_time_of
 from fedpace.planning.round_time.law import RoundLaw
+from fedpace.planning.round_time.never_idle import NeverIdle
 from fedpace.planning.round_time.quadrature import reaches
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps, uplink
@@ -37,8 +38,7 @@ __all__ = [
 ]
 
 _MEAN_TERMS, _QUANTILE_TERMS = 8, 32
-_TERMS, _FINENESS = 40, 3.0
-"""All as in `round_time`."""
+"""As in `distribution`."""
 _LEAST_ABSENCE = 1e-15
 """Floor of 1 - p, as in `load_law`."""
 _FINEST_CELL, _COARSER, _ROUGHLY = 0.01, 1.2, 4.0
@@ -139,7 +139,7 @@ class _Merged:
 
 def grouped_quadrature(groups: Groups, q: Floats, k: Floats) -> Floats:
     """Quadrature nodes for `grouped_mean_and_gradient` at plans near this one."""
-    return _merge(groups, q, k).law.quadrature()
+    return quadrature_of(_merge(groups, q, k).law)
 
 
 def grouped_mean_and_gradient(
@@ -147,18 +147,35 @@ def grouped_mean_and_gradient(
 ) -> tuple[float, Floats, Floats]:
     """`round_time.mean_and_gradient` of the merged population, with derivatives for each member."""
     merged = _merge(groups, q, k)
+    overhead = groups.system.overhead_seconds
+    if merged.law.allocation == "work-conserving":
+        window = None if quadrature is None else float(quadrature[0])
+        busy = NeverIdle.near(merged.law, window).mean()
+        by_bits = busy.d_probability, busy.d_start, busy.d_bits
+        return overhead + busy.value, *_to_members(groups, merged, busy.value, *by_bits)
     quadrature = merged.law.quadrature() if quadrature is None else quadrature
     at = merged.law.mean(quadrature, band_smoothing(_MEAN_TERMS))
     mean = float(reaches(quadrature) @ (1 - at.value))
     slopes = _to_members(groups, merged, mean, at.d_probability, at.d_start, at.d_bits)
-    return groups.system.overhead_seconds + mean, *slopes
+    return overhead + mean, *slopes
 
 
 def grouped_quantile_and_gradient(
-    groups: Groups, probability: float, q: Floats, k: Floats
+    groups: Groups,
+    probability: float,
+    q: Floats,
+    k: Floats,
+    *,
+    quadrature: Floats | None = None,
 ) -> tuple[float, Floats, Floats]:
     """`round_time.quantile_and_gradient` of the merged population, likewise."""
     merged = _merge(groups, q, k)
+    overhead = groups.system.overhead_seconds
+    if merged.law.allocation == "work-conserving":
+        window = None if quadrature is None else float(quadrature[0])
+        busy = NeverIdle.near(merged.law, window).quantile(probability)
+        by_bits = busy.d_probability, busy.d_start, busy.d_bits
+        return overhead + busy.value, *_to_members(groups, merged, busy.value, *by_bits)
     law, smoothing = merged.law, band_smoothing(_QUANTILE_TERMS)
 
     def excess(seconds: float) -> float:
@@ -166,7 +183,6 @@ def grouped_quantile_and_gradient(
 
     seconds = law.quadrature()
     value = law.cdf(seconds, smoothing)
-    overhead = groups.system.overhead_seconds
     if value[0] >= probability:  # most rounds are empty
         return overhead, np.zeros(len(q)), np.zeros(len(q))
     i = int(np.argmax(value >= probability)) if value[-1] >= probability else len(value) - 1
@@ -184,16 +200,7 @@ def grouped_quantile_and_gradient(
 
 def grouped_round_time(groups: Groups, q: Floats, k: Floats) -> RoundTime:
     """`round_time.round_time` of the merged population."""
-    law = _merge(groups, q, k).law
-    seconds = law.quadrature(_FINENESS)
-    value = np.maximum.accumulate(law.cdf(seconds, band_smoothing(_TERMS)))
-    mean = float(reaches(seconds) @ (1 - law.mean(seconds, band_smoothing(_MEAN_TERMS)).value))
-    overhead = groups.system.overhead_seconds
-    return RoundTime(
-        overhead + mean,
-        np.append(overhead, overhead + seconds),
-        np.append(0.0, np.append(value[:-1], 1.0)),
-    )
+    return round_time_of(_merge(groups, q, k).law, groups.system.overhead_seconds)
 
 
 def _elasticity(law: RoundLaw, seconds: float) -> Floats:
@@ -241,6 +248,7 @@ def _merge(groups: Groups, q: Floats, k: Floats) -> _Merged:
         limit=limit,
         link={name: merged_link},
         band=system.bandwidth_hz,
+        allocation=system.allocation,
     )
     return _Merged(law, p, start, bits, sum_p, factor)
 

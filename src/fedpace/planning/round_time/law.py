@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from fedpace.core.errors import InputError
-from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.profile import AllocationRule, Clients, Floats, System
 from fedpace.planning.round_time.band_share import band_share, own_limit_acceptance
 from fedpace.planning.round_time.band_smoothing import BandSmoothing, band_smoothing
 from fedpace.planning.round_time.load import Waves
@@ -84,6 +84,9 @@ class RoundLaw:
     """One column, as `channel` takes it."""
     band: float
     """W, Hz."""
+    allocation: AllocationRule = "equal-finish"
+    """How the band is divided. Distribution and mean here are those of "equal-finish"; for a band
+    that never idles see `never_idle`."""
 
     @classmethod
     def of(
@@ -106,6 +109,7 @@ class RoundLaw:
             limit=clients.max_bandwidth_hz / system.bandwidth_hz,
             link=link,
             band=system.bandwidth_hz,
+            allocation=system.allocation,
         )
 
     def __len__(self) -> int:
@@ -115,7 +119,7 @@ class RoundLaw:
         """Place nodes by a coarser law of the same kind."""
         smoothing = band_smoothing(_PLACING_TERMS)
         first = float(np.min(self.start + self._early(1 + 5 * smoothing.spread)))
-        laws = [self._thinned(-(-len(self) // _PLACING_CLIENTS))]
+        laws = [self.thinned(-(-len(self) // _PLACING_CLIENTS))]
         if laws[0].probability.max() > _SELDOM_ABSENT:
             # Where a client never fails, look also at what its absence would change: dE/dq_n.
             seldom = np.minimum(laws[0].probability, _SELDOM_ABSENT)
@@ -128,7 +132,7 @@ class RoundLaw:
         """Seconds of an upload alone in that many bands, shape (N,)."""
         return self.bits / rate_bps(bands * self.band, **self.link)
 
-    def _thinned(self, every: int) -> "RoundLaw":
+    def thinned(self, every: int) -> "RoundLaw":
         """One client stands for `every`: it joins more often, and loads a narrower band."""
         if every == 1:
             return self
@@ -228,7 +232,7 @@ class RoundLaw:
         link = {name: column[index] for name, column in self.link.items()}
         return RoundLaw(
             self.probability[index], self.start[index], self.solo[index], self.bits[index],
-            self.limit[index], link, self.band,
+            self.limit[index], link, self.band, self.allocation,
         )  # fmt: skip
 
     def _at(self, seconds: Floats, smoothing: BandSmoothing) -> _Needs:

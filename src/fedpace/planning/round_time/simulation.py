@@ -12,7 +12,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
-from fedpace.planning.round_time.band_share import band_share
+from fedpace.planning.round_time.finish import round_seconds
 from fedpace.planning.round_time.law import RoundLaw
 
 __all__ = ["ENUMERABLE", "enumerate_round_seconds", "simulate_round_seconds"]
@@ -43,8 +43,7 @@ def simulate_round_seconds(
     law = RoundLaw.of(decision.participation_probability(), decision.sketch_rank, clients, system)
     rng = rng_for(seed, "simulation")
     seconds = [
-        _finish_seconds(law, joined)
-        for joined in _drawn(decision, clients.availability, draws, rng)
+        round_seconds(law, joined) for joined in _drawn(decision, clients.availability, draws, rng)
     ]
     return system.overhead_seconds + np.concatenate(seconds)
 
@@ -76,7 +75,7 @@ def enumerate_round_seconds(
     law = RoundLaw.of(decision.participation_probability(), decision.sketch_rank, clients, system)
     joined = (np.arange(1 << count)[:, None] >> np.arange(count)) & 1 == 1
     chance = np.where(joined, law.probability, 1 - law.probability).prod(axis=1)
-    return system.overhead_seconds + _finish_seconds(law, joined), chance
+    return system.overhead_seconds + round_seconds(law, joined), chance
 
 
 def _drawn(
@@ -95,38 +94,3 @@ def _drawn(
         joined = np.zeros((size, len(decision)), dtype=np.bool_)
         np.put_along_axis(joined, asked, True, axis=1)
         yield joined & (rng.random(joined.shape) < availability)
-
-
-def _finish_seconds(law: RoundLaw, joined: NDArray[np.bool_]) -> Floats:
-    """Solve sum_n x_n(T) = 1 over each row's participants, shape (D,); 0 for an empty row.
-
-    Newton's method on 1 / sum x, which is nearly straight in T, from the largest solo time, and
-    bisection where a step leaves the bracket.
-    """
-    row, client = np.nonzero(joined)
-    result = np.zeros(len(joined))
-    if len(row) == 0:
-        return result
-    first = np.flatnonzero(np.diff(row, prepend=-1))
-    group = np.repeat(np.arange(len(first)), np.diff(first, append=len(row)))
-    bits, start = law.bits[client], law.start[client]
-    link = {name: column[client] for name, column in law.link.items()}
-    low = np.maximum.reduceat(start + law.solo[client], first)
-    seconds, high = low, np.full(len(first), np.inf)
-    for _ in range(100):
-        load, fall = band_share(bits, seconds[group] - start, link, law.band)
-        total, slope = np.add.reduceat(load, first), np.add.reduceat(fall, first)
-        late = total > 1
-        # Where a limit of its own sets a client's solo time, the band need not be spent.
-        high = np.where(late, high, seconds)
-        low = np.where(late, seconds, low)
-        step = seconds + total * (total - 1) / slope
-        inside = (low <= step) & (step <= high)
-        with np.errstate(invalid="ignore"):
-            step = np.where(inside, step, np.where(high < np.inf, (low + high) / 2, seconds * 2))
-        done = np.abs(step - seconds) <= 1e-13 * seconds
-        seconds = step
-        if done.all():
-            break
-    result[row[first]] = seconds
-    return result

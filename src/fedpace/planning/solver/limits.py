@@ -9,7 +9,7 @@ from fedpace.core.profile import Floats
 from fedpace.planning.round_time.distribution import RoundTime, quantile_and_gradient, round_time
 from fedpace.planning.round_time.grouped import grouped_quantile_and_gradient, grouped_round_time
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.planning.solver.objective import Problem
+from fedpace.planning.solver.objective import Problem, link_window
 from fedpace.planning.solver.ranks import whole
 
 __all__ = [
@@ -46,10 +46,15 @@ def p95_excess(
 ) -> tuple[float, Floats, Floats]:
     """Logarithm of p95 over a limit, by the smooth law; its derivatives in log q and log k."""
     q, k, groups = sampling_probability, sketch_rank, problem.groups
+    window = link_window(problem, q)
     if groups is None:
-        seconds, by_q, by_k = quantile_and_gradient(0.95, q, k, problem.clients, problem.system)
+        seconds, by_q, by_k = quantile_and_gradient(
+            0.95, q, k, problem.clients, problem.system, quadrature=window
+        )
     else:
-        seconds, by_q, by_k = grouped_quantile_and_gradient(groups.at(k), 0.95, q, k)
+        seconds, by_q, by_k = grouped_quantile_and_gradient(
+            groups.at(k), 0.95, q, k, quadrature=window
+        )
     # Where nobody takes part in 95 % of the rounds, their time is the overhead, perhaps 0.
     seconds = max(seconds, 1e-12 * limit)
     return float(np.log(seconds / limit)), by_q * q / seconds, by_k * k / seconds

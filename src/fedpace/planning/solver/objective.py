@@ -44,6 +44,7 @@ __all__ = [
     "bound_law",
     "evaluate",
     "exact_law",
+    "link_window",
     "log_objective",
     "noise_weight",
     "probability_limit",
@@ -53,6 +54,12 @@ __all__ = [
 
 LARGEST_UNGROUPED = 2000
 """Beyond so many clients the round time is that of groups of similar ones."""
+
+_NEVER_IDLE_GROUPS = 2000
+"""Groups under a band that never idles, whose law takes them one by one."""
+
+_WINDOWS = 6
+"""Sizes of a round for which the window of Shannon links is fitted."""
 
 TimeLaw = Callable[[Floats, Floats], tuple[float, Floats, Floats]]
 """(q, k) -> seconds, d seconds / d q, d seconds / d k: a round time, or a stand-in for it."""
@@ -90,8 +97,9 @@ class Problem:
                 f"cohort is {self.cohort!r}; give a mean sampling probability from q_min = "
                 f"{self.q_min:g} to 1, or none"
             )
+        most = _NEVER_IDLE_GROUPS if self.system.allocation == "work-conserving" else None
         if self.groups is None and len(self.clients) > LARGEST_UNGROUPED:
-            object.__setattr__(self, "groups", group_clients(self.clients, self.system))
+            object.__setattr__(self, "groups", group_clients(self.clients, self.system, most))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -141,6 +149,8 @@ def exact_law(problem: Problem, near: tuple[Floats, Floats] | None = None) -> Ti
             quadrature nodes; None: nodes are chosen at every call.
     """
     clients, system, quantile = problem.clients, problem.system, problem.quantile
+    if system.allocation == "work-conserving":
+        return _never_idle_law(problem, near)
     if problem.groups is not None:
         groups = problem.groups
         if near is None:
@@ -156,6 +166,54 @@ def exact_law(problem: Problem, near: tuple[Floats, Floats] | None = None) -> Ti
         return lambda q, k: quantile_and_gradient(quantile, q, k, clients, system)
     quadrature = None if near is None else choose_quadrature(*near, clients, system)
     return lambda q, k: mean_and_gradient(q, k, clients, system, quadrature=quadrature)
+
+
+def _never_idle_law(problem: Problem, near: tuple[Floats, Floats] | None) -> TimeLaw:
+    clients, system, quantile = problem.clients, problem.system, problem.quantile
+    kept = None if near is None else link_window(problem, near[0])
+    many = problem.groups if near is None or problem.groups is None else problem.groups.at(near[1])
+
+    def law(q: Floats, k: Floats) -> tuple[float, Floats, Floats]:
+        window = link_window(problem, q) if kept is None else kept
+        if many is not None:
+            groups = many.at(k) if near is None else many
+            if quantile is None:
+                return grouped_mean_and_gradient(groups, q, k, quadrature=window)
+            return grouped_quantile_and_gradient(groups, quantile, q, k, quadrature=window)
+        if quantile is None:
+            return mean_and_gradient(q, k, clients, system, quadrature=window)
+        return quantile_and_gradient(quantile, q, k, clients, system, quadrature=window)
+
+    return law
+
+
+def link_window(problem: Problem, sampling_probability: Floats) -> Floats | None:
+    """Return the window of Shannon links under a band that never idles, by participants; else None.
+
+    What `NeverIdle.near` fits, here for uniform sampling of a few sizes, and between them read off
+    by straight lines in logarithms: smooth, and the same for all planners of a problem.
+    """
+    clients, system, groups = problem.clients, problem.system, problem.groups
+    if system.allocation != "work-conserving":
+        return None
+    if clients.snr_hz is None:
+        return np.zeros(1)
+    count = np.ones(len(clients)) if groups is None else groups.count
+    people = clients.availability * count
+    if "windows" not in problem.made:
+        ranks, total = rank_limit(problem).clip(1.0), float(people.sum())
+        sizes = np.geomspace(min(1.0, total / 2), total, _WINDOWS)
+        fitted = []
+        for size in sizes:
+            q = np.full(len(clients), size / total)
+            if groups is None:
+                fitted.append(choose_quadrature(q, ranks, clients, system)[0])
+            else:
+                fitted.append(grouped_quadrature(groups.at(ranks), q, ranks)[0])
+        problem.made["windows"] = np.log(sizes), np.log(fitted)
+    sizes, windows = problem.made["windows"]
+    at = np.log(float(sampling_probability @ people))
+    return np.array([np.exp(np.interp(at, sizes, windows))])
 
 
 def bound_law(problem: Problem) -> TimeLaw:

@@ -1,0 +1,302 @@
+r"""The law of a round whose band never idles: Lindley's recursion as a Markov chain.
+
+The participants in the order of their starts tau, each with u seconds of upload alone in the band:
+
+.. math:: V \leftarrow \max(V, \tau_n) + u_n, \qquad V_0 = 0, \qquad T = V_N,
+
+where client n takes part with probability p_n, independently of all others and so of V. Hence V is
+a Markov chain, and one sweep over the clients gives what is asked of T: backwards for the mean of
+any function g of it,
+
+.. math:: J_{N+1} = g, \qquad J_n(v) = (1 - p_n) J_{n+1}(v) + p_n J_{n+1}(\max(v, \tau_n) + u_n),
+    \qquad E[g(T)] = J_1(0),
+
+forwards for its distribution; both together give the derivatives in every p, tau and u. For the
+mean, J_n is a straight line below tau_n and of slope 1 above all tau, so the grid reaches from the
+first start to the last and nothing is cut off. Between the nodes J is a cubic. Derived in
+docs/round-time.md.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import isotonic_regression
+
+from fedpace.core.profile import Floats
+
+__all__ = ["LindleyChain", "Slopes"]
+
+_MEAN_NODES, _LAW_NODES = 384, 1024
+_SPREADS = 6.0
+"""Standard deviations of the load up to which the distribution is followed."""
+_RAMP = 0.01
+"""Half-width of the ramp by which a quantile is smoothed, as a part of the time."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Slopes:
+    """A mean E[g(T)], and its derivatives by client, each of shape (N,)."""
+
+    value: float
+    d_probability: Floats
+    d_start: Floats
+    d_solo: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Grid:
+    """Times v_i = first + i step, i < count; behind the last one a straight line goes on."""
+
+    first: float
+    step: float
+    count: int
+
+    def seconds(self) -> Floats:
+        return np.asarray(self.first + self.step * np.arange(self.count), dtype=np.float64)
+
+
+class _Step(NamedTuple):
+    """What one client does to V on a grid."""
+
+    first: int
+    """First node not before its start."""
+    whole: int
+    """Its upload in steps of the grid, the whole ones,"""
+    rest: float
+    """the rest,"""
+    taps: Floats
+    """and the weights of the cubic there."""
+    end: int
+    """Where its upload ends if it begins at its start, likewise."""
+    end_rest: float
+    end_taps: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LindleyChain:
+    """N clients in the order of their starts; arrays of shape (N,)."""
+
+    probability: Floats
+    """Chance to take part."""
+    start: Floats
+    """tau, s."""
+    solo: Floats
+    """u: seconds of the upload alone in the band."""
+    order: NDArray[np.intp]
+    """Where each stood before."""
+
+    @classmethod
+    def of(cls, probability: Floats, start: Floats, solo: Floats) -> "LindleyChain":
+        """Sort the clients."""
+        order = np.argsort(start, kind="stable")
+        return cls(probability[order], start[order], solo[order], order)
+
+    def mean(self, nodes: int = _MEAN_NODES) -> Slopes:
+        """E[T], 0 where nobody takes part."""
+        width = max(float(self.start[-1] - self.start[0]), 1e-3 * float(self.solo.max()))
+        grid = _Grid(float(self.start[0]), width / (nodes - 1), nodes)
+        return self._slopes(grid, grid.seconds(), 0.0, 1.0)
+
+    def distribution(self, nodes: int = _LAW_NODES) -> tuple[Floats, Floats]:
+        """Times and P(T <= s) at them: straight lines between, and a jump at the first, 0."""
+        grid = self._whole(nodes)
+        density, nobody = self._forward(grid)
+        edges = grid.seconds() + grid.step / 2
+        # A cubic swings a little beside a jump; the nearest rising sequence has it where it is.
+        below = isotonic_regression(nobody + np.cumsum(density)).x
+        below = np.clip(below, nobody, None)
+        below /= max(below[-1], 1e-300)
+        seconds = np.concatenate([[0.0, 0.0, max(edges[0] - grid.step, 0.0)], edges])
+        return seconds, np.concatenate([[0.0, nobody, nobody], below])
+
+    def quantile(self, probability: float, nodes: int = _LAW_NODES) -> Slopes:
+        """The quantile of T, a jump of its distribution smoothed by 1 %; 0 where most are empty."""
+        grid = self._whole(nodes)
+        density, nobody = self._forward(grid)
+        if nobody >= probability:
+            nothing = np.zeros(len(self.start))
+            return Slopes(0.0, nothing, nothing, nothing)
+        at = grid.seconds()
+
+        def ramp(seconds: float) -> tuple[Floats, Floats]:
+            width = max(_RAMP * seconds, 2 * grid.step)
+            x = np.clip((seconds - at) / width, -1.0, 1.0)
+            return 0.5 + 0.25 * x * (3 - x * x), 0.75 * (1 - x * x) / width
+
+        low, high = float(at[0]), float(at[-1]) * (1 + 2 * _RAMP) + 4 * grid.step
+        for _ in range(60):
+            middle = (low + high) / 2
+            if nobody + density @ ramp(middle)[0] < probability:
+                low = middle
+            else:
+                high = middle
+        rises, slope = ramp(high)
+        made = self._slopes(grid, rises, 1.0, 0.0)
+        scale = -1 / max(float(density @ slope), 1e-9 / high)
+        return Slopes(high, scale * made.d_probability, scale * made.d_start, scale * made.d_solo)
+
+    def _whole(self, nodes: int) -> _Grid:
+        """A grid from the first start to behind nearly every end."""
+        load, spread = (
+            np.cumsum(column[::-1])[::-1]
+            for column in (
+                self.probability * self.solo,
+                self.probability * (1 - self.probability) * self.solo**2,
+            )
+        )
+        most = np.cumsum(self.solo[::-1])[::-1]
+        behind = np.minimum(most, self.solo + load + _SPREADS * np.sqrt(spread))
+        last = float(np.max(self.start + behind))
+        first = float(self.start[0])
+        return _Grid(first, (last - first) * (1 + 2 / nodes) / (nodes - 1), nodes)
+
+    def _places(self, grid: _Grid) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
+        """First node not before each start; whole steps and the rest of each upload."""
+        first = np.ceil((self.start - grid.first) / grid.step).astype(np.int64)
+        far = np.minimum(self.solo / grid.step, 1e9)
+        whole = np.floor(far).astype(np.int64)
+        return np.clip(first, 0, grid.count), whole, far - whole
+
+    def _ends(self, grid: _Grid) -> tuple[NDArray[np.int64], Floats]:
+        """Where an upload ends that begins at its start: whole steps and the rest."""
+        far = np.minimum((self.start + self.solo - grid.first) / grid.step, 1e9)
+        whole = np.floor(far).astype(np.int64)
+        return whole, far - whole
+
+    def _forward(self, grid: _Grid) -> tuple[Floats, float]:
+        density, nobody = np.zeros(grid.count), 1.0
+        for n, step in enumerate(self._steps(grid)):
+            density, nobody = self._moved(n, step, density, nobody)
+        return density, nobody
+
+    def _steps(self, grid: _Grid) -> Iterator[_Step]:
+        first, whole, rest = self._places(grid)
+        end, end_rest = self._ends(grid)
+        taps, end_taps = _taps(rest), _taps(end_rest)
+        for n in range(len(self.start)):
+            yield _Step(
+                int(first[n]), int(whole[n]), float(rest[n]), taps[n],
+                int(end[n]), float(end_rest[n]), end_taps[n],
+            )  # fmt: skip
+
+    def _moved(self, n: int, step: _Step, density: Floats, nobody: float) -> tuple[Floats, float]:
+        """The distribution of V once client n has had its chance."""
+        count, p = len(density), float(self.probability[n])
+        first, whole = step.first, step.whole
+        wide = np.zeros(count + 4)  # node i at i + 1
+        below = nobody + density[:first].sum()
+        fits = max(count - whole, first)  # nodes from here on end behind the grid
+        if fits > first:
+            wide[first + whole : fits + whole + 3] += np.convolve(density[first:fits], step.taps)
+        wide[count] += density[fits:].sum()
+        if step.end < count:
+            wide[step.end : step.end + 4] += below * step.end_taps
+        else:
+            wide[count] += below
+        moved = wide[1 : count + 1]
+        moved[-1] += wide[count + 1 :].sum()
+        moved[0] += 2 * wide[0]
+        moved[1] -= wide[0]
+        return (1 - p) * density + p * moved, (1 - p) * nobody
+
+    def _slopes(self, grid: _Grid, end: Floats, at_zero: float, slope: float) -> Slopes:
+        """E[g(T)]: g on the grid, at 0, and its slope behind the grid."""
+        count, clients = grid.count, len(self.start)
+        steps = list(self._steps(grid))
+        value, zero = np.empty((clients + 1, count)), np.empty(clients + 1)
+        value[clients], zero[clients] = end, at_zero
+        behind = slope * grid.step * np.array([1.0, 2.0, 3.0])
+        for n in range(clients - 1, -1, -1):
+            step, first, whole = steps[n], steps[n].first, steps[n].whole
+            wide = _wide(value[n + 1], behind)
+            p = float(self.probability[n])
+            alone = _alone(wide, count, step, slope * grid.step)
+            new = value[n]
+            np.multiply(value[n + 1], 1 - p, out=new)
+            new[:first] += p * alone
+            fits = max(count - whole, first)
+            if fits > first:
+                new[first:fits] += p * np.correlate(
+                    wide[first + whole : fits + whole + 3], step.taps
+                )
+            if fits < count:
+                rest = np.arange(fits, count) + whole - (count - 1) + step.rest
+                new[fits:] += p * (wide[count] + slope * grid.step * rest)
+            zero[n] = (1 - p) * zero[n + 1] + p * alone
+        d_probability, d_start, d_solo = np.zeros((3, clients))
+        density, nobody = np.zeros(count), 1.0
+        for n in range(clients):
+            step, first, whole = steps[n], steps[n].first, steps[n].whole
+            p = float(self.probability[n])
+            change = float(density @ (value[n] - value[n + 1])) + nobody * (zero[n] - zero[n + 1])
+            d_probability[n] = change / p
+            wide = _wide(value[n + 1], behind)
+            below = nobody + float(density[:first].sum())
+            at_start = below * (
+                float(wide[step.end : step.end + 4] @ _tap_slopes(step.end_rest)) / grid.step
+                if step.end < count
+                else slope
+            )
+            moving = 0.0
+            fits = max(count - whole, first)
+            if fits > first:
+                turns = _tap_slopes(step.rest)
+                part = density[first:fits]
+                moving = (
+                    sum(
+                        turns[k] * float(part @ wide[first + whole + k : fits + whole + k])
+                        for k in range(4)
+                    )
+                    / grid.step
+                )
+            moving += slope * float(density[fits:].sum())
+            d_start[n], d_solo[n] = p * at_start, p * (at_start + moving)
+            density, nobody = self._moved(n, steps[n], density, nobody)
+        back = np.empty((3, clients))
+        back[:, self.order] = d_probability, d_start, d_solo
+        return Slopes(float(zero[0]), *back)
+
+
+def _wide(value: Floats, behind: Floats) -> Floats:
+    """A function on the grid with a node before it and three behind it, on straight lines."""
+    wide = np.empty(len(value) + 4)
+    wide[0] = 2 * value[0] - value[1]
+    wide[1:-3] = value
+    wide[-3:] = value[-1] + behind
+    return wide
+
+
+def _alone(wide: Floats, count: int, step: _Step, slope: float) -> float:
+    """Return the function where the upload ends if nobody is before it."""
+    if step.end < count:
+        return float(wide[step.end : step.end + 4] @ step.end_taps)
+    return float(wide[count] + slope * (step.end - (count - 1) + step.end_rest))
+
+
+def _taps(rest: Floats) -> Floats:
+    """Weights of the cubic through nodes -1, 0, 1, 2 at `rest` in [0, 1), shape (N, 4)."""
+    x = rest
+    return np.stack(
+        [
+            -x * (x - 1) * (x - 2) / 6,
+            (x + 1) * (x - 1) * (x - 2) / 2,
+            -(x + 1) * x * (x - 2) / 2,
+            (x + 1) * x * (x - 1) / 6,
+        ],
+        axis=-1,
+    )
+
+
+def _tap_slopes(x: float) -> Floats:
+    """Derivatives of `_taps`."""
+    return np.array(
+        [
+            -(3 * x * x - 6 * x + 2) / 6,
+            (3 * x * x - 4 * x - 1) / 2,
+            -(3 * x * x - 2 * x - 2) / 2,
+            (3 * x * x - 1) / 6,
+        ]
+    )
