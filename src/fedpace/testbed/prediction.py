@@ -51,9 +51,9 @@ class RoundTimes:
     method: str
     round: int
     predicted_seconds: float
-    """Of the virtual clock, with these participants, without overhead."""
-    overhead_seconds: float | None
-    """What the server measured of it; None where it measured none."""
+    """Of the virtual clock, with these participants: T and [network] overhead_seconds."""
+    transfer_seconds: float
+    """T alone."""
     measured_seconds: float
     clients: tuple[ClientTimes, ...]
 
@@ -114,8 +114,8 @@ def _round(
             )
         )  # fmt: skip
     return RoundTimes(
-        record.method, record.round, float(finish.max()), record.overhead_seconds,
-        record.round_seconds, tuple(rows),
+        record.method, record.round, float(finish.max()) + network.system.overhead_seconds,
+        float(finish.max()), record.round_seconds, tuple(rows),
     )  # fmt: skip
 
 
@@ -146,16 +146,22 @@ def write_comparison(folder: Path, rounds: Sequence[RoundTimes]) -> None:
 def prediction_table(rounds: Sequence[RoundTimes]) -> Table:
     """Return a table of how far the prediction was off, by method."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("method", "rounds", "measured mean s", "predicted", "p95 s", "predicted",
-                   "median error", "with overhead", "spread of ends"):  # fmt: skip
+    for column in ("method", "rounds", "mean s", "predicted", "p95 s", "predicted", "error",
+                   "learned", "spread", "late"):  # fmt: skip
         table.add_column(column, justify="left" if column == "method" else "right")
+    table.caption = (
+        "error: median, of a round; learned: with the overhead of the rounds before in place of "
+        "[network] overhead_seconds; spread: of the ends of uploads, over the round's seconds; "
+        "late: clients that this machine trained slower than their profile"
+    )
     for method in dict.fromkeys(each.method for each in rounds):
         row = errors([each for each in rounds if each.method == method])
         table.add_row(
             method, str(int(row["rounds"])), f"{row['measured_mean']:.2f}",
             f"{row['predicted_mean']:.2f}", f"{row['measured_p95']:.2f}",
             f"{row['predicted_p95']:.2f}", f"{row['median_error']:.1%}",
-            f"{row['median_error_with_overhead']:.1%}", f"{row['median_spread']:.1%}",
+            f"{row['median_error_learned']:.1%}", f"{row['median_spread']:.1%}",
+            f"{row['late']:.1%}",
         )  # fmt: skip
     return table
 
@@ -163,12 +169,13 @@ def prediction_table(rounds: Sequence[RoundTimes]) -> Table:
 def errors(rounds: Sequence[RoundTimes]) -> dict[str, float]:
     """Return how far predictions were off: means and 95 % quantiles, s; errors and spread, shares.
 
-    "with overhead" adds the mean overhead of the rounds before to the prediction of each.
+    "learned" takes the median of what the rounds before took beyond T, in the first round nothing.
     """
     measured = np.array([each.measured_seconds for each in rounds])
     clock = np.array([each.predicted_seconds for each in rounds])
-    known = np.array([each.overhead_seconds or np.nan for each in rounds])
-    learned = np.array([np.nanmean(known[: max(1, i)]) for i in range(len(known))])
+    beyond = measured - np.array([each.transfer_seconds for each in rounds])
+    learned = np.array([np.median(beyond[:i]) if i else 0.0 for i in range(len(beyond))])
+    late = [c.overrun_seconds > 0 for each in rounds for c in each.clients]
     spread = [s for each in rounds if (s := each.finish_spread) is not None]
     return {
         "rounds": float(len(rounds)),
@@ -177,8 +184,7 @@ def errors(rounds: Sequence[RoundTimes]) -> dict[str, float]:
         "measured_p95": float(np.quantile(measured, 0.95)),
         "predicted_p95": float(np.quantile(clock, 0.95)),
         "median_error": float(np.median(np.abs(clock - measured) / measured)),
-        "median_error_with_overhead": float(
-            np.median(np.abs(clock + learned - measured) / measured)
-        ),
+        "median_error_learned": float(np.median(np.abs(learned - beyond) / measured)),
         "median_spread": float(np.median(spread)) if spread else float("nan"),
+        "late": float(np.mean(late)),
     }

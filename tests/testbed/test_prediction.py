@@ -1,0 +1,106 @@
+import json
+
+import numpy as np
+import pytest
+
+from fedpace.core.record import ParticipantRecord, RoundRecord
+from fedpace.run_folder.writer import append_record
+from fedpace.testbed.figure import draw_times
+from fedpace.testbed.prediction import (
+    ClientTimes,
+    RoundTimes,
+    compare,
+    errors,
+    predicted,
+    prediction_table,
+)
+from fedpace.testbed.run import network_in
+from fedpace.testbed.shaper import Passage
+from fedpace.wireless.clients_file import write_clients
+from toy_work import toy_experiment, toy_network
+
+
+def participant(client, upload_bytes):
+    return ParticipantRecord(
+        client=client, sketch_rank=2, weight=1.0, download_bytes=500, upload_bytes=upload_bytes,
+        start_seconds=0.0, upload_seconds=0.0, bandwidth_hz=0.0, train_loss=0.0,
+        lora_squared_norm=0.0, head_squared_norm=0.0,
+    )  # fmt: skip
+
+
+def record(index, clients, seconds, missing=()):
+    return RoundRecord(
+        method="uniform", round=index, clock_seconds=0.0, round_seconds=seconds,
+        participants=tuple(participant(n, 1000 + 10 * n) for n in clients), upload_bits=0,
+        download_bits=0, train_loss=None, lora_squared_norm=0.0, head_squared_norm=0.0,
+        missing=missing,
+    )  # fmt: skip
+
+
+class Seen:
+    """A shaper's memory alone."""
+
+    def __init__(self, *passages):
+        self.passages = list(passages)
+
+
+def passage(client, index, at):
+    return Passage(client, index, 1e3, at, at + 0.1, at + 0.5, at + 1.5, at + 1.6, 900, 950)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write_clients(toy_network(toy_experiment(), [1, 1, 1]).clients, tmp_path / "clients.csv")
+    return tmp_path
+
+
+def test_every_record_finds_its_own_passages_also_after_one_that_nobody_answered(folder):
+    experiment = toy_experiment()
+    append_record(folder, record(0, [0, 2], 2.0))
+    append_record(folder, record(1, [], 1.0, missing=(1,)))
+    append_record(folder, record(2, [1], 3.0, missing=(0,)))
+    append_record(folder, record(0, [1], 4.0))  # of the next method
+    seen = Seen(passage(0, 0, 10.0), passage(2, 0, 10.0), passage(1, 1, 12.0), passage(0, 2, 14.0),
+                passage(1, 2, 15.0), passage(1, 0, 20.0))  # fmt: skip
+    found = compare(experiment, folder, seen)
+    assert [(each.round, [c.client for c in each.clients]) for each in found] == [
+        (0, [0, 2]), (2, [1]), (0, [1]),
+    ]  # fmt: skip
+    assert found[0].clients[0].finish == pytest.approx(1.6)
+    json.dumps([each.to_json() for each in found], allow_nan=False)
+
+
+def test_what_is_predicted_is_what_the_virtual_clock_charges(folder):
+    """The same people, bits and rule by `wireless.network.charge`."""
+    from dataclasses import replace
+
+    from fedpace.wireless.network import charge
+
+    experiment = toy_experiment(network={"bandwidth_hz": 1e4, "allocation": "equal-share"})
+    network, one = network_in(experiment, folder), record(3, [0, 1, 2], 1.0)
+    start, finish = predicted(network, 0, one)
+    bits = 8.0 * np.array([p.upload_bytes for p in one.participants])
+    who, rank = np.arange(3), np.full(3, 2)
+    expected, share = charge(network, 0, 3, who, rank, bits)
+    assert start == pytest.approx(expected, rel=1e-12)
+    assert finish == pytest.approx(share.finish_seconds, rel=1e-12)
+    slow = replace(network, system=replace(network.system, downlink_bps=1000.0))
+    assert predicted(slow, 0, one)[0] == pytest.approx(start + 4.0)
+
+
+def times(index, transfer, measured):
+    client = ClientTimes(0, 1e3, 0.1, transfer, 0.1, 0.2, measured, measured, 1, 1, 0.0)
+    other = ClientTimes(1, 1e3, 0.1, transfer, 0.1, 0.2, measured - 0.5, measured, 1, 1, 0.25)
+    return RoundTimes("uniform", index, transfer + 1.0, transfer, measured, (client, other))
+
+
+def test_errors_are_of_what_was_known_before_a_round(tmp_path):
+    rounds = [times(0, 4.0, 6.0), times(1, 2.0, 4.0), times(2, 6.0, 9.0)]
+    found = errors(rounds)
+    assert found["median_error"] == pytest.approx(np.median([1 / 6, 1 / 4, 2 / 9]))
+    assert found["median_error_learned"] == pytest.approx(np.median([2 / 6, 0.0, 1 / 9]))
+    assert found["median_spread"] == pytest.approx(0.5 / 6)
+    assert found["late"] == 0.5
+    assert prediction_table(rounds).row_count == 1
+    draw_times(rounds, tmp_path / "testbed.svg")
+    assert (tmp_path / "testbed.svg").read_text().lstrip().startswith("<?xml")
