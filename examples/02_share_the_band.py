@@ -1,10 +1,10 @@
-"""Divide the uplink so that everyone finishes together, and what equal shares would cost."""
+"""Divide the uplink: never idle, all finish together, and what equal shares would cost."""
 
 import fedpace as fp
 
 start_seconds = [2.0, 5.0, 9.0]  # download and local steps
 upload_bits = [4e6, 4e6, 2e6]
-for rule in ("equal-finish", "equal-share"):
+for rule in ("work-conserving", "equal-finish", "equal-share"):
     share = fp.allocate_bandwidth(
         start_seconds, upload_bits, 1.4e6, spectral_efficiency=[3.0, 1.0, 0.5], rule=rule
     )

@@ -1,5 +1,7 @@
 """The one entry, `plan`: what it returns, refuses, and says."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -87,7 +89,7 @@ def test_a_plan_with_draws_can_be_a_start(name):
         ({"step_seconds": [1.0, float("nan")]}, "step_seconds of client '1' is nan"),
         ({"max_rank": [0, 4]}, "max_rank of client '0' is 0"),
         ({"availability": [1.0, 1.5]}, "availability of client '1' is 1.5"),
-        ({"spectral_efficiency": [1e-320, 1.0]}, "client '0' cannot send its update in finite"),
+        ({"spectral_efficiency": [1e-320, 1.0]}, "spectral_efficiency of client '0' is 9.99"),
     ],
 )
 def test_bad_clients_are_named(columns, message):
@@ -156,3 +158,36 @@ def test_thirty_thousand_clients_are_planned_for():
     assert made.verdict == "converged" and min(made.gain.values()) > 1
     paper = plan(clients, system, "paper", q_min=1e-5)
     assert made.objective_seconds <= 1.002 * paper.objective_seconds
+
+
+@pytest.mark.parametrize(
+    ("column", "value", "what"),
+    [
+        ("step_seconds", np.nan, "cannot send its update"),
+        ("step_seconds", np.inf, "cannot send its update"),
+        ("step_seconds_per_rank", 1e308, "cannot send its update"),
+        ("spectral_efficiency", np.nan, "cannot send its update"),
+        ("spectral_efficiency", 1e-320, "cannot send its update"),
+        ("data_weight", np.nan, "has a share of the noise"),
+        ("update_second_moment", np.inf, "has a share of the noise"),
+        ("availability", 0.0, "has a share of the noise"),
+    ],
+)
+@pytest.mark.parametrize("planner", ["exact", "paper", "uniform", "infocom22"])
+def test_what_is_no_number_is_refused_and_no_planner_loops_on_it(planner, column, value, what):
+    """Also where it comes about in a sum, and where the checks of `Clients` were gone round."""
+    clients = some_clients(5)
+    numbers = getattr(clients, column).copy()
+    numbers[[1, 3]] = value
+    with pytest.raises(InputError, match=f"client '[0-4]' {what}"):
+        plan(replace(clients, **{column: numbers}), some_system(5), planner)
+
+
+def test_equal_shares_are_planned_for_as_equal_finish_and_the_plan_says_so():
+    clients, system = some_clients(6), some_system(6)
+    shared = plan(clients, replace(system, allocation="equal-share"))
+    assert shared.verdict.startswith("converged; planned for equal finish")
+    static = plan(clients, replace(system, allocation="equal-finish"))
+    np.testing.assert_array_equal(shared.sampling_probability, static.sampling_probability)
+    busy = plan(clients, replace(system, allocation="work-conserving"))
+    assert busy.verdict == "converged" and busy.objective_seconds < static.objective_seconds

@@ -170,7 +170,7 @@ class NetworkSection(_Section):
     """A clients.csv in place of the scenario."""
     fading: bool = False
     """Rayleigh block fading, drawn anew each round."""
-    allocation: AllocationRule = "equal-finish"
+    allocation: AllocationRule = "work-conserving"
     """How the band is divided among the participants: "work-conserving" (it never idles),
     "equal-finish" or "equal-share"; see docs/clock.md."""
     downlink_bps: Positive | None = None

@@ -47,8 +47,9 @@ SCALED = ("uniform", "weighted", "statistics", "oort", "infocom22", "fslora")
 MINIMISING = ("exact", "paper", "icc24")
 """Planners that look for the least predicted time; the others follow a rule of their own."""
 
-_AT = 1e-9
+_AT_LIMIT = 1e-9
 """Relative distance at which a value counts as being at its limit."""
+_EQUAL_SHARE = "; planned for equal finish: equal shares of the band take longer than predicted"
 
 
 @takes(
@@ -130,14 +131,7 @@ def _contradiction(problem: Problem) -> str | None:
     """What makes the limits impossible to keep together, and the remedy; None if nothing does."""
     clients, system = problem.clients, problem.system
     ones = np.ones(len(clients))
-    with np.errstate(over="ignore"):
-        alone = solo_seconds(clients, system, ones)
-    if not np.all(np.isfinite(alone)):
-        n = int(np.argmin(np.isfinite(alone)))
-        raise InputError(
-            f"client {str(clients.client_id[n])!r} cannot send its update in finite time, even "
-            "alone with the whole band; check its link column, or drop the client"
-        )
+    alone = solo_seconds(clients, system, ones)
     unpaid = rank_limit(problem) < 1
     if np.any(unpaid):
         who = str(clients.client_id[np.argmax(unpaid)])
@@ -161,7 +155,10 @@ def _contradiction(problem: Problem) -> str | None:
 def _bare(problem: Problem, planner: str, solution: Solution) -> Plan:
     """The plan of a decision, and nothing about it."""
     ids = problem.clients.client_id.copy()
-    return Plan(planner, ids, solution.decision, solution.verdict)
+    verdict = solution.verdict
+    if problem.system.allocation == "equal-share":
+        verdict += _EQUAL_SHARE
+    return Plan(planner, ids, solution.decision, verdict)
 
 
 def _described(problem: Problem, planner: str, solution: Solution) -> Plan:
@@ -200,10 +197,10 @@ def _binds(problem: Problem, decision: Decision, mean: float) -> dict[str, NDArr
     capped = clients.max_bandwidth_hz < system.bandwidth_hz
     alone = system.overhead_seconds + solo_seconds(clients, system, k)
     binds = {
-        "q at 1": q >= 1 - _AT,
-        "q at q_min": q <= problem.q_min * (1 + _AT),
+        "q at 1": q >= 1 - _AT_LIMIT,
+        "q at q_min": q <= problem.q_min * (1 + _AT_LIMIT),
         "rank at memory": (k == memory) & (memory < system.lora_rank),
         "link cap": capped & (alone >= mean),
-        "energy": (paid < 1) & (q >= paid * (1 - _AT)),
+        "energy": (paid < 1) & (q >= paid * (1 - _AT_LIMIT)),
     }
     return {name: clientwise for name, clientwise in binds.items() if clientwise.any()}

@@ -32,7 +32,7 @@ from fedpace.planning.round_time.grouped import (
     grouped_quadrature,
     grouped_quantile_and_gradient,
 )
-from fedpace.planning.round_time.upper_bound import bound_and_gradient
+from fedpace.planning.round_time.upper_bound import bound_and_gradient, solo_seconds
 from fedpace.wireless.latency import upload_bits
 
 __all__ = [
@@ -97,9 +97,32 @@ class Problem:
                 f"cohort is {self.cohort!r}; give a mean sampling probability from q_min = "
                 f"{self.q_min:g} to 1, or none"
             )
+        _refuse_unbounded(self.clients, self.system)
         most = _NEVER_IDLE_GROUPS if self.system.allocation == "work-conserving" else None
         if self.groups is None and len(self.clients) > LARGEST_UNGROUPED:
             object.__setattr__(self, "groups", group_clients(self.clients, self.system, most))
+
+
+def _refuse_unbounded(clients: Clients, system: System) -> None:
+    """Refuse what no search could end with: a time or a share of the noise that is no number."""
+    most = np.floor(np.clip(clients.max_rank, 1.0, system.lora_rank))
+    with np.errstate(all="ignore"):
+        alone, noise = solo_seconds(clients, system, most), noise_weight(clients, system)
+    for value, fault, columns in (
+        (
+            alone, "cannot send its update in finite time, even alone with the band: it takes",
+            "its times and its link column, or drop the client",
+        ),
+        (
+            noise, "has a share of the noise that is no number:",
+            "data_weight, update_second_moment and availability for values far too large",
+        ),
+    ):  # fmt: skip
+        wrong = ~np.isfinite(value)
+        if np.any(wrong):
+            n = int(np.argmax(wrong))
+            name = str(clients.client_id[n])
+            raise InputError(f"client {name!r} {fault} {value[n]:g}; check {columns}")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
