@@ -46,11 +46,8 @@ def test_a_client_that_becomes_slow_misses_few_rounds_and_comes_in_time_again(tm
         link.pace(3e4)
         since = len(rounds_of(tmp_path))
         wait_until(lambda: len(took_part(0, since + 1)) >= 2, "two rounds in time", 600)
-    records = rounds_of(tmp_path)[since:]
-    again = took_part(0, since + 1)[0]
-    waited = [r["round"] for r in records if r["round"] < again and r["round_seconds"] > 9.0]
-    late = [a for r in records for a in r["late"] if a["client"] == 0]
-    print(f"waited in vain in {len(waited)} rounds; {len(late)} late answers, after "
-          f"{[round(a['upload_seconds'], 1) for a in late]} s of sending")  # fmt: skip
-    assert late and len(waited) <= 4
-    assert all(a["upload_seconds"] == pytest.approx(90.0, rel=0.2) for a in late)
+    late = [a for r in rounds_of(tmp_path)[since:] for a in r["late"] if a["client"] == 0]
+    print(f"{len(late)} rounds waited in vain; sending took "
+          f"{[round(a['upload_seconds'], 1) for a in late]} s")  # fmt: skip
+    assert 1 <= len(late) <= 4
+    assert all(a["upload_seconds"] > 70.0 for a in late)  # 277 kB at 30 kbit/s, at least

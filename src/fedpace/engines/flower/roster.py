@@ -20,7 +20,9 @@ from fedpace.core.errors import RunError
 from fedpace.engines.flower.messages import told
 
 ASK_AGAIN_SECONDS = 120.0
-"""A node that has not answered the offer by then is asked again: its client may load a model."""
+"""A node that has not answered the offer by then is asked again: it may have started anew."""
+OFFER_SECONDS = 1800.0
+"""An answer to the offer counts until then: its client may load a large model on a busy machine."""
 TAKEN_SECONDS = 5.0
 """A client whose name another one has is asked again after so long,"""
 TAKEN_PATIENCE_SECONDS = 75.0
@@ -89,7 +91,7 @@ class Roster:
                 [
                     Message(
                         RecordDict({"offer": ConfigRecord({"json": text})}), dst_node_id=node,
-                        message_type=MessageType.QUERY, ttl=ASK_AGAIN_SECONDS,
+                        message_type=MessageType.QUERY, ttl=OFFER_SECONDS,
                     )
                     for node in new
                 ]
