@@ -10,14 +10,17 @@ pytest.importorskip("torch")
 from fedpace.core.errors import InputError
 from fedpace.engines.overlapping import OverlappingSimulation
 from fedpace.engines.simulated import SimulatedEngine
+from fedpace.experiment.prepare import prepare
 from fedpace.experiment.run import resume, run
+from fedpace.experiment.schedule import rate_factor
 from fedpace.experiment.site import Site
 from fedpace.run_folder.checkpoint import read_checkpoint
 from toy_work import toy_experiment, toy_network, toy_work
 
 pytestmark = pytest.mark.torch
 WEIGHT = np.array([3.0, 1, 2, 2, 5, 4])
-LATE = {"schedule": "overlapping", "beat_seconds": 0.4, "rounds": 14}
+LATE = {"schedule": "overlapping", "beat_seconds": 0.4, "rounds": 12}
+BAND = "work-conserving"
 METHODS = ["uniform", "fedasync", "fedbuff", "ca2fl", "fadas"]
 
 
@@ -25,7 +28,7 @@ def experiment(**training):
     return toy_experiment(
         methods=METHODS,
         training={**LATE, "buffer_size": 2, "server_optimizer": "adam", **training},
-        network={"fading": True, "bandwidth_hz": 3e3},
+        network={"fading": True, "bandwidth_hz": 3e3, "allocation": BAND},
         planner={"cohort": 0.5},
         lora={"upload_dtype": "int8"},
     )
@@ -52,15 +55,19 @@ def place(engine=OverlappingSimulation, stop_after=None):
     return site
 
 
-@pytest.mark.parametrize("stop_after", [3, 20, 31, 44, 57])
-def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, stop_after):
-    whole = run(experiment(), out=tmp_path / "whole", site=place())
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return run(experiment(), out=tmp_path_factory.mktemp("runs") / "whole", site=place())
+
+
+@pytest.mark.parametrize("stop_after", [3, 25, 45])
+def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, whole, stop_after):
     with pytest.raises(KeyboardInterrupt):
         run(experiment(), out=tmp_path / "cut", site=place(stop_after=stop_after))
     cut = resume(tmp_path / "cut", site=place())
     assert [r.to_json() for r in cut.records] == [r.to_json() for r in whole.records]
     for method in METHODS:
-        a, b = (read_checkpoint(tmp_path / name, method) for name in ("whole", "cut"))
+        a, b = (read_checkpoint(done.folder, method) for done in (whole, cut))
         assert a.state == b.state
         parts = [(c.adapter, c.optimizer, c.memory, c.more["underway"]) for c in (a, b)]
         for x, y in zip(*parts, strict=True):
@@ -68,7 +75,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, stop_afte
             assert all(np.array_equal(x[name], y[name]) for name in x)
     late = [r.round - p.started_round for r in whole.records for p in r.participants]
     assert max(late) >= 2
-    underway = read_checkpoint(tmp_path / "whole", "uniform").state["underway"]
+    underway = read_checkpoint(whole.folder, "uniform").state["underway"]
     assert underway, "nothing underway at the end would prove nothing"
     assert json.dumps(underway)
 
@@ -81,11 +88,15 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, stop_afte
         ({"training": {"server_memory": 0.5}}, "with server_memory has to wait"),
         ({"training": {"beat_seconds": 0.1}}, r"beat_seconds = 0.1 is below .* overhead_seconds"),
         ({"planner": {"replan_every": 3}}, "replan_every = 3"),
+        ({"network": {"allocation": "equal-finish"}}, "'equal-finish' divides the band"),
+        ({"training": {"beat_seconds": None}}, "needs beat_seconds"),
     ],
 )
 def test_what_cannot_overlap_is_refused_in_one_line(tmp_path, changes, message):
-    base = {"methods": ["uniform"], "training": LATE}
+    base = {"methods": ["uniform"], "training": LATE, "network": {"allocation": BAND}}
     merged = {**base, **changes, "training": {**LATE, **changes.get("training", {})}}
+    if merged["training"]["beat_seconds"] is None:
+        del merged["training"]["beat_seconds"]
     with pytest.raises(InputError, match=message) as error:
         run(toy_experiment(**merged), out=tmp_path / "no", site=place())
     assert "\n" not in str(error.value)
@@ -99,8 +110,26 @@ def test_a_beat_of_nothing_is_refused():
 
 def test_an_engine_that_can_only_wait_says_so(tmp_path):
     with pytest.raises(InputError, match="virtual clock"):
-        run(
-            toy_experiment(methods=["uniform"], training=LATE),
-            out=tmp_path / "no",
-            site=place(SimulatedEngine),
+        late = toy_experiment(
+            methods=["uniform"], training=LATE, network={"allocation": "work-conserving"}
         )
+        run(late, out=tmp_path / "no", site=place(SimulatedEngine))
+
+
+def test_the_rate_of_the_server_follows_the_noise_and_the_delay_of_a_beat():
+    """A beat in which nobody is late is a round: factor 1. A shorter one is noisier and later."""
+    factors = []
+    for beat in (1e3, 0.5, 0.2):
+        ready = prepare(toy_experiment(
+            methods=["uniform"], network={"allocation": BAND, "bandwidth_hz": 3e3},
+            training={**LATE, "beat_seconds": beat, "server_optimizer": "adam"},
+        ), place())  # fmt: skip
+        factors.append(rate_factor(ready.experiment, ready.plans["uniform"]))
+        assert ready.plans["uniform"].staleness_seconds.mean >= beat
+    assert factors[0] == 1.0
+    assert factors[0] > factors[1] > factors[2] > 0.1
+    by_hand = toy_experiment(
+        methods=["uniform"], network={"allocation": BAND},
+        training={**LATE, "beat_rate_factor": 0.7},
+    )  # fmt: skip
+    assert rate_factor(by_hand, prepare(by_hand, place()).plans["uniform"]) == 0.7

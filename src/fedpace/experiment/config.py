@@ -123,6 +123,9 @@ class TrainingSection(_Section):
     and takes what has arrived. Asynchronous methods (fedasync, fedbuff, ...) have their own."""
     beat_seconds: Positive | None = None
     """Overlapping: seconds between two steps of the server."""
+    beat_rate_factor: Positive | None = None
+    """Overlapping: what server_learning_rate is multiplied by; without it what the delay and the
+    noise of a beat ask for, so that one rate serves both schedules."""
     buffer_size: Count = 10
     """Asynchronous methods step after so many arrivals (fedasync: after each)."""
     rounds: Count = 50

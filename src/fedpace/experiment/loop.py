@@ -10,6 +10,7 @@ from fedpace.experiment.build import Setup, Work, set_up
 from fedpace.experiment.checkpoint import Good, Progress, begin, good, grow, with_plan
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import Prepared, make_renewal
+from fedpace.experiment.schedule import rate_factor
 from fedpace.federation.beats import run_beat
 from fedpace.federation.buffered import run_buffer
 from fedpace.federation.divergence import fault_of_evaluation
@@ -172,4 +173,5 @@ def _federation(prepared: Prepared, course: Course) -> Federation:
         server_optimizer=course.setup.server_optimizer,
         seed=prepared.experiment.seed,
         checks=site.checks,
+        rate_factor=rate_factor(prepared.experiment, course.progress.state.plan),
     )

@@ -13,7 +13,7 @@ from fedpace.core.profile import Clients, Floats
 from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
-from fedpace.experiment.schedule import with_beat
+from fedpace.experiment.schedule import with_schedule
 from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.hooks.fedvarp import fedvarp
 from fedpace.federation.hooks.hook import UpdateHook
@@ -205,4 +205,5 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
     entry = method_named(method)
     if entry.asynchronous is not None:
         return made
-    return with_beat(experiment, network, method, made, overlaps=entry.published is None)
+    overlaps = entry.published is None
+    return with_schedule(experiment, network, clients, method, made, overlaps=overlaps)

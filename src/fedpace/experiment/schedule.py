@@ -1,24 +1,43 @@
-"""The beat of a plan whose rounds overlap."""
+"""The schedule of a plan: rounds that wait for all, or beats that wait for nobody."""
 
 from dataclasses import replace
 
+import numpy as np
+
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Plan, StalenessSeconds
+from fedpace.core.profile import Clients
 from fedpace.experiment.config import Experiment
+from fedpace.planning.overlap.law import queue_law
+from fedpace.planning.overlap.step import server_rate_factor
+from fedpace.planning.solver.objective import noise_weight
+from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.latency import start_seconds, upload_bits
 from fedpace.wireless.network import Network
 
 
-def with_beat(
-    experiment: Experiment, network: Network, method: str, made: Plan, *, overlaps: bool
+def with_schedule(
+    experiment: Experiment,
+    network: Network,
+    clients: Clients,
+    method: str,
+    made: Plan,
+    *,
+    overlaps: bool,
 ) -> Plan:
-    """Give a plan the beat that the experiment asks for.
+    """Give a plan the schedule that the experiment asks for.
 
     Args:
-        experiment: its [training] is read.
-        network: with the method's overhead.
+        experiment: its [training] and [planner] are read.
+        network: with the method's message sizes.
+        clients: as a planner sees them.
         method: its name, for the error.
-        made: a plan for rounds that wait; its q_n become chances of idle clients at a beat.
+        made: the method's plan for rounds that wait.
         overlaps: whether the method's aggregation can do without a barrier.
+
+    Returns:
+        With "overlapping" the plan whose q_n are the chances of idle clients at a beat, and what
+        the law of the queue says of it.
 
     Raises:
         InputError: the method has to wait for all, or the beat is none that it could follow.
@@ -32,7 +51,31 @@ def with_beat(
             f"method {method!r}{why} has to wait for all who take part in a round; set [training] "
             "schedule = 'synchronous', or leave it out"
         )
-    beat, overhead = training.beat_seconds, network.system.overhead_seconds
+    return _described(network, clients, made, _beat(experiment, network))
+
+
+def rate_factor(experiment: Experiment, plan: Plan) -> float:
+    """Return what the server's rate is multiplied by: 1 in rounds that wait.
+
+    Args:
+        experiment: its [training] is read.
+        plan: what is in force.
+    """
+    training, known = experiment.training, plan.statistics
+    if plan.beat_seconds is None:
+        return 1.0
+    if training.beat_rate_factor is not None:
+        return training.beat_rate_factor
+    return server_rate_factor(
+        training.server_optimizer, known["beat_noise"], known["tuned_noise"],
+        delay_beats=known["delay_beats"],
+    )  # fmt: skip
+
+
+def _beat(experiment: Experiment, network: Network) -> float:
+    """Return the beat, if the experiment can follow it."""
+    training, system = experiment.training, network.system
+    beat, overhead = training.beat_seconds, system.overhead_seconds
     if beat is None:
         raise InputError("[training] schedule = 'overlapping' needs beat_seconds; set it")
     if beat < overhead:
@@ -40,9 +83,47 @@ def with_beat(
             f"[training] beat_seconds = {beat:g} is below [network] overhead_seconds = "
             f"{overhead:g}, which the server needs for every step; set a longer beat"
         )
+    if system.allocation != "work-conserving":
+        raise InputError(
+            f"[network] allocation = {system.allocation!r} divides the band of a round that waits "
+            "for all; with schedule = 'overlapping' set 'work-conserving'"
+        )
     if experiment.planner.replan_every:
         raise InputError(
             f"[planner] replan_every = {experiment.planner.replan_every}: the noise scale is "
             "measured in rounds that wait; set it to 0, or schedule = 'synchronous'"
         )
-    return replace(made, decision=replace(made.decision, beat_seconds=beat))
+    return beat
+
+
+def _described(network: Network, clients: Clients, made: Plan, beat: float) -> Plan:
+    """The plan with a beat, and its queue."""
+    system, rank = network.system, made.sketch_rank.astype(np.float64)
+    bits = upload_bits(system, rank)
+    whole = bits / rate_bps(system.bandwidth_hz, **uplink(clients))
+    width = np.minimum(clients.max_bandwidth_hz, system.bandwidth_hz)
+    law = queue_law(
+        made.sampling_probability,
+        system.overhead_seconds + start_seconds(clients, system, rank),
+        whole,
+        beat,
+        bits / rate_bps(width, **uplink(clients)) - whole,
+        clients.availability,
+    )
+    noise = noise_weight(clients, system) * system.lora_rank / rank
+    return replace(
+        made,
+        decision=replace(made.decision, beat_seconds=beat),
+        round_seconds=None,
+        relative_rounds=np.nan,
+        objective_seconds=np.nan,
+        updates_per_second=law.update_rate(),
+        staleness_seconds=StalenessSeconds(law.mean_age_seconds(), law.p95_age_seconds()),
+        band_utilisation=law.utilisation,
+        gain={},
+        statistics={
+            "delay_beats": float(clients.data_weight @ (law.age_beats - 1)),
+            "beat_noise": float(np.sum(noise * clients.availability / law.chance)),
+            "tuned_noise": float(np.sum(noise / made.sampling_probability)),
+        },
+    )

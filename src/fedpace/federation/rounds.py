@@ -36,6 +36,8 @@ class Federation:
     seed: int
     checks: Checks | None = None
     """What arrives is checked before it is used; None where the clients are our own."""
+    rate_factor: float = 1.0
+    """Of the server's step: what the delay and the noise of a beat ask for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,8 +253,8 @@ def _move(
         if returned.updates or any(result.squared_norms):
             step = federation.server_optimizer.step
             adapter, optimizer = step(adapter, result.update, optimizer)
-            if state.step_factor != 1.0:
-                factor = np.float32(state.step_factor)
+            if (whole := state.step_factor * federation.rate_factor) != 1.0:
+                factor = np.float32(whole)
                 old = state.adapter
                 adapter = {n: old[n] + factor * (new - old[n]) for n, new in adapter.items()}
     norms = [norm for pair in result.client_squared_norms for norm in pair]
