@@ -30,3 +30,28 @@ def test_a_served_run_is_reported_as_measured_and_says_where_the_seconds_went(tm
     assert "overhead: neither training nor transfer" in page
     assert "with [planner] replan_every the next plans" in page
     assert (record.folder / "adapter" / "README.md").exists()
+
+
+@pytest.mark.slow
+def test_ctrl_c_at_the_server_says_how_to_go_on_also_before_anyone_came(tmp_path):
+    import signal
+    import socket
+    import time
+
+    import tiny
+    from warm import Command
+
+    tiny.write_experiment(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        port = found.getsockname()[1]
+    said = tmp_path / "said"
+    words = ["serve", "my.toml", "--port", port, "--out", "run"]
+    server = Command(words, tmp_path, said)
+    while not said.exists() or "clients are there" not in said.read_text():
+        assert server.poll() is None
+        time.sleep(0.05)
+    server.send_signal(signal.SIGINT)
+    assert server.wait(60) == 130
+    last = said.read_text().strip().splitlines()[-1]
+    assert last == "fedpace: interrupted; go on with fedpace serve --resume run"
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["experiment.toml"]
