@@ -26,6 +26,13 @@ class _Group(TyperGroup):
             raise _Ended(text) from None
 
 
+class _Notes(logging.Handler):
+    """Lines of the log, beside what the terminal shows."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(_err, f"fedpace: {record.getMessage()}")
+
+
 class _Ended(Exception):
     """A command was interrupted; the text says how to go on."""
 
@@ -65,9 +72,8 @@ _err = open_console(stderr=True)
 def main() -> None:
     """Run the command line; what FedPace raises on purpose, and files, end in one line."""
     tolerate_encodings()
-    notes = logging.StreamHandler()
-    notes.setFormatter(logging.Formatter("fedpace: %(message)s"))
-    logging.getLogger("fedpace").addHandler(notes)
+    logging.getLogger("fedpace").addHandler(_Notes())
+    logging.getLogger("fedpace").setLevel(logging.INFO)
     try:
         app()
     except RunError as error:

@@ -26,6 +26,7 @@ from fedpace.experiment.toml_files import toml_table
 from fedpace.federation.engine import Train
 from fedpace.federation.partition import partition
 from fedpace.lora import AdaptedModel
+from fedpace.lora.cuts import cuts_of
 from fedpace.lora.fingerprint import base_fingerprint
 from fedpace.lora.trial import try_out
 
@@ -156,6 +157,7 @@ class Client:
             raise InputError(objection, public=public)
         tokens = tokenised(experiment, examples, adapted)
         try_out(adapted, tokens)
+        self.say(cuts_of(tokens, experiment.model.max_length).told())
         made: dict[tuple[int, Sketch, tuple[Role, ...]], Train] = {}
 
         def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:

@@ -52,7 +52,7 @@ from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
 from fedpace.lora.card import describe_adapter
-from fedpace.lora.trial import try_out
+from fedpace.lora.trial import tried
 from fedpace.planning.renewal import Renewal
 from fedpace.run_folder.reader import read_records
 
@@ -133,7 +133,8 @@ def _site(
     train, held_out = examples_of(experiment, train_elsewhere=True)
     adapted = build_model(experiment, train.label_names)
     sample = train.take(range(min(len(train), _TRIED)))
-    try_out(adapted, tokenised(experiment, sample, adapted))
+    tokens = tokenised(experiment, sample, adapted)
+    view.say(tried(adapted, tokens, experiment.model.max_length).told())
     run_name = secrets.token_hex(8)
     roster = Roster(grid, make_offer(experiment, adapted, train.label_names, run_name))
     rosters.append(roster)

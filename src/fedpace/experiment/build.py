@@ -1,6 +1,7 @@
 """From an experiment to live objects: data, model, trainer, evaluation, methods."""
 
 import hashlib
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -51,10 +52,11 @@ from fedpace.lora.local_training import ClientExamples
 from fedpace.lora.model import stated_classes
 from fedpace.lora.tasks import concatenate
 from fedpace.lora.tokens import TokenisedExamples
-from fedpace.lora.trial import try_out
+from fedpace.lora.trial import tried
 from fedpace.wireless.network import Network
 
 _NONE_KNOWN: Floats = np.empty(0)
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,6 +74,8 @@ class Work:
     network: Network
     fingerprint: Mapping[str, str]
     """A hash of each thing that a resumed run must find again, by what it is."""
+    tokens: Mapping[str, Any] | None = None
+    """What `max_length` cuts of the training examples; None where they are elsewhere."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What who uses the adapter must know of the model: its task, classes, pooling, layers."""
     describe: Callable[[Path], None] = lambda folder: None
@@ -177,7 +181,8 @@ def build_work(experiment: Experiment) -> Work:
 
     adapted = build_model(experiment, train.label_names)
     clients = [tokenised(experiment, train.take(s), adapted) for s in shares]
-    try_out(adapted, concatenate(clients))
+    cuts = tried(adapted, concatenate(clients), experiment.model.max_length)
+    logger.info("%s", cuts.told())
     return Work(
         layout=adapted.layout,
         initial_adapter=adapted.initial,
@@ -187,6 +192,7 @@ def build_work(experiment: Experiment) -> Work:
         network=first_network(experiment, adapted.layout, [len(s) for s in shares]),
         fingerprint=work_fingerprint(adapted, [train, held_out], shares, clients),
         facts=(facts := model_facts(experiment, train.label_names)),
+        tokens=cuts.to_json(),
         describe=partial(describe_adapter, adapted, facts),
         interview=interview_with(experiment, adapted, held_out),
     )

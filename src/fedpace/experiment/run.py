@@ -191,6 +191,7 @@ def _fill(folder: Path, prepared: Prepared, told: _Told) -> RunRecord:
         "command": told.command,
         "label_names": work.facts.get("label_names"),
         "model": {key: value for key, value in work.facts.items() if key != "label_names"},
+        "tokens": work.tokens,
         "environment": environment(),
     }
     if work.interview is not None:

@@ -37,6 +37,7 @@ def concatenate(parts: Sequence[TokenisedExamples]) -> TokenisedExamples:
         tuple(ids for part in parts for ids in part.tokens),
         tuple(ids for part in parts for ids in part.labels),
         segments,
+        np.concatenate([np.concatenate([part.whole, part.lost], axis=1) for part in parts]),
     )
 
 

@@ -8,7 +8,7 @@ Causal language models see three kinds of examples: "instruct" (the loss is on t
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -38,6 +38,9 @@ class TokenisedExamples:
     """Classification: the class, shape (1,). Causal LM: the ids, `IGNORED` where no loss is."""
     segments: tuple[Integers, ...] | None = None
     """Which of the two texts of a pair each token belongs to, for models that ask."""
+    spans: Integers | None = None
+    """Tokens before the cut, and cut away: of the prompt (or text) and of the answer, shape
+    (M, 4): prompt, answer, then what each lost; None where nothing was cut."""
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -46,6 +49,18 @@ class TokenisedExamples:
     def lengths(self) -> Integers:
         """Tokens of each example, shape (M,)."""
         return np.array([len(ids) for ids in self.tokens], dtype=np.int64)
+
+    @property
+    def whole(self) -> Integers:
+        """Tokens of prompt (or text) and answer before they were cut, shape (M, 2)."""
+        if self.spans is None:
+            return np.stack([self.lengths, np.zeros_like(self.lengths)], axis=1)
+        return self.spans[:, :2]
+
+    @property
+    def lost(self) -> Integers:
+        """Tokens of prompt (or text) and answer that were cut away, shape (M, 2)."""
+        return np.zeros((len(self), 2), np.int64) if self.spans is None else self.spans[:, 2:]
 
     @property
     def targets(self) -> Integers:
@@ -64,6 +79,7 @@ class TokenisedExamples:
             tuple(self.tokens[i] for i in rows),
             tuple(self.labels[i] for i in rows),
             None if self.segments is None else tuple(self.segments[i] for i in rows),
+            None if self.spans is None else self.spans[rows],
         )
 
 
@@ -95,7 +111,7 @@ def tokenise(
     Raises:
         InputError: kind and task do not fit, a label is out of range, or `max_length` is.
     """
-    limit = _longest(base) or max_length
+    limit = longest(base) or max_length
     if not 2 <= max_length <= limit:
         raise InputError(f'max_length is {max_length}; model "{base.name}" takes 2 to {limit}')
     kinds = {"classification": ("single", "pair"), "causal-lm": ("instruct", "chat", "corpus")}[
@@ -124,8 +140,8 @@ def tokenise(
     return found if loss_on == "response" else replace(found, labels=found.tokens)
 
 
-def _longest(base: BaseModel) -> int | None:
-    """Tokens for which the model has positions; None where there is no such limit."""
+def longest(base: BaseModel) -> int | None:
+    """Return the tokens for which the model has positions; None where there is no such limit."""
     limit = getattr(base.model.config, "max_position_embeddings", None)
     for name, module in base.model.named_modules():
         # RoBERTa and its kin begin to count positions after that of the padding.
@@ -149,17 +165,29 @@ def _tokenise_labelled(examples: Examples, base: BaseModel, max_length: int) -> 
             public=f"a label is none of the model's {classes} classes",
         )
     pairs = None if examples.kind == "single" else list(examples.text_pair or ())
-    encoded = base.tokenizer(
-        list(examples.text), pairs, truncation=True, max_length=max_length, padding=False,
-        split_special_tokens=True,
-    )  # fmt: skip
+
+    def encode(rows: Sequence[int], **options: Any) -> Any:
+        texts = [examples.text[i] for i in rows]
+        others = None if pairs is None else [pairs[i] for i in rows]
+        return base.tokenizer(texts, others, split_special_tokens=True, verbose=False, **options)
+
+    encoded = encode(range(len(examples)))
     _refuse_empty(encoded["input_ids"])
+    whole = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
+    long = np.flatnonzero(whole > max_length).tolist()
+    if long:
+        cut = encode(long, truncation=True, max_length=max_length)
+        for key in encoded:
+            for row, ids in zip(long, cut[key], strict=True):
+                encoded[key][row] = ids
+    kept = np.array([len(ids) for ids in encoded["input_ids"]], dtype=np.int64)
     segments = encoded.get("token_type_ids") if pairs is not None else None
     return TokenisedExamples(
         "classification",
         _arrays(encoded["input_ids"]),
         _arrays([[label] for label in labels]),
         None if segments is None else _arrays(segments),
+        np.stack([whole, 0 * whole, whole - kept, 0 * whole], axis=1),
     )
 
 
@@ -170,7 +198,7 @@ def _tokenise_instruct(examples: Examples, base: BaseModel, max_length: int) -> 
         verbose=False,
     )["input_ids"]  # fmt: skip
     end = _end_of_text(base)
-    tokens, labels = [], []
+    tokens, labels, spans = [], [], []
     for index, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
         answer = (response + end)[: max_length - 1]
         if not answer:
@@ -180,7 +208,9 @@ def _tokenise_instruct(examples: Examples, base: BaseModel, max_length: int) -> 
         kept = prompt[-(max_length - len(answer)) :]
         tokens.append(kept + answer)
         labels.append([IGNORED] * len(kept) + answer)
-    return TokenisedExamples("causal-lm", _arrays(tokens), _arrays(labels))
+        whole = len(prompt), len(response + end)
+        spans.append((*whole, whole[0] - len(kept), whole[1] - len(answer)))
+    return _of_language(tokens, labels, spans)
 
 
 def _turns(examples: Examples) -> Sequence[Sequence[Turn]]:
@@ -193,28 +223,42 @@ def _turns(examples: Examples) -> Sequence[Sequence[Turn]]:
 def _tokenise_turns(
     conversations: Sequence[Sequence[Turn]], base: BaseModel, template: str, max_length: int
 ) -> TokenisedExamples:
-    tokens, labels = [], []
+    tokens, labels, spans = [], [], []
     for index, turns in enumerate(conversations):
         chat = tokenise_chat(base.tokenizer, turns, template)
         if not any(chat.answer):
             raise InputError(f"example {index} has no word of the assistant's; drop it")
-        ids, answer = _cut(chat, max_length)
+        ids, answer, span = _cut(chat, max_length)
         tokens.append(ids)
         labels.append([i if a else IGNORED for i, a in zip(ids, answer, strict=True)])
-    return TokenisedExamples("causal-lm", _arrays(tokens), _arrays(labels))
+        spans.append(span)
+    return _of_language(tokens, labels, spans)
 
 
-def _cut(chat: ChatTokens, max_length: int) -> tuple[list[int], list[bool]]:
-    """Keep the last response and as much before it as there is room for."""
-    end = len(chat.answer) - chat.answer[::-1].index(True)
-    start = end
+def _of_language(
+    tokens: Sequence[list[int]], labels: Sequence[list[int]], spans: Sequence[Sequence[int]]
+) -> TokenisedExamples:
+    table = np.array(spans, dtype=np.int64).reshape(-1, 4)
+    return TokenisedExamples("causal-lm", _arrays(tokens), _arrays(labels), spans=table)
+
+
+def _cut(chat: ChatTokens, max_length: int) -> tuple[list[int], list[bool], tuple[int, ...]]:
+    """Keep the last response and as much before it as there is room for.
+
+    Returns:
+        Ids, which of them are the assistant's, and the row of `TokenisedExamples.spans`.
+    """
+    last = len(chat.answer) - chat.answer[::-1].index(True)
+    start = last
     while start > 0 and chat.answer[start - 1]:
         start -= 1
-    end = min(end, start + max_length - 1)
+    whole = start, last - start
     if len(chat.ids) <= max_length:
-        return chat.ids, chat.answer
-    kept = slice(max(0, end - max_length), end)
-    return chat.ids[kept], chat.answer[kept]
+        return chat.ids, chat.answer, (*whole, 0, 0)
+    end = min(last, start + max_length - 1)
+    begin = max(0, end - max_length)
+    kept = slice(begin, end)
+    return chat.ids[kept], chat.answer[kept], (*whole, begin, last - end)
 
 
 def _tokenise_corpus(examples: Examples, base: BaseModel, max_length: int) -> TokenisedExamples:

@@ -11,11 +11,29 @@ import torch
 
 from fedpace.core.errors import InputError
 from fedpace.lora.adapter import AdaptedModel
+from fedpace.lora.cuts import Cuts, cuts_of, refuse_spoiled
 from fedpace.lora.tasks import collate, row_scores
-from fedpace.lora.tokens import TokenisedExamples
+from fedpace.lora.tokens import TokenisedExamples, longest
 
 MOST_UNKNOWN = 0.5
 """A tokenizer that knows fewer of the tokens belongs to other text."""
+
+
+def tried(adapted: AdaptedModel, examples: TokenisedExamples, max_length: int) -> Cuts:
+    """Try a model on all that it is to be trained on, and see what was cut of it.
+
+    Args:
+        adapted: the model with its adapter.
+        examples: at least one.
+        max_length: what they were cut to.
+
+    Raises:
+        InputError: as `try_out` and `cuts.refuse_spoiled`.
+    """
+    try_out(adapted, examples)
+    cuts = cuts_of(examples, max_length)
+    refuse_spoiled(cuts, longest(adapted.base))
+    return cuts
 
 
 def try_out(adapted: AdaptedModel, examples: TokenisedExamples) -> None:

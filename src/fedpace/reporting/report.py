@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -76,6 +76,12 @@ def write_report(folder: Path) -> Path:
     return path
 
 
+def _tokens(summary: Mapping[str, Any]) -> list[str]:
+    """Return the line on the data's tokens and what was cut of them."""
+    told = (summary.get("tokens") or {}).get("told")
+    return [f"Trained on {told}."] if told else []
+
+
 def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
     """Return what the page's template is filled with."""
     methods = list(run.summary["methods"])
@@ -85,7 +91,7 @@ def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
         client_count=len(run.clients),
         target=target_text(run.summary["target"]),
         clock=run.summary.get("clock", "virtual"),
-        notes=[*run.notes, *deviations(run)],
+        notes=[*run.notes, *_tokens(run.summary), *deviations(run)],
         summary=summary_rows(run.summary),
         prediction=prediction_rows(run.summary),
         samples=run.summary.get("samples") or [],
