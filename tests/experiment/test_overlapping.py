@@ -76,6 +76,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, whole, st
     late = [r.round - p.started_round for r in whole.records for p in r.participants]
     assert max(late) >= 2
     underway = read_checkpoint(whole.folder, "uniform").state["underway"]
+    predicted = [s["predicted_round_seconds"] for s in whole.summary["methods"].values()]
+    assert predicted == [None] * 5, "what is predicted is of rounds that wait"
     assert underway, "nothing underway at the end would prove nothing"
     assert json.dumps(underway)
 

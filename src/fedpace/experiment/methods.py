@@ -1,7 +1,7 @@
 """The methods `fedpace run` compares: who takes part, what is aggregated, how the server moves."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -204,6 +204,8 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
         made = plan(alike, network.system, **options)
     entry = method_named(method)
     if entry.asynchronous is not None:
-        return made
+        # Whom it draws and at which rank; what was predicted is of rounds that wait.
+        return replace(made, round_seconds=None, relative_rounds=np.nan, objective_seconds=np.nan,
+                       gain={}, binds={})  # fmt: skip
     overlaps = entry.published is None
     return with_schedule(experiment, network, clients, method, made, overlaps=overlaps)
