@@ -73,10 +73,12 @@ def test_every_suite_of_the_project_makes_experiments(path, tmp_path):
         for name, method in suite.methods.items():
             for rate in suite.rates[method.rates]:
                 for size in suite.sizes.get(method.sizes or "", [{}]):
-                    experiment_of(
+                    made = experiment_of(
                         suite, setting.task, setting.network, name,
                         rate=rate, size=size, seed=0, tuning=True,
                     )  # fmt: skip
+                    # Planned for the rule by which it is charged.
+                    assert made.network.allocation == suite.rules_of(name)[0]
 
 
 @pytest.mark.parametrize(

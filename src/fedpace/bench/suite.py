@@ -219,9 +219,9 @@ def experiment_of(
         {"network": suite.networks[network]},
         entry.experiment,
         {"training": {**rate, **ending}, "planner": dict(size)},
+        # Planned for the rule by which it is charged first, whatever the default is.
+        {"network": {"allocation": suite.rules_of(method)[0]}},
     ]
-    if suite.allocation is not None:
-        layers.append({"network": {"allocation": suite.allocation}})
     if tuning:
         layers.append({"data": {"eval": "holdout"}})
     for layer in layers:
