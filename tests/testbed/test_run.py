@@ -31,7 +31,7 @@ def fedpace(*words, cwd):
 def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_path):
     text = EXPERIMENT.replace('"adaptive", "uniform"', '"full"').replace("rounds = 6", "rounds = 3")
     text = text.replace("clients = 6", "clients = 4").replace("replan_every = 3", "")
-    text = text.replace("rank = 4", "rank = 64").replace(
+    text = text.replace("rank = 4", "rank = 16").replace(
         "bandwidth_hz = 1e5", 'bandwidth_hz = 1e5\ndownlink_bps = 4e6\nscenario = "cell-mild"'
     )
     write_experiment(tmp_path, text)
@@ -58,7 +58,7 @@ def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_pat
         for record, rate in zip(records, rates, strict=True)
         for p in record["participants"]
     ]
-    assert np.median(seen) == pytest.approx(1.0, abs=0.2)
+    assert np.median(seen) == pytest.approx(1.0, abs=0.25)
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["clock"] == "measured"
     assert (tmp_path / "run" / "testbed.svg").exists()
