@@ -113,6 +113,7 @@ def test_an_output_without_a_sign_fails_nothing(encoding):
 def test_ctrl_c_says_how_to_go_on_and_so_does_a_full_disk(tmp_path):
     pytest.importorskip("torch")
     import tiny
+    from experiment.kills import small_files
     from warm import Command, fedpace
 
     text = tiny.EXPERIMENT.replace("rounds = 6", "rounds = 10000")
@@ -129,7 +130,7 @@ def test_ctrl_c_says_how_to_go_on_and_so_does_a_full_disk(tmp_path):
     assert last == "fedpace: interrupted; go on with fedpace run --resume 'a run'"
     assert "Traceback" not in said.read_text()
 
-    done = Command(["run", "--resume", "a run"], tmp_path, said, first=_small_files)
+    done = Command(["run", "--resume", "a run"], tmp_path, said, first=small_files)
     assert done.wait(120) == 1
     last = said.read_text().strip().splitlines()[-1]
     assert last.startswith("fedpace: a run/") and "File too large" in last
@@ -139,10 +140,3 @@ def test_ctrl_c_says_how_to_go_on_and_so_does_a_full_disk(tmp_path):
     done = fedpace("plan", "my.toml", "--out", "here/x.json", cwd=tmp_path, scratch=tmp_path)
     assert done.returncode == 1
     assert done.stderr.strip().endswith("fedpace: here/x.json: Not a directory")
-
-
-def _small_files():
-    import resource
-
-    size = 30_000
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))

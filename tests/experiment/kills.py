@@ -141,3 +141,10 @@ def differences(folder, whole, methods, report=True):
                 found.append(f"{part} of {method}")
     left = [p.name for p in Path(folder).rglob("*") if p.name.endswith((".part", ".lock"))]
     return found + [f"{name} is left" for name in left]
+
+
+def small_files():
+    """Called in a process for which no file may grow beyond 30 kB: as on a full disk."""
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
