@@ -144,7 +144,7 @@ def differences(folder, whole, methods, report=True):
 
 
 def small_files():
-    """Called in a process for which no file may grow beyond 30 kB: as on a full disk."""
+    """Called in a process for which no file may grow beyond 4 kB: as on a full disk."""
     import resource
 
-    resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
