@@ -21,12 +21,8 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import RoundRecord
 from fedpace.core.rng import rng_for
-from fedpace.estimation.noise_scale import (
-    estimate_noise_scale,
-    initial_noise_state,
-    noise_scale,
-    observe,
-)
+from fedpace.estimation.noise_scale import estimate_noise_scale, noise_scale
+from fedpace.estimation.noise_state import initial_noise_state, observe
 from fedpace.estimation.pilots import estimate_from_pilots
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import expected_seconds, renew_every

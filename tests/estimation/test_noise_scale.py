@@ -10,13 +10,15 @@ from fedpace.core.messages import ClientUpdate
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.core.sketch import RESIDUAL
 from fedpace.estimation.noise_scale import (
-    NoiseState,
     estimate_noise_scale,
     fieller_interval,
-    grown_noise_state,
-    initial_noise_state,
     noise_record,
     noise_scale,
+)
+from fedpace.estimation.noise_state import (
+    NoiseState,
+    grown_noise_state,
+    initial_noise_state,
     observe,
 )
 from fedpace.federation.aggregation import aggregate

@@ -29,14 +29,11 @@ from fedpace.estimation.client_means import (
     shrunk,
     with_unseen,
 )
-from fedpace.estimation.noise_scale import (
-    NoiseScale,
+from fedpace.estimation.noise_scale import NoiseScale, Part, noise_record, noise_scale
+from fedpace.estimation.noise_state import (
     NoiseState,
-    Part,
     grown_noise_state,
     initial_noise_state,
-    noise_record,
-    noise_scale,
     observe,
 )
 from fedpace.planning.solver.objective import Problem, log_objective
