@@ -48,6 +48,17 @@ def test_a_client_whose_data_do_not_fit_says_so_without_a_word_of_them(tmp_path,
     assert answer["refusal"] and "Ann" not in told and "ward" not in told
 
 
+def test_a_server_cannot_name_a_file_of_the_client(tmp_path):
+    text = write_experiment(tmp_path).read_text()
+    text = text.replace("[data]", '[data]\nchat_template = "/etc/passwd"')
+    offer = {
+        "protocol": PROTOCOL, "versions": versions(), "run": "r", "experiment": text,
+        "labels": ["a", "b"], "base": "", "layout": "",
+    }  # fmt: skip
+    client = Client(Own("clinic", tmp_path), lambda text: None)
+    assert "only names travel" in client.introduce(offer, None)["refusal"]
+
+
 def test_an_exception_at_a_client_reaches_the_server_as_its_type_alone(caplog):
     def introduce(offer, context):
         raise TypeError(f"cannot tokenise {SECRET!r}")

@@ -109,6 +109,16 @@ def test_a_missing_shard_is_named(copied):
         load(source)
 
 
+@pytest.mark.parametrize("name", ["../secret.safetensors", "/etc/passwd", "sub/x.safetensors"])
+def test_a_shard_outside_the_folder_is_refused(copied, name):
+    source = copied("bert")
+    (source / "model.safetensors").unlink()
+    index = {"weight_map": {"a": name}}
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(InputError, match=f"index.json: names '{name}', which is no file of that"):
+        load(source)
+
+
 def test_a_pointer_that_is_not_read_does_not_matter(copied):
     source = copied("bert")
     pointer(source / "pytorch_model.bin")

@@ -22,7 +22,7 @@ from fedpace.engines.exchange import Exchange
 from fedpace.engines.flower.client import ClientWork
 from fedpace.experiment.build import build_model, examples_of, make_exchange, tokenised, trainers
 from fedpace.experiment.config import Experiment, parse
-from fedpace.experiment.toml_files import toml_table
+from fedpace.experiment.toml_files import TEMPLATE_NAMES, toml_table
 from fedpace.federation.engine import Train
 from fedpace.federation.partition import partition
 from fedpace.lora import AdaptedModel
@@ -222,7 +222,11 @@ def _experiment(text: str, model: str | None) -> Experiment:
     table = toml_table(text, "the server's experiment")
     if model is not None:
         table.setdefault("model", {})["name"] = model
-    return parse(Experiment, table, "the server's experiment")
+    experiment = parse(Experiment, table, "the server's experiment")
+    if experiment.data.chat_template not in TEMPLATE_NAMES:
+        what = "the server's experiment names a file as [data] chat_template; only names travel"
+        raise InputError(what, public=what)
+    return experiment
 
 
 def own_examples(own: Own, experiment: Experiment, labels: list[str] | None) -> Examples:

@@ -344,7 +344,7 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
         section: Any = model
         for part in location[:-1]:
             section = section.model_fields[part].annotation
-        name = name if name.isprintable() else repr(name)
+        name = name if name.isprintable() and len(name) < 100 else shortened(name)
         return f"unknown key {name}; known are {', '.join(section.model_fields)}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])

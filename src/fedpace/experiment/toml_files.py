@@ -13,11 +13,14 @@ from fedpace.data.splits import EVAL, TRAIN
 MAX_BYTES = 2**20
 """No experiment, scenario or suite is longer."""
 
+TEMPLATE_NAMES = frozenset({"model", "plain", "chatml", "alpaca"})
+"""What `[data] chat_template` may name beside a file."""
+
 _PATHS = {
     ("model", "name"): frozenset({"minilm", "smollm2"}),
     ("data", "name"): frozenset({STDLIB_DOCS}),
     ("data", "eval"): frozenset({HOLDOUT, *TRAIN, *EVAL}),
-    ("data", "chat_template"): frozenset({"model", "plain", "chatml", "alpaca"}),
+    ("data", "chat_template"): TEMPLATE_NAMES,
     ("network", "clients"): frozenset(),
 }
 """Keys that may hold a path, and the words that mean something else there whatever lies beside."""

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedpace.core.text_files import recognised
+from fedpace.core.text_files import recognised, shortened
 
 _TEXTS = ("vocab.txt", "merges.txt")
 
@@ -76,5 +76,7 @@ def _missing_shard(folder: Path) -> str | None:
     shards = found.get("weight_map") if isinstance(found, dict) else None
     if not isinstance(shards, dict):
         return f"{index.name}: has no weight_map; copy it again"
+    if outside := sorted({str(s) for s in shards.values() if Path(str(s)).name != str(s)}):
+        return f"{index.name}: names {shortened(outside[0])}, which is no file of that folder"
     missing = sorted({str(s) for s in shards.values() if not (folder / str(s)).is_file()})
     return f"{missing[0]}: is missing ({index.name} names it); copy it, too" if missing else None
