@@ -49,13 +49,27 @@ def test_plan_prints_a_table_for_people(tmp_path):
     assert "a round takes" in done.stdout and "predicted speed-up" in done.stdout
 
 
+def test_plan_shows_rounds_that_overlap(tmp_path):
+    text = SCENARIO.replace('"uniform"', '"exact"') + '[training]\nschedule = "overlapping"\n'
+    (tmp_path / "s.toml").write_text(text + "beat_seconds = 4.0\n")
+    done = fedpace("plan", "s.toml", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    for part in ("rounds overlap, a beat every 4 s", "update every s", "the band is in use",
+                 "the least that any scheme", "synchronous"):  # fmt: skip
+        assert part in done.stdout
+    (tmp_path / "s.toml").write_text(text + "beat_seconds = 0.1\n")
+    done = fedpace("plan", "s.toml", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert "beat_seconds is 0.1, shorter than the 0.2 s" in done.stderr
+
+
 def test_plan_draws_its_figures(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "s.toml").write_text(SCENARIO)
     done = fedpace("plan", "s.toml", "--plot", "figures", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     names = sorted(path.name for path in (tmp_path / "figures").iterdir())
-    assert names == ["clients.png", "round-time.png", "sweeps.png"]
+    assert names == ["clients.png", "round-time.png", "schedules.png", "sweeps.png"]
 
 
 @pytest.mark.parametrize("command", ["run", "plan", "report", "doctor"])

@@ -12,6 +12,8 @@ from fedpace.core.profile import Floats
 
 Schedule = Literal["synchronous", "overlapping"]
 """Whether a round begins when the last one has ended, or rounds overlap."""
+ScheduleChoice = Literal["synchronous", "overlapping", "auto"]
+"""A schedule, or whichever is predicted to be faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +84,9 @@ class Plan:
     round_seconds: RoundSeconds | None = None
     """How long a synchronous round takes."""
     relative_rounds: float = np.nan
-    """Rounds as a multiple of full participation at full rank."""
+    """Rounds, or beats, as a multiple of the rounds of full participation at full rank."""
     objective_seconds: float = np.nan
-    """round_seconds.mean * relative_rounds, s."""
+    """round_seconds.mean * relative_rounds, or beat_seconds * relative_rounds, s."""
     updates_per_second: Floats | None = None
     """How often an update of each client is aggregated, shape (N,), 1/s."""
     staleness_seconds: StalenessSeconds | None = None

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from fedpace.core.arguments import PATH, TEXTS, takes
 from fedpace.core.errors import InputError
+from fedpace.core.plan import ScheduleChoice
 from fedpace.core.profile import LEAST, MOST, AllocationRule
 from fedpace.core.text_files import shortened
 from fedpace.experiment.toml_files import anchor, read_toml, refuse_broken_text, set_key
@@ -118,11 +119,13 @@ class TrainingSection(_Section):
     server_memory: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each client's last update that is used as a control variate (FedVARP); 0 for none.
     Takes the memory of an adapter per client, also in the checkpoints."""
-    schedule: Literal["synchronous", "overlapping"] = "synchronous"
+    schedule: ScheduleChoice = "synchronous"
     """"synchronous": a round waits for all who take part; "overlapping": the server moves at beats
-    and takes what has arrived. Asynchronous methods (fedasync, fedbuff, ...) have their own."""
+    and takes what has arrived; "auto": what the planner "exact" predicts to be faster (all others
+    wait). Asynchronous methods (fedasync, fedbuff, ...) have their own."""
     beat_seconds: Positive | None = None
-    """Overlapping: seconds between two steps of the server."""
+    """Overlapping: seconds between two steps of the server; the planner "exact" plans it without,
+    and plans for it with, others need it."""
     beat_rate_factor: Positive | None = None
     """Overlapping: what server_learning_rate is multiplied by; without it what the delay and the
     noise of a beat ask for, so that one rate serves both schedules."""

@@ -180,12 +180,23 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
                 f"[planner] cohort = {section.cohort:g}: every method ({', '.join(names)}) chooses "
                 f"its cohort itself; leave it out, or add one of {', '.join(SCALED)} to methods"
             )
+    training, schedule = experiment.training, {}
+    if training.schedule != "synchronous" and name == "exact" and can_overlap(experiment, method):
+        schedule = {"schedule": training.schedule, "beat_seconds": training.beat_seconds}
     return {
         "planner": name,
         "q_min": section.q_min,
         "quantile": section.quantile,
         "cohort": section.cohort if name in SCALED else None,
+        **schedule,
     }
+
+
+def can_overlap(experiment: Experiment, method: str) -> bool:
+    """Say whether a method's rounds may overlap: ours, with nothing that waits for all."""
+    entry, training = method_named(method), experiment.training
+    ours = entry.published is None and entry.asynchronous is None
+    return ours and not training.server_memory and not experiment.planner.replan_every
 
 
 def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -16,15 +17,20 @@ from fedpace.experiment.config import Scenario, parse
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.toml_files import anchor, read_toml
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
+from fedpace.planning.overlap.described import overlapping_plan
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import expected_seconds
 from fedpace.planning.round_time.distribution import round_time, simulate_round_seconds
+from fedpace.planning.solver.objective import Problem
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, upload_bits
 from fedpace.wireless.network import Network
+from fedpace.wireless.population import upload_compute_ratio
 
 _SHOWN = 20
 """More clients than this are told by a sample of rows."""
+_COMPARED = 60
+"""More clients than this are compared over the schedules by a sample."""
 _SWEPT = 300
 """More clients than this are swept over by a sample."""
 _SIMULATED = 2e7
@@ -61,6 +67,7 @@ def plan_scenario(scenario: Scenario, network: Network, planner: str | None = No
     return plan(
         planning_clients(network), network.system, planner or section.name,
         q_min=section.q_min, quantile=section.quantile, cohort=section.cohort,
+        schedule=scenario.training.schedule, beat_seconds=scenario.training.beat_seconds,
     )  # fmt: skip
 
 
@@ -71,7 +78,9 @@ def plan_table(made: Plan, network: Network) -> Table:
     alone = _upload_alone(clients, system, made.sketch_rank)
     binding = _binding(made)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in ("client", "data %", "ready s", "upload alone s", "q", "k", "held by"):
+    rates = made.updates_per_second
+    every = () if rates is None else ("update every s",)
+    for column in ("client", "data %", "ready s", "upload alone s", "q", "k", *every, "held by"):
         table.add_column(column, justify="left" if column in ("client", "held by") else "right")
     rows = np.argsort(-made.sampling_probability, kind="stable")
     if len(rows) > _SHOWN:
@@ -81,13 +90,16 @@ def plan_table(made: Plan, network: Network) -> Table:
         table.add_row(
             Text(str(made.client_id[n])), f"{100 * clients.data_weight[n]:.2f}", f"{start[n]:.3g}",
             f"{alone[n]:.3g}", f"{made.sampling_probability[n]:.4f}", str(made.sketch_rank[n]),
-            binding.get(int(n), ""),
+            *(() if rates is None else (f"{1 / rates[n]:.3g}",)), binding.get(int(n), ""),
         )  # fmt: skip
     return table
 
 
 def plan_lines(made: Plan, network: Network) -> Iterator[str]:
     """Yield what the plan promises, in sentences."""
+    if made.schedule == "overlapping":
+        yield from _beat_lines(made)
+        return
     joining = made.participation_probability() * network.clients.availability
     yield f"{made.planner}: {made.verdict}; {joining.sum():.1f} of {len(made)} clients a round"
     empty = np.exp(np.sum(np.log1p(-np.minimum(joining, 1 - 1e-16))))
@@ -99,6 +111,34 @@ def plan_lines(made: Plan, network: Network) -> Iterator[str]:
     yield (
         f"rounds needed: {made.relative_rounds:.3g} times those of full participation at full rank"
     )
+    yield from _gain_lines(made)
+
+
+def _beat_lines(made: Plan) -> Iterator[str]:
+    """Yield what a plan of overlapping rounds promises."""
+    yield f"{made.planner}: {made.verdict}; rounds overlap, a beat every {made.beat_seconds:.3g} s"
+    if made.updates_per_second is not None and made.beat_seconds is not None:
+        yield f"{made.updates_per_second.sum() * made.beat_seconds:.3g} updates a beat"
+    if made.staleness_seconds is not None:
+        stale = made.staleness_seconds
+        yield (
+            f"an update counts {stale.mean:.3g} s after its beat (95 % below {stale.p95:.3g}); "
+            f"the band is in use {100 * made.band_utilisation:.0f} % of the time"
+        )
+    yield (
+        f"beats needed: {made.relative_rounds:.3g} times the rounds of full participation at full "
+        "rank"
+    )
+    yield from _gain_lines(made)
+
+
+def _gain_lines(made: Plan) -> Iterator[str]:
+    if np.isfinite(made.limit_seconds) and made.limit_seconds > 0:
+        yield (
+            f"predicted {made.objective_seconds:.3g} s for each round of full participation, "
+            f"{made.objective_seconds / made.limit_seconds:.3g} times the least that any scheme "
+            "needs on this band"
+        )
     if made.gain:
         yield "predicted speed-up over " + ", ".join(
             f"{name} {value:.2f}x" for name, value in made.gain.items()
@@ -107,29 +147,85 @@ def plan_lines(made: Plan, network: Network) -> Iterator[str]:
 
 def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) -> Sequence[Path]:
     """Draw q and k against speed and link, the round time, and sweeps; return the files."""
-    from fedpace.reporting.plots import plan_map, predicted_times, round_time_distribution
+    from fedpace.reporting.plots import plan_map, predicted_times
 
     clients, system = planning_clients(network), network.system
     rank = np.full(len(clients), float(system.lora_rank))
-    law = round_time(made, clients, system)
-    draws = int(np.clip(_SIMULATED / len(clients), 200, 2000))
-    simulated = simulate_round_seconds(made.decision, clients, system, draws, scenario.seed)
-    grid = np.linspace(0, max(law.quantile(0.999), float(simulated.max())), 300)
-    sample = f"\n(a sample of {_SWEPT} clients)" if len(clients) > _SWEPT else ""
     figures = {
         "clients": plan_map(
             start_seconds(clients, system, rank), _upload_alone(clients, system, rank), made
         ),
-        "round-time": round_time_distribution(grid, law.cdf(grid), simulated),
-        "sweeps": predicted_times(_sweeps(scenario, network, made.planner),
-                                  "predicted seconds × relative rounds" + sample),
-    }  # fmt: skip
+        "schedules": predicted_times(
+            _schedules(scenario, network), "predicted seconds × relative rounds"
+        ),
+    }
+    if made.schedule == "synchronous":
+        figures |= _of_rounds(made, scenario, network)
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, figure in figures.items():
         files.append(folder / f"{name}.png")
         figure.savefig(files[-1], dpi=150)
     return files
+
+
+def _of_rounds(made: Plan, scenario: Scenario, network: Network) -> dict[str, Any]:
+    """The figures of synchronous rounds: how long one takes, and sweeps."""
+    from fedpace.reporting.plots import predicted_times, round_time_distribution
+
+    clients, system = planning_clients(network), network.system
+    law = round_time(made, clients, system)
+    draws = int(np.clip(_SIMULATED / len(clients), 200, 2000))
+    simulated = simulate_round_seconds(made.decision, clients, system, draws, scenario.seed)
+    grid = np.linspace(0, max(law.quantile(0.999), float(simulated.max())), 300)
+    sample = f"\n(a sample of {_SWEPT} clients)" if len(clients) > _SWEPT else ""
+    return {
+        "round-time": round_time_distribution(grid, law.cdf(grid), simulated),
+        "sweeps": predicted_times(_sweeps(scenario, network, made.planner),
+                                  "predicted seconds × relative rounds" + sample),
+    }  # fmt: skip
+
+
+def _schedules(
+    scenario: Scenario, network: Network
+) -> Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]]:
+    """Predicted objective of both schedules over the spread of computing and its share."""
+    clients, system = planning_clients(network), network.system
+    stands_for = max(1.0, len(clients) / _COMPARED)
+    if stands_for > 1:
+        chosen = rng_for(scenario.seed, "population", 103).permutation(len(clients))[:_COMPARED]
+        clients = clients.take(np.sort(chosen))
+        system = replace(system, bandwidth_hz=system.bandwidth_hz / stands_for)
+    step = clients.step_seconds + system.lora_rank * clients.step_seconds_per_rank
+    middle = np.exp(np.mean(np.log(np.maximum(step, 1e-12))))
+
+    def times(factors: Sequence[Floats]) -> dict[str, list[float]]:
+        lines: dict[str, list[float]] = {"synchronous": [], "overlapping": []}
+        for factor in factors:
+            changed = replace(
+                clients,
+                step_seconds=clients.step_seconds * factor,
+                step_seconds_per_rank=clients.step_seconds_per_rank * factor,
+            )
+            problem = Problem(changed, system, scenario.planner.q_min)
+            rounds = plan(changed, system, "exact", q_min=scenario.planner.q_min)
+            beats = overlapping_plan(problem, "exact", None, rounds, polish=False)
+            lines["synchronous"].append(rounds.objective_seconds)
+            lines["overlapping"].append(beats.objective_seconds)
+        return lines
+
+    powers, ratios = (0.0, 0.5, 1.0, 1.5), (0.25, 0.5, 1.0, 2.0, 4.0)
+    spread = float(np.std(np.log(np.maximum(step, 1e-12))))
+    ratio = upload_compute_ratio(clients, system)
+    return {
+        "spread of ln(step time)": (
+            [spread * power for power in powers],
+            times([(np.maximum(step, 1e-12) / middle) ** (power - 1) for power in powers]),
+        ),
+        "upload over computation": (
+            [ratio * each for each in ratios], times([np.full(len(step), 1 / r) for r in ratios]),
+        ),
+    }  # fmt: skip
 
 
 def _sweeps(

@@ -32,18 +32,18 @@ def with_schedule(
         network: with the method's message sizes.
         clients: as a planner sees them.
         method: its name, for the error.
-        made: the method's plan for rounds that wait.
+        made: the method's plan.
         overlaps: whether the method's aggregation can do without a barrier.
 
     Returns:
         With "overlapping" the plan whose q_n are the chances of idle clients at a beat, and what
-        the law of the queue says of it.
+        the law of the queue says of it; as it is if it was planned for beats.
 
     Raises:
         InputError: the method has to wait for all, or the beat is none that it could follow.
     """
     training = experiment.training
-    if training.schedule == "synchronous":
+    if training.schedule != "overlapping" or made.schedule == "overlapping":
         return made
     if not overlaps or made.draws is not None or training.server_memory:
         why = " with server_memory" if training.server_memory else ""
@@ -77,7 +77,10 @@ def _beat(experiment: Experiment, network: Network) -> float:
     training, system = experiment.training, network.system
     beat, overhead = training.beat_seconds, system.overhead_seconds
     if beat is None:
-        raise InputError("[training] schedule = 'overlapping' needs beat_seconds; set it")
+        raise InputError(
+            "[training] schedule = 'overlapping' needs beat_seconds; set it (only the planner "
+            "'exact' plans one)"
+        )
     if beat < overhead:
         raise InputError(
             f"[training] beat_seconds = {beat:g} is below [network] overhead_seconds = "

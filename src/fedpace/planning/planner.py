@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpace.core.arguments import NUMBER, takes
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Decision, Plan, RoundSeconds
+from fedpace.core.plan import Decision, Plan, RoundSeconds, ScheduleChoice
 from fedpace.core.profile import ClientProfile, Clients, System
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
 from fedpace.planning.infocom22 import infocom22
+from fedpace.planning.overlap.described import overlapping_plan
+from fedpace.planning.overlap.objective import limit_seconds
 from fedpace.planning.paper import paper
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.limits import p95_seconds, predicted
@@ -54,7 +57,7 @@ _EQUAL_SHARE = "; planned for equal finish: equal shares of the band take longer
 
 @takes(
     clients=(Clients, Sequence), system=System, planner=str, q_min=NUMBER, quantile=NUMBER,
-    p95_limit_seconds=NUMBER, cohort=NUMBER, start=Plan,
+    p95_limit_seconds=NUMBER, cohort=NUMBER, schedule=str, beat_seconds=NUMBER, start=Plan,
 )  # fmt: skip
 def plan(
     clients: Clients | Sequence[ClientProfile],
@@ -65,6 +68,8 @@ def plan(
     quantile: float | None = None,
     p95_limit_seconds: float | None = None,
     cohort: float | None = None,
+    schedule: ScheduleChoice = "synchronous",
+    beat_seconds: float | None = None,
     start: Plan | None = None,
     predict: bool = True,
 ) -> Plan:
@@ -86,6 +91,11 @@ def plan(
         cohort: mean sampling probability, in [q_min, 1], at which a planner of `SCALED` is held;
             "infocom22" makes cohort x N draws. None: each takes the best for its objective. The
             gains of the plan compare with the best uniform and weighted plans in any case.
+        schedule: "synchronous", "overlapping", or "auto", what is predicted to be faster. Only the
+            planner "exact" plans rounds that overlap, on a band that never idles; "auto" leaves
+            all else synchronous.
+            `p95_limit_seconds` then limits the age of an update.
+        beat_seconds: D of overlapping rounds, s; None: planned.
         start: an earlier plan for these clients, to start from and save time.
         predict: False leaves the predictions out, and saves what they cost.
 
@@ -113,6 +123,7 @@ def plan(
             f"cohort = {cohort!r}: planner {planner!r} chooses its cohort itself; leave it out, "
             f"or choose one of {', '.join(SCALED)}"
         )
+    _check_schedule(planner, schedule, beat_seconds, system)
     problem = Problem(clients, system, q_min, quantile, p95_limit_seconds, cohort)
     if start is not None and not np.array_equal(start.client_id, clients.client_id):
         raise InputError("start is a plan for other clients; give one with the same client_id")
@@ -121,10 +132,54 @@ def plan(
         least = np.full(len(clients), q_min)
         least_of_all = Decision(least, np.ones(len(clients), np.int64))
         return _described(problem, planner, Solution(least_of_all, contradiction))
-    solution = PLANNERS[planner](problem, None if start is None else start.decision)
+    given = None if start is None or start.schedule == "overlapping" else start.decision
+    solution = PLANNERS[planner](problem, given)
+    never_idle = system.allocation == "work-conserving"
+    if planner == "exact" and schedule != "synchronous" and never_idle:
+        rounds = _described(problem, planner, solution)
+        beats = overlapping_plan(problem, planner, beat_seconds, rounds)
+        if schedule == "overlapping" or _faster(beats, rounds):
+            return beats
+        return rounds
     if not predict:
         return _bare(problem, planner, solution)
     return _described(problem, planner, solution)
+
+
+def _check_schedule(
+    planner: str, schedule: str, beat_seconds: float | None, system: System
+) -> None:
+    if schedule not in get_args(ScheduleChoice):
+        raise InputError(
+            f"schedule is {schedule!r}; choose one of {', '.join(get_args(ScheduleChoice))}"
+        )
+    if schedule == "overlapping" and planner != "exact":
+        raise InputError(
+            f"schedule = 'overlapping': planner {planner!r} plans synchronous rounds only; take "
+            "planner 'exact', or schedule 'synchronous' or 'auto'"
+        )
+    if schedule == "overlapping" and system.allocation != "work-conserving":
+        raise InputError(
+            f"schedule = 'overlapping': allocation {system.allocation!r} divides the band of a "
+            "round that waits for all; take allocation 'work-conserving'"
+        )
+    if beat_seconds is None:
+        return
+    if schedule == "synchronous":
+        raise InputError(
+            f"beat_seconds = {beat_seconds!r}: synchronous rounds have no beat; leave it out, or "
+            "take schedule 'overlapping' or 'auto'"
+        )
+    if not 0 < beat_seconds < np.inf:
+        raise InputError(f"beat_seconds is {beat_seconds!r}; give a finite time above 0, or none")
+
+
+def _faster(beats: Plan, rounds: Plan) -> bool:
+    if beats.verdict.startswith("infeasible"):
+        return False
+    if rounds.verdict.startswith("infeasible"):
+        return True
+    return beats.objective_seconds < rounds.objective_seconds
 
 
 def _contradiction(problem: Problem) -> str | None:
@@ -182,6 +237,7 @@ def _described(problem: Problem, planner: str, solution: Solution) -> Plan:
         round_seconds=RoundSeconds(law.mean, law.quantile(0.5), law.quantile(0.95)),
         relative_rounds=rounds,
         objective_seconds=law.mean * rounds,
+        limit_seconds=limit_seconds(clients, system),
         gain=gain,
         binds=_binds(problem, decision, law.mean),
         statistics=solution.statistics,

@@ -9,13 +9,13 @@ c^0 the time without a wait and b^0 its beats. The mean of the ceiling is not th
 mean: a client just before a beat is late whenever it has to wait at all. The wait is `waiting`'s.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Floats
-from fedpace.planning.overlap.waiting import waiting
+from fedpace.planning.overlap.waiting import Waiting, waiting
 from fedpace.planning.overlap.weights import cycle_beats
 
 __all__ = ["QueueLaw", "queue_law", "queue_law_at"]
@@ -45,6 +45,7 @@ class QueueLaw:
     utilisation: float
     """Share of the time in which the band is in use."""
     members: Floats
+    wait: Waiting
 
     def update_rate(self) -> Floats:
         """Return f_n, updates per second, shape (N,)."""
@@ -53,7 +54,7 @@ class QueueLaw:
     def mean_age_seconds(self) -> float:
         """Return the mean age over updates, s: from the beat it started at to the one it counts."""
         weight = self.members * self.chance
-        return float(weight @ self.age_beats / weight.sum()) * self.beat_seconds
+        return float(weight @ self.age_beats / weight.sum() * self.beat_seconds)
 
     def p95_age_seconds(self) -> float:
         """Return the 95 % quantile of the age over updates, s; a whole number of beats."""
@@ -63,7 +64,7 @@ class QueueLaw:
         beats = self.first_beat + np.arange(len(steps))[:, None]
         count = np.bincount(beats.astype(np.int64).ravel(), mass.ravel())
         below = np.cumsum(count) / count.sum()
-        return float(np.argmax(below >= 0.95 - 1e-12)) * self.beat_seconds
+        return float(np.argmax(below >= 0.95 - 1e-12) * self.beat_seconds)
 
 
 def queue_law_at(
@@ -73,6 +74,7 @@ def queue_law_at(
     beat_seconds: float,
     lag_seconds: Floats | None = None,
     members: Floats | None = None,
+    start: QueueLaw | None = None,
 ) -> QueueLaw:
     """Return the law at given update rates; no equation has to be solved.
 
@@ -83,6 +85,7 @@ def queue_law_at(
         beat_seconds: D, s.
         lag_seconds: how much longer its upload takes, shape (N,), s; by default 0.
         members: how many clients each entry stands for.
+        start: the law of a similar schedule, to save time.
 
     Returns:
         The law; its utilisation is sum f_n work_n.
@@ -92,7 +95,8 @@ def queue_law_at(
     alone = ready_seconds + work_seconds + lag
     first = np.maximum(np.ceil(alone / beat_seconds - _ROUNDING), 1.0)
     slack = first * beat_seconds - alone
-    wait = waiting(ready_seconds, work_seconds, chance, beat_seconds, members)
+    before = None if start is None else start.wait
+    wait = waiting(ready_seconds, work_seconds, chance, beat_seconds, members, before)
     late: list[Floats] = []
     while len(late) < _LATE:
         late.append(wait.exceeds(slack + len(late) * beat_seconds))
@@ -100,7 +104,9 @@ def queue_law_at(
             break
     table = np.array(late)
     used = float((crowd * chance) @ work_seconds) / beat_seconds
-    return QueueLaw(beat_seconds, chance, first + table.sum(axis=0), table, first, used, crowd)
+    return QueueLaw(
+        beat_seconds, chance, first + table.sum(axis=0), table, first, used, crowd, wait
+    )
 
 
 def queue_law(
@@ -111,6 +117,7 @@ def queue_law(
     lag_seconds: Floats | None = None,
     availability: Floats | float = 1.0,
     members: Floats | None = None,
+    start: QueueLaw | None = None,
 ) -> QueueLaw:
     """Return the law of a schedule: rates and waits that agree with each other.
 
@@ -125,12 +132,13 @@ def queue_law(
         lag_seconds: as for `queue_law_at`.
         availability: p_n; who is asked and does not answer may be asked at the next beat.
         members: how many clients each entry stands for.
+        start: the law of a similar schedule, to save time.
 
     Returns:
         The law.
 
     Raises:
-        InputError: a beat that is not above 0.
+        InputError: a beat that is not above 0, or a band that cannot carry what is started.
 
     Example:
         >>> law = queue_law(np.ones(2), np.array([1.0, 2.5]), np.array([0.2, 0.2]), 2.0)
@@ -143,15 +151,26 @@ def queue_law(
     lag = 0.0 if lag_seconds is None else lag_seconds
     alone = (ready_seconds + work_seconds + lag) / beat_seconds
     age = np.maximum(np.ceil(alone - _ROUNDING), 1.0)
+    law = start
+    if start is not None:
+        age = np.maximum(age, start.age_beats + age - start.first_beat)
     for step in range(_PASSES):
         chance = 1 / cycle_beats(start_probability, age, availability)
         used = float((crowd * chance) @ work_seconds) / beat_seconds
         if used > _FULL:  # nobody can be served so often: all are later
             age = age + (used / _FULL - 1) / chance + _CLOSE
             continue
-        law = queue_law_at(chance, ready_seconds, work_seconds, beat_seconds, lag_seconds, members)
+        law = queue_law_at(
+            chance, ready_seconds, work_seconds, beat_seconds, lag_seconds, members, law
+        )
         change = law.age_beats - age
         if np.all(np.abs(change) <= _CLOSE * age):
             break
-        age = law.age_beats if step == 0 else age + change / 2
+        law = replace(law, age_beats=age)  # those of which the rates are
+        age = age + change if step == 0 and start is None else age + change / 2
+    if law is None:
+        raise InputError(
+            f"beat_seconds is {beat_seconds!r}: the band cannot carry what starts at every beat; "
+            "give a longer beat or lower start probabilities"
+        )
     return law

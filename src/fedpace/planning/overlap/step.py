@@ -13,7 +13,11 @@ import numpy as np
 
 from fedpace.core.errors import InputError
 
-__all__ = ["server_rate_factor"]
+__all__ = ["THETA", "server_rate_factor"]
+
+THETA = 2.5
+"""Price of a beat of delay, in beats. The theorem implies 2 sqrt(2) (docs/theory.md, section 9),
+times to target of a real model fit 2 to 3 (docs/log.md), stability alone asks for 1 to 4/pi."""
 
 
 def server_rate_factor(
@@ -22,7 +26,7 @@ def server_rate_factor(
     tuned_noise: float,
     *,
     delay_beats: float = 0.0,
-    theta: float = 1.0,
+    theta: float = THETA,
     present: float = 1.0,
 ) -> float:
     """Return what to multiply a tuned server rate by, so that it fits another schedule.
@@ -39,7 +43,7 @@ def server_rate_factor(
         noise: v = V / ||u||^2 of a beat, noise_ratio V / V_full, >= 0.
         tuned_noise: v0, that of the rounds on which the rate was tuned.
         delay_beats: d = sum_n a_n (E[b_n] - 1); 0 in a synchronous schedule.
-        theta: price of the delay.
+        theta: price of a beat of delay, in beats.
         present: data weight of the clients whose update can have arrived by this beat, in [0, 1].
 
     Returns:

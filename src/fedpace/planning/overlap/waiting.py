@@ -28,18 +28,20 @@ _SHARED = 64
 """So many slots shall hold clients, where there are as many clients."""
 _ALONE = 32
 """Up to so many clients each one's own uploads are left out of what it waits for,"""
-_BUSY = 0.9
-"""unless the band is in use for more than this: then it costs too much."""
+_COST = 2e5
+"""unless that takes more than so many numbers."""
+_CELLS = 1600
+"""Finer slots are taken up to so many cells."""
 _GROUPS = 8
 """Groups of similar uploads in a slot, where clients are many."""
 _SINGLE = 2500
 """Up to so many clients each has its own place in the law of a slot's uploads."""
-_CYCLES = 80
-_CLOSE = 1e-4
+_CYCLES = 60
+_CLOSE = 3e-4
 """Beats until the workload repeats, at most, and how closely, as a share of a beat."""
 _TAIL = 10.0
 """Grid length in mean waits of M/G/1."""
-_LONGEST = 12
+_LONGEST = 8
 """Grid length in beats, at most."""
 _NEGLIGIBLE = 1e-9
 
@@ -59,6 +61,8 @@ class Waiting:
     waits: Floats
     """Chance to find anything at all, shape (N,)."""
     cell_seconds: float
+    work: Floats
+    """The work at a beat, by cell, shape (1, K) or (N, K): where the next law may begin."""
 
     def mean(self) -> Floats:
         """Return the mean wait, shape (N,), s."""
@@ -85,6 +89,7 @@ def waiting(
     chance: Floats,
     beat_seconds: float,
     members: Floats | None = None,
+    start: Waiting | None = None,
 ) -> Waiting:
     """Return the stationary work before each client.
 
@@ -95,6 +100,7 @@ def waiting(
             sum g s must be below the beat.
         beat_seconds: D, s.
         members: how many clients each entry stands for, shape (N,); by default one.
+        start: the work of a similar schedule, from which it settles sooner.
 
     Returns:
         The work before each.
@@ -102,11 +108,6 @@ def waiting(
     count = len(chance)
     crowd = np.ones(count) if members is None else members
     phase = np.mod(ready_seconds, beat_seconds)
-    for slots in _SLOTS:
-        cell = beat_seconds / slots
-        slot = np.minimum((phase / cell).astype(np.int64), slots - 1)
-        if np.count_nonzero(np.bincount(slot)) >= min(_SHARED, count // 2):
-            break
     load = crowd * chance * work_seconds
     used = float(load.sum()) / beat_seconds
     mean_wait = float(load @ work_seconds) / (2 * max(1 - used, 1e-3) * beat_seconds)
@@ -115,10 +116,23 @@ def waiting(
         used * beat_seconds + _TAIL * mean_wait + float(work_seconds.max()),
         _LONGEST * beat_seconds,
     )
-    cells = int(np.ceil(longest / cell)) + 2
-    if members is None and count <= _ALONE and used <= _BUSY:
-        return _one_by_one(phase, slot, work_seconds, chance, cell, slots, cells)
-    return _by_slot(phase, slot, work_seconds, chance, crowd, cell, slots, cells)
+    for slots in _SLOTS:
+        cell = beat_seconds / slots
+        cells = int(np.ceil(longest / cell)) + 2
+        slot = np.minimum((phase / cell).astype(np.int64), slots - 1)
+        enough = np.count_nonzero(np.bincount(slot)) >= min(_SHARED, count // 2)
+        if enough or 2 * cells > _CELLS:
+            break
+    one_by_one = members is None and count <= _ALONE and count**2 * cells <= _COST
+    work = np.zeros((count if one_by_one else 1, cells))
+    work[:, 0] = 1.0
+    if start is not None and start.work.shape[0] == work.shape[0]:
+        kept = min(cells, start.work.shape[1])
+        work[:, :kept] = start.work[:, :kept]
+        work[:, -1] += 1 - work.sum(axis=1)
+    if one_by_one:
+        return _one_by_one(work, phase, slot, work_seconds, chance, cell, slots)
+    return _by_slot(work, phase, slot, work_seconds, chance, crowd, cell, slots)
 
 
 def _jump(work: Floats, size: float, chance: float) -> Floats:
@@ -151,19 +165,17 @@ def _survival(work: Floats) -> Floats:
 
 
 def _one_by_one(
+    work: Floats,
     phase: Floats,
     slot: NDArray[np.int64],
     upload: Floats,
     chance: Floats,
     cell: float,
     slots: int,
-    cells: int,
 ) -> Waiting:
     """Row n of the work never contains the uploads of client n."""
-    count = len(phase)
+    count, cells = work.shape
     order = np.argsort(phase, kind="stable")
-    work = np.zeros((count, cells))
-    work[:, 0] = 1.0
     seen = np.empty((count, cells))
     before = -1.0
     for _ in range(_CYCLES):
@@ -182,10 +194,11 @@ def _one_by_one(
         before = mean
     survival = _survival(seen)
     ahead = (slot + 0.5) * cell - phase
-    return Waiting(survival, np.arange(count), ahead, survival[:, 0], cell)
+    return Waiting(survival, np.arange(count), ahead, survival[:, 0], cell, work)
 
 
 def _by_slot(
+    work: Floats,
     phase: Floats,
     slot: NDArray[np.int64],
     upload: Floats,
@@ -193,13 +206,11 @@ def _by_slot(
     members: Floats,
     cell: float,
     slots: int,
-    cells: int,
 ) -> Waiting:
     """All clients of a slot at once; who of them goes first is known on average."""
+    cells = work.shape[1]
     used, row = np.unique(slot, return_inverse=True)
     steps = _slot_uploads(slot, upload / cell, chance, members, used, cells)
-    work = np.zeros((1, cells))
-    work[0, 0] = 1.0
     seen = np.empty((len(used), cells))
     before = -1.0
     for _ in range(_CYCLES):
@@ -209,7 +220,7 @@ def _by_slot(
             now = int(at)
             seen[i] = work[0]
             sum_ = np.convolve(work[0], steps[i])
-            work[0] = sum_[:cells]
+            work = sum_[None, :cells].copy()
             work[0, -1] += sum_[cells:].sum()
         work = _worked_off(work, slots - now)
         mean = float(work[0] @ np.arange(cells)) / slots
@@ -223,7 +234,7 @@ def _by_slot(
         for column in (chance * upload, chance)
     )
     waits = 1 - (1 - survival[row, 0]) * np.exp(-others)
-    return Waiting(survival, row, ahead + (slot + 0.5) * cell - phase, waits, cell)
+    return Waiting(survival, row, ahead + (slot + 0.5) * cell - phase, waits, cell, work)
 
 
 def _of_the_slot(

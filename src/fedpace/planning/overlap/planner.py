@@ -1,0 +1,352 @@
+r"""The best schedule of overlapping rounds: beat, start probabilities and ranks.
+
+For a given beat D and a given use u of the band the best update rates are a water-filling,
+
+.. math:: f_n D = \min\Big(\text{cap}_n, \sqrt{\frac{v_n \kappa_n}{\mu\, s_n}}\Big), \qquad
+          \sum_n f_n s_n = u,
+
+v_n kappa_n / (f_n D) being the noise of client n and s_n what its upload takes of the band; the cap
+is that of a client that starts whenever it is idle, or of its energy. Beat and use are searched.
+Thousands of clients are searched for as groups, and the rates of the members follow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedpace.core.profile import Floats
+from fedpace.planning.overlap.fleet import Fleet, fleet_of, grouped_fleet
+from fedpace.planning.overlap.law import QueueLaw, queue_law, queue_law_at
+from fedpace.planning.overlap.objective import Cost, cost_of
+from fedpace.planning.overlap.step import THETA
+from fedpace.planning.solver.objective import Problem, rank_limit
+
+__all__ = ["OverlappingSchedule", "overlapping"]
+
+_GROUPED = 3000
+"""Beyond so many clients groups are searched for."""
+_USES = (0.4, 0.7, 0.9)
+"""Uses of the band that are tried first."""
+_BEATS = 8
+_HIGHEST = 0.95
+_PASSES = 3
+"""Times that rates and ages are made to agree at a point."""
+_RANKS = 12
+"""Ranks that are compared for a client, at most."""
+_FEW = 16
+"""Up to so many clients every probability is polished by itself."""
+_LATE_SHARE = 0.05
+_SHORTEST = 1 / 8
+"""Shortest beat, over the time of the slowest client, where none is given."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class OverlappingSchedule:
+    """A schedule of overlapping rounds and what is predicted of it."""
+
+    beat_seconds: float
+    start_probability: Floats
+    """q_n, chance that an idle client is asked at a beat, shape (N,)."""
+    sketch_rank: NDArray[np.int64]
+    law: QueueLaw
+    cost: Cost
+    verdict: str = "converged"
+    statistics: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Point:
+    beat: float
+    use: float
+    chance: Floats
+    rank: Floats
+    age: Floats
+    value: float
+
+
+class _Search:
+    """Points that were tried, for one fleet."""
+
+    def __init__(self, problem: Problem, fleet: Fleet, most: Floats, theta: float) -> None:
+        self.fleet, self.most, self.theta = fleet, most, theta
+        self.q_min, self.limit = problem.q_min, problem.p95_limit_seconds
+        self.best: _Point | None = None
+        self.tried = 0
+        self.law: QueueLaw | None = None
+
+    def at(self, beat: float, use: float, passes: int = _PASSES) -> float:
+        """Try a beat and a use of the band; remember the best."""
+        fleet, theta = self.fleet, self.theta
+        rank = self.most.copy()
+        age = _age_alone(fleet, rank, beat)
+        mean_wait = 0.0
+        for _ in range(passes):
+            cap, floor = self._range(rank, age)
+            chance = _water_filling(fleet, rank, cap, floor, use * beat)
+            rank = self._ranks(chance, rank, cap, beat, mean_wait)
+            chance = np.clip(_water_filling(fleet, rank, cap, floor, use * beat), floor, cap)
+            chance = self._in_time(chance, age, beat)
+            law = self.law = _law_at(fleet, rank, chance, beat, self.law)
+            age = law.age_beats
+            mean_wait = float(np.mean(age - _age_alone(fleet, rank, beat)))
+        cap, floor = self._range(rank, age)
+        chance = np.clip(chance, np.minimum(floor, cap), cap)
+        law = replace(law, chance=chance, age_beats=age)
+        value = cost_of(fleet, law, rank, theta).objective_seconds
+        if self.limit is not None and law.p95_age_seconds() > self.limit * (1 + 1e-9):
+            value = np.inf
+        self.tried += 1
+        if self.best is None or value < self.best.value:
+            self.best = _Point(beat, use, chance, rank, age, value)
+        return value
+
+    def _range(self, rank: Floats, age: Floats) -> tuple[Floats, Floats]:
+        """Most and least updates a beat: asked whenever idle, and with q_min."""
+        p = self.fleet.availability
+        cap = np.minimum(1 / (age + 1 / p - 1), self.fleet.most_often(rank))
+        floor = 1 / (age + 1 / (p * self.q_min) - 1)
+        return np.maximum(cap, floor), floor
+
+    def _in_time(self, chance: Floats, age: Floats, beat: float) -> Floats:
+        """Let those who are later than the p95 limit make up a twentieth of the updates at most."""
+        if self.limit is None:
+            return chance
+        late = age * beat > self.limit * (1 + 1e-9)
+        weight = self.fleet.members * chance
+        allowed = 0.98 * _LATE_SHARE / (1 - _LATE_SHARE) * float(weight[~late].sum())
+        there = float(weight[late].sum())
+        return np.where(late, chance * min(1.0, allowed / there), chance) if there else chance
+
+    def _ranks(self, chance: Floats, rank: Floats, cap: Floats, beat: float, late: float) -> Floats:
+        """Each client's best rank at the price of the band that its rate reveals."""
+        fleet, theta = self.fleet, self.theta
+        work = fleet.work_seconds(rank)
+        kappa = fleet.lora_rank / rank
+        inside = (chance < cap * (1 - 1e-9)) & (chance > 0)
+        prices = fleet.noise * kappa / (chance**2 * work)
+        price = float(np.median(prices[inside]) if np.any(inside) else np.min(prices))
+        weight = fleet.members * fleet.data_weight
+        mean_kappa = float(weight @ kappa / weight.sum())
+        age = _age_alone(fleet, rank, beat) + late
+        total = 1 + theta * float(weight @ (age - 1))
+        total += float((fleet.members * fleet.noise * kappa) @ (1 / chance))
+        best, found = np.full(len(fleet), np.inf), rank
+        most = int(self.most.max())
+        tried = np.unique(np.geomspace(1, most, min(_RANKS, most)).round()) if most > _RANKS \
+            else np.arange(1, most + 1)  # fmt: skip
+        for k in [*tried, None]:
+            level = self.most if k is None else np.minimum(float(k), self.most)
+            each = fleet.lora_rank / level
+            alone = _age_alone(fleet, level, beat) + late
+            top = np.minimum(1 / (alone + 1 / fleet.availability - 1), fleet.most_often(level))
+            need = fleet.work_seconds(level)
+            rate = np.minimum(np.sqrt(fleet.noise * each / (price * need)), top)
+            value = theta * fleet.data_weight * alone + fleet.noise * each / rate
+            value = value + price * rate * need
+            if fleet.power:
+                value = value + total / mean_kappa * fleet.data_weight * each
+            better = value < best * (1 - 1e-12)
+            best = np.where(better, value, best)
+            found = np.where(better, level, found)
+        return found
+
+
+def overlapping(
+    problem: Problem,
+    beat_seconds: float | None = None,
+    theta: float = THETA,
+    *,
+    shortest_seconds: float | None = None,
+    polish: bool = True,
+) -> OverlappingSchedule:
+    """Return the best schedule of overlapping rounds.
+
+    Args:
+        problem: clients, system, q_min; its p95_limit_seconds is the limit on the p95 age of the
+            updates.
+        beat_seconds: D where it is given, s; None to plan it.
+        theta: price of the delay.
+        shortest_seconds: the shortest beat that is planned, besides the server's overhead, s.
+        polish: where clients are few, move every probability by itself at the end.
+
+    Returns:
+        The schedule, with its law; verdict "converged", or "infeasible: ..." and why.
+    """
+    clients, system = problem.clients, problem.system
+    single, most = fleet_of(clients, system), rank_limit(problem)
+    crowd = len(clients) > _GROUPED
+    fleet = grouped_fleet(clients, system) if crowd else single
+    least = np.minimum(fleet.max_rank, system.lora_rank) if crowd else most
+    search = _Search(problem, fleet, least, theta)
+    shortest = _shortest_beat(fleet, least, shortest_seconds)
+    _search(search, beat_seconds, shortest)
+    best = _best_of(search)
+    tried = search.tried
+    if crowd:
+        every = _Search(problem, single, most, theta)
+        every.at(best.beat, best.use, passes=2)
+        tried += every.tried
+        best = _best_of(every)
+    q = _start_probability(single, best.chance, best.age, problem.q_min)
+    schedule = _described(single, q, best.rank, best.beat, theta)
+    if polish and len(clients) <= _FEW and np.isfinite(best.value):
+        schedule, more = _polished(
+            problem, single, most, schedule, None if beat_seconds else shortest, theta
+        )
+        tried += more
+    verdict = "converged"
+    if not np.isfinite(best.value):
+        verdict = (
+            f"infeasible: the p95 age of the updates is {schedule.law.p95_age_seconds():.4g} s, "
+            f"above the limit of {problem.p95_limit_seconds:g} s; raise the limit, lower q_min, "
+            "or drop slow clients"
+        )
+    return OverlappingSchedule(
+        schedule.beat_seconds, schedule.start_probability, schedule.sketch_rank, schedule.law,
+        schedule.cost, verdict, {"schedules_tried": float(tried)},
+    )  # fmt: skip
+
+
+def _search(search: _Search, beat_seconds: float | None, shortest: float) -> None:
+    fleet = search.fleet
+    alone = fleet.ready_seconds(search.most) + fleet.work_seconds(search.most)
+    alone = alone + fleet.lag_seconds(search.most)
+    longest = max(float(alone.max()) * 1.01, shortest)
+    if beat_seconds is None:
+        beats = np.geomspace(shortest, longest * 1.5, _BEATS)
+    else:
+        beats = np.array([beat_seconds])
+    for beat in beats:
+        before = np.inf
+        for use in _USES:
+            value = search.at(float(beat), use, passes=2)
+            if value > 1.02 * before:
+                break
+            before = min(before, value)
+    step = np.log(beats[1] / beats[0]) if len(beats) > 1 else 0.0
+    span = 0.15
+    for _ in range(2):
+        best = _best_of(search)
+        for change in (-1.0, 1.0, -0.5, 0.5):
+            use = min(best.use + change * span * (1 - best.use + 0.1), _HIGHEST)
+            if use > 0.01:
+                search.at(best.beat, use)
+        best = _best_of(search)
+        if step:
+            for change in (-0.66, -0.33, 0.33, 0.66):
+                search.at(max(shortest, best.beat * np.exp(change * step)), best.use)
+        step, span = step / 2.5, span / 2.5
+
+
+def _best_of(search: _Search) -> _Point:
+    if search.best is None:
+        raise RuntimeError("nothing was tried")
+    return search.best
+
+
+def _shortest_beat(fleet: Fleet, most: Floats, given: float | None) -> float:
+    if given is not None:
+        return max(fleet.overhead_seconds, given)
+    alone = fleet.ready_seconds(most) + fleet.work_seconds(most) + fleet.lag_seconds(most)
+    return max(fleet.overhead_seconds, float(alone.max()) * _SHORTEST)
+
+
+def _age_alone(fleet: Fleet, rank: Floats, beat: float) -> Floats:
+    alone = fleet.ready_seconds(rank) + fleet.work_seconds(rank) + fleet.lag_seconds(rank)
+    return np.asarray(np.maximum(np.ceil(alone / beat - 1e-9), 1.0))
+
+
+def _law_at(
+    fleet: Fleet, rank: Floats, chance: Floats, beat: float, start: QueueLaw | None
+) -> QueueLaw:
+    members = None if np.all(fleet.members == 1) else fleet.members
+    return queue_law_at(
+        chance, fleet.ready_seconds(rank), fleet.work_seconds(rank), beat,
+        fleet.lag_seconds(rank), members, start,
+    )  # fmt: skip
+
+
+def _water_filling(
+    fleet: Fleet, rank: Floats, cap: Floats, floor: Floats, load_seconds: float
+) -> Floats:
+    """The rates that take so much of the band in a beat, or all that the caps allow."""
+    need = fleet.work_seconds(rank)
+    root = np.sqrt(fleet.noise * (fleet.lora_rank / rank) / need)
+    work = fleet.members * need
+    low, high = np.log(np.min(floor / root)), np.log(np.max(cap / root))
+    for _ in range(50):
+        middle = (low + high) / 2
+        rate = np.clip(np.exp(middle) * root, floor, cap)
+        low, high = (middle, high) if rate @ work < load_seconds else (low, middle)
+        if high - low < 1e-9:
+            break
+    return np.asarray(np.clip(np.exp(low) * root, floor, cap))
+
+
+def _start_probability(fleet: Fleet, chance: Floats, age: Floats, q_min: float) -> Floats:
+    """The chance to be asked that gives these rates."""
+    idle = 1 / chance - age + 1
+    return np.asarray(np.clip(1 / np.maximum(idle * fleet.availability, 1e-12), q_min, 1.0))
+
+
+def _described(
+    fleet: Fleet, q: Floats, rank: Floats, beat: float, theta: float, start: QueueLaw | None = None
+) -> OverlappingSchedule:
+    whole = np.maximum(rank.round(), 1.0)
+    law = queue_law(
+        q, fleet.ready_seconds(whole), fleet.work_seconds(whole), beat, fleet.lag_seconds(whole),
+        fleet.availability,
+    )  # fmt: skip
+    return OverlappingSchedule(
+        beat, q, whole.astype(np.int64), law, cost_of(fleet, law, whole, theta)
+    )
+
+
+def _polished(
+    problem: Problem,
+    fleet: Fleet,
+    most: Floats,
+    start: OverlappingSchedule,
+    shortest: float | None,
+    theta: float,
+) -> tuple[OverlappingSchedule, int]:
+    """Move the beat (if `shortest` is one), each probability and each rank while that helps."""
+    best, tried = start, 0
+    limit = problem.p95_limit_seconds
+
+    def tried_with(q: Floats, k: Floats, beat: float) -> bool:
+        nonlocal best, tried
+        tried += 1
+        made = _described(fleet, q, k, beat, theta, best.law)
+        if limit is not None and made.law.p95_age_seconds() > limit * (1 + 1e-9):
+            return False
+        if np.any(made.law.chance > fleet.most_often(k) * (1 + 1e-9)):
+            return False
+        if made.cost.objective_seconds < best.cost.objective_seconds * (1 - 1e-7):
+            best = made
+            return True
+        return False
+
+    size = 0.2
+    while size > 0.02:
+        before = best.cost.objective_seconds
+        for n in range(len(fleet)):
+            for step in (np.exp(size * 2), np.exp(-size * 2)):
+                q = best.start_probability.copy()
+                q[n] = np.clip(q[n] * step, problem.q_min, 1.0)
+                if q[n] != best.start_probability[n]:
+                    tried_with(q, best.sketch_rank.astype(np.float64), best.beat_seconds)
+            for move in (1, -1) if size > 0.05 else ():
+                k = best.sketch_rank.astype(np.float64)
+                k[n] = np.clip(k[n] + move, 1, most[n])
+                if k[n] != best.sketch_rank[n]:
+                    tried_with(best.start_probability, k, best.beat_seconds)
+        if shortest is not None:
+            for step in (np.exp(size / 2), np.exp(-size / 2), np.exp(size / 8), np.exp(-size / 8)):
+                beat = max(best.beat_seconds * step, shortest)
+                tried_with(best.start_probability, best.sketch_rank.astype(np.float64), beat)
+        if best.cost.objective_seconds > before * (1 - 1e-3):
+            size /= 2
+    return best, tried
