@@ -85,6 +85,15 @@ def test_a_number_at_the_edge_is_refused_with_its_name(name, value):
     assert len(str(caught.value)) < 200
 
 
+def test_a_client_of_a_long_name_is_named_short():
+    long = ["x" * 10_000, "y" * 10_000]
+    for columns in ({"step_seconds": [1, -1]}, {"client_id": long[:1] * 2}):
+        good = {"client_id": long, "data_weight": [1, 1], "step_seconds": [1, 1], "snr_hz": [1, 1]}
+        with pytest.raises(InputError) as caught:
+            Clients.from_columns(**good | columns)
+        assert len(str(caught.value)) < 200
+
+
 def test_weights_whose_sum_would_overflow_are_refused_and_a_share_cannot_vanish():
     columns = {"step_seconds": [1, 1], "spectral_efficiency": [1, 1]}
     with pytest.raises(InputError, match="data_weight of client '0' is 1e.308; it must be at most"):

@@ -317,6 +317,13 @@ def test_a_label_column_in_which_no_value_stands_twice_is_refused(tmp_path):
         load_data(jsonl(tmp_path / "swapped.jsonl", rows), seed=0)
 
 
+def test_an_empty_name_is_not_the_folder_one_stands_in(tmp_path, monkeypatch):
+    files(tmp_path, train=SPAM)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="name is empty"):
+        load_data("", seed=0)
+
+
 @pytest.mark.parametrize("name", ["a" * 5000, "~no-such-user/x", "a\0b", "\ud83d"])
 def test_a_name_that_no_path_can_have_is_an_input_error(name, tmp_path):
     with pytest.raises(InputError, match="name = "):

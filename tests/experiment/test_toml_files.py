@@ -37,6 +37,8 @@ def test_a_byte_order_mark_does_not_matter(tmp_path):
         ("[checks]\nnorm_factor = nan", r"\[checks\] norm_factor = nan: "),
         ("[checks]\nnorm_cap = nan", r"\[checks\] norm_cap = nan: "),
         ("[training]\ntarget = 'accuracy>=nan'", "target accuracy is nan"),
+        ("[data]\nname = ''", r"\[data\] name = '': "),
+        ("[model]\nname = ''", r"\[model\] name = '': "),
         ("x" * 5000 + " = 1", r"unknown key 'x+\.\.\.; known are seed"),
         ("x = 1\n" * 300_000, "is longer than 1,048,576 bytes"),
     ],

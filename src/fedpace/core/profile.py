@@ -111,7 +111,9 @@ class Clients:
         """
         known = [f.name for f in fields(ClientProfile)]
         if unknown := sorted(set(columns) - set(known)):
-            raise InputError(f"unknown client column {unknown[0]!r}; known are {', '.join(known)}")
+            raise InputError(
+                f"unknown client column {shortened(unknown[0])}; known are {', '.join(known)}"
+            )
         for name in ("data_weight", "step_seconds"):
             if name not in columns:
                 raise InputError(f"client column {name!r} is missing; every client needs it")
@@ -139,13 +141,13 @@ class Clients:
         if len(unique) != count:
             repeated = ids[np.setdiff1d(np.arange(count), first)[0]]
             raise InputError(
-                f"client_id {str(repeated)!r} appears twice; give every client its own"
+                f"client_id {shortened(str(repeated))} appears twice; give every client its own"
             )
         share = values["data_weight"] / values["data_weight"].sum()
         if np.any(small := share < LEAST):
             n = int(np.argmax(small))
             raise InputError(
-                f"data_weight of client {str(ids[n])!r} is {values['data_weight'][n]:g}, a share "
+                f"data_weight of client {shortened(str(ids[n]))} is {values['data_weight'][n]:g}, a share "
                 f"of {share[n]:g} of all; drop the client, or correct the largest weights"
             )
         values["data_weight"] = share
@@ -174,7 +176,7 @@ class Clients:
             elif any(value is None for value in columns[link]):
                 who = profiles[columns[link].index(None)].client_id
                 raise InputError(
-                    f"client {who!r} has no {link}, others have; describe all links the same way"
+                    f"client {shortened(who)} has no {link}, others have; describe all links the same way"
                 )
         return cls.from_columns(**columns)
 
@@ -217,7 +219,7 @@ def _column(name: str, value: ArrayLike, ids: NDArray[np.str_], count: int) -> F
         if np.any(wrong):
             n = int(np.argmax(wrong))
             who = ids[n] if n < len(ids) else n
-            raise InputError(f"{name} of client {str(who)!r} is {array[n]:g}; it {rule}")
+            raise InputError(f"{name} of client {shortened(str(who))} is {array[n]:g}; it {rule}")
     return array
 
 
@@ -262,7 +264,7 @@ class System:
             value = getattr(self, name)
             if not (value > 0 if name in positive else value >= 0):
                 rule = "above 0" if name in positive else "0 or more"
-                raise InputError(f"{name} is {value!r}; it must be {rule}")
+                raise InputError(f"{name} is {shortened(value)}; it must be {rule}")
             infinite = value == np.inf and name == "downlink_bps"
             if not (value <= MOST or infinite) or 0 < value < LEAST:
                 raise InputError(

@@ -121,6 +121,8 @@ def _load_stdlib_docs(eval: str | None, seed: int) -> tuple[Examples, Examples]:
 
 def _path(name: str, key: str) -> Path:
     """Return a path that can be looked at, whatever the user wrote."""
+    if not name:
+        raise InputError(f"[data] {key} is empty; name data", public="no data are named")
     try:
         path = Path(name).expanduser()
         path.exists()

@@ -25,6 +25,8 @@ from fedpace.federation.hooks.rounding import UploadDtype
 # Within these limits products and sums of a few numbers stay finite.
 Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
+"""Of a model or data set; an empty one would be the folder that the command is run in."""
 Rate = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
 """A step size, in float32: whoever wants to see a run diverge may."""
 Whole = Annotated[int, Field(ge=0, le=10**9)]
@@ -41,7 +43,7 @@ class _Section(BaseModel):
 class ModelSection(_Section):
     """[model]: what is fine-tuned."""
 
-    name: str = "minilm"
+    name: Name = "minilm"
     """A hub id, a local folder, a GGUF file or a folder with one, or a model from a package:
     "minilm" (all-MiniLM-L6-v2), "smollm2" (SmolLM2-135M-Instruct)."""
     task: Literal["classification", "causal-lm"] = "classification"
@@ -62,7 +64,7 @@ class ModelSection(_Section):
 class DataSection(_Section):
     """[data]: what it is fine-tuned on, and how it lies with the clients."""
 
-    name: str = "stdlib-docs"
+    name: Name = "stdlib-docs"
     """"stdlib-docs", a file or folder (JSONL, CSV, Parquet, text; gzip too), or a hub id."""
     eval: str | None = None
     """Held-out file or split; "holdout" takes a tenth of the training data, to tune on. Without

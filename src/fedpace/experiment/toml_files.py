@@ -103,7 +103,7 @@ def anchor(table: dict[str, Any], folder: Path) -> None:
     """
     for (section, key), words in _PATHS.items():
         value = table.get(section, {}).get(key) if isinstance(table.get(section), dict) else None
-        if not isinstance(value, str) or value in words or value.lower() in words:
+        if not isinstance(value, str) or not value or value in words or value.lower() in words:
             continue
         if (section, key) == ("data", "eval") and format_of(Path(value)) is None:
             continue
