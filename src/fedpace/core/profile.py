@@ -147,8 +147,8 @@ class Clients:
         if np.any(small := share < LEAST):
             n = int(np.argmax(small))
             raise InputError(
-                f"data_weight of client {shortened(str(ids[n]))} is {values['data_weight'][n]:g}, a share "
-                f"of {share[n]:g} of all; drop the client, or correct the largest weights"
+                f"data_weight of client {shortened(str(ids[n]))} is {values['data_weight'][n]:g}, "
+                f"a share of {share[n]:g} of all; drop the client, or correct the largest weights"
             )
         values["data_weight"] = share
         for array in (ids, *values.values()):
@@ -176,7 +176,8 @@ class Clients:
             elif any(value is None for value in columns[link]):
                 who = profiles[columns[link].index(None)].client_id
                 raise InputError(
-                    f"client {shortened(who)} has no {link}, others have; describe all links the same way"
+                    f"client {shortened(who)} has no {link}, others have; describe all links the "
+                    "same way"
                 )
         return cls.from_columns(**columns)
 
