@@ -206,6 +206,15 @@ def beginning():
     return {n: v * (0 if n.endswith("B") else 1) for n, v in random_adapter(0).items()}
 
 
+def test_flora_merges_the_adapter_that_a_run_starts_from():
+    start = random_adapter(7)
+    begun, _ = flora(context()).begin(start)
+    fresh = flora(context()).start(begun, 0, 0)
+    for a, b in MODULES:
+        np.testing.assert_allclose(begun["merged/" + a], product(start, a, b), atol=1e-6)
+        assert not product(fresh, a, b).any()
+
+
 def test_flora_starts_each_round_from_a_fresh_lora_that_changes_nothing():
     method = flora(context())
     adapter, _ = method.begin(beginning())

@@ -10,7 +10,7 @@ from peft import PeftModel
 from fedpace.core.adapter import MERGED
 from fedpace.core.errors import InputError
 from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
-from fedpace.federation.aggregation import Returned
+from fedpace.federation.aggregation import MethodContext, Returned
 from fedpace.federation.methods.flora import flora
 from fedpace.lora import evaluate, loop, save_adapter, stacked
 from fedpace.lora.adapter import write_adapter
@@ -74,7 +74,7 @@ def test_the_weights_come_back_to_the_bit_also_after_an_error(folder):
 @pytest.mark.parametrize("train", ["loop", "stacked"])
 def test_one_client_of_flora_is_plain_lora_merged_by_peft(folder, train):
     model, _ = tiny_models.adapted(folder("bert"))
-    method = flora(model.layout)
+    method = flora(MethodContext(model.layout, RESIDUAL, np.empty(0)))
     adapter, memory = method.begin(model.initial)
     start = method.start(adapter, 0, 3)
     training = replace(STEPS, sketch=LEADING, learning_rate=0.5)

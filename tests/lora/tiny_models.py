@@ -43,23 +43,30 @@ DECODERS = ("gpt2", "llama", "qwen3")
 
 def write(architecture, folder):
     """Write model and tokenizer; decoders get neither padding token nor segment ids."""
+    write_model(
+        *ARCHITECTURES[architecture], folder,
+        decoder=architecture in DECODERS, segments=architecture == "bert",
+    )  # fmt: skip
+
+
+def write_model(kind, config, folder, *, decoder, segments=False, end="[SEP]"):
+    """Write a model of random weights, and its tokenizer, which puts `end` after a text."""
     vocabulary = {word: i for i, word in enumerate(SPECIAL + WORDS)}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     options = {"unk_token": "[UNK]", "eos_token": "</s>"}
-    if architecture not in DECODERS:
+    if not decoder:
         tokenizer.post_processor = processors.TemplateProcessing(
-            single="[CLS] $A [SEP]",
-            pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-            special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
+            single=f"[CLS] $A {end}",
+            pair=f"[CLS] $A {end} $B:1 {end}:1",
+            special_tokens=[("[CLS]", 2), (end, vocabulary[end])],
         )
         options |= {"pad_token": "[PAD]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
         names = ["input_ids", "attention_mask"]
-        options["model_input_names"] = names + ["token_type_ids"] * (architecture == "bert")
+        options["model_input_names"] = names + ["token_type_ids"] * segments
     transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **options).save_pretrained(
         folder
     )
-    kind, config = ARCHITECTURES[architecture]
     config.vocab_size = len(vocabulary)
     config.bos_token_id, config.eos_token_id = None, 4
     with torch.random.fork_rng(devices=[]):

@@ -11,7 +11,7 @@ from pathlib import Path
 from flwr.serverapp import Grid
 from flwr.superlink.grid import HttpGrid
 
-from fedpace.core.errors import RunError
+from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.record import RoundRecord
 from fedpace.deploy.deadline import Deadline
@@ -128,6 +128,11 @@ def _site(
     experiment: Experiment,
 ) -> Site:
     """Load the server's part, wait for the clients, and make the engine's maker."""
+    if experiment.lora.start_from is not None:
+        raise InputError(
+            "[lora] start_from is for `fedpace run`: the devices of `fedpace serve` do not have "
+            "that folder; leave it out"
+        )
     before = None if resumed is None else known_names(resumed)
     view.say("loading model and data")
     train, held_out = examples_of(experiment, train_elsewhere=True)

@@ -50,6 +50,7 @@ from fedpace.lora.fingerprint import base_fingerprint
 from fedpace.lora.head import class_order
 from fedpace.lora.local_training import ClientExamples
 from fedpace.lora.model import stated_classes
+from fedpace.lora.start import load_start
 from fedpace.lora.tasks import concatenate
 from fedpace.lora.tokens import TokenisedExamples
 from fedpace.lora.trial import tried
@@ -328,10 +329,14 @@ def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> Ad
         quantization=None if model.quantization == "none" else model.quantization,
         seed=experiment.seed,
     )
-    return attach_adapter(
+    adapted = attach_adapter(
         base, rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
-        seed=experiment.seed,
+        modules_to_save=lora.modules_to_save, use_rslora=lora.use_rslora,
+        init_lora_weights=lora.init_lora_weights, seed=experiment.seed,
     )  # fmt: skip
+    if lora.start_from is None:
+        return adapted
+    return replace(adapted, initial=load_start(adapted, lora.start_from))
 
 
 def model_facts(experiment: Experiment, label_names: Sequence[str] | None) -> dict[str, Any]:

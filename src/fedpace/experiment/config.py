@@ -32,6 +32,21 @@ Rate = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
 Whole = Annotated[int, Field(ge=0, le=10**9)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
 Model = TypeVar("Model", bound=BaseModel)
+_REFUSED = {
+    "r": "it is called rank here",
+    "lora_alpha": "it is called alpha here",
+    "dropout": "participants train in one pass, where a mask would depend on who shares it",
+    "use_dora": "DoRA's magnitudes belong to no rank component, so they cannot be sketched",
+    "rank_pattern": "one index set must fit all modules, so they have one rank",
+    "alpha_pattern": "the factor of B A is one for all modules",
+    "bias": "biases belong to no rank component; [lora] modules_to_save trains modules whole",
+    "lora_bias": "a bias of B belongs to no rank component",
+    "target_parameters": "PEFT adapts parameters without a layer, which has no A and B to sketch",
+    "layers_to_transform": "a regular expression in target_modules names the layers",
+    "exclude_modules": "a regular expression in target_modules says it",
+}
+"""What people know from PEFT's LoraConfig and [lora] does not take, and why."""
+_REFUSED["lora_dropout"] = _REFUSED["dropout"]
 
 
 class _Section(BaseModel):
@@ -93,8 +108,19 @@ class LoraSection(_Section):
     """r, rank of the global adapter."""
     alpha: Positive = 16.0
     """The adapter is multiplied by alpha / rank."""
-    target_modules: list[str] | None = None
-    """Modules to adapt, by name or its end; without it PEFT's choice for the architecture."""
+    use_rslora: bool = False
+    """Multiply by alpha / sqrt(rank) in its place (rsLoRA)."""
+    target_modules: list[str] | str | None = None
+    """Modules to adapt: a list of names or their ends, a regular expression for full names, or
+    "all-linear"; without it PEFT's choice for the architecture, or all linear layers
+    (docs/models.md)."""
+    modules_to_save: list[str] = Field(default_factory=list)
+    """Further modules, by name or its end, that are trained and sent whole, as a new head is."""
+    init_lora_weights: bool | str = True
+    """How A is drawn, B being zero: true is Kaiming-uniform, "gaussian" normal with deviation
+    1 / rank."""
+    start_from: str | None = None
+    """Folder of an adapter in PEFT's format, of this rank, scale and modules, to begin with."""
     sketch: Literal["scaled", "residual"] = "residual"
     """"scaled": the client sees B S A (the paper). "residual": the whole adapter, trains k of r."""
     upload_dtype: UploadDtype = "float32"
@@ -342,10 +368,16 @@ def parse(model: type[Model], table: Mapping[str, Any], where: str) -> Model:
 
 def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     first = error.errors()[0]
-    location = [str(part) for part in first["loc"] if not str(part).startswith(("list[", "lit"))]
+    location = [
+        str(part)
+        for part in first["loc"]
+        if not (part in ("str", "bool") or str(part).startswith(("list[", "lit")))
+    ]
     name = location[0] if len(location) == 1 else f"[{location[0]}] " + ".".join(location[1:]) \
         if location else ""  # fmt: skip
     if first["type"] == "extra_forbidden":
+        if location[0] == "lora" and (reason := _REFUSED.get(location[-1])):
+            return f"[lora] {location[-1]} is refused: {reason}"
         section: Any = model
         for part in location[:-1]:
             section = section.model_fields[part].annotation

@@ -5,18 +5,15 @@ must have a role: one that has none is an error, not a tensor left behind.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.lora import LoraLayer
-from peft.utils import (
-    TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING,
-    ModulesToSaveWrapper,
-)
+from peft.utils import ModulesToSaveWrapper
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
@@ -24,6 +21,7 @@ from fedpace.core.adapter import Adapter, AdapterLayout, TensorSpec
 from fedpace.core.errors import InputError
 from fedpace.core.rng import rng_for
 from fedpace.lora.model import BaseModel
+from fedpace.lora.targets import find_targets, shared_with
 
 ADAPTER_NAME = "default"
 _TASK_TYPES = {"classification": TaskType.SEQ_CLS, "causal-lm": TaskType.CAUSAL_LM}
@@ -46,6 +44,13 @@ class AdaptedModel:
     alpha: float
     lora_modules: dict[str, LoraLayer]
     head_modules: dict[str, ModulesToSaveWrapper]
+    """What is trained whole: the new task head, and `modules_to_save`."""
+    rslora: bool = False
+
+    @property
+    def scale(self) -> float:
+        r"""Factor of B A in the forward pass: alpha/r; rank-stabilised :math:`\alpha/\sqrt r`."""
+        return self.alpha / (self.layout.rank**0.5 if self.rslora else self.layout.rank)
 
     @property
     def device(self) -> torch.device:
@@ -58,7 +63,10 @@ def attach_adapter(
     *,
     rank: int,
     alpha: float,
-    target_modules: list[str] | None = None,
+    target_modules: Sequence[str] | str | None = None,
+    modules_to_save: Sequence[str] = (),
+    use_rslora: bool = False,
+    init_lora_weights: bool | str = True,
     seed: int = 0,
 ) -> AdaptedModel:
     r"""Put LoRA layers into a base model: :math:`x \mapsto W_0 x + (\alpha/r)\, B A x`.
@@ -70,8 +78,12 @@ def attach_adapter(
         base: the model; one that has no adapter yet.
         rank: r, common to all modules.
         alpha: scaling numerator.
-        target_modules: names of the modules to adapt, each a module's full name or its end, as
-            PEFT reads them; None for PEFT's default of the architecture.
+        target_modules: names of the modules to adapt, each a module's full name or its end, a
+            regular expression or "all-linear", as PEFT reads them; None for PEFT's default of the
+            architecture, or else "all-linear".
+        modules_to_save: names of further modules, which are trained and sent whole.
+        use_rslora: multiply by :math:`\alpha/\sqrt r` (arXiv 2312.03732) in place of alpha/r.
+        init_lora_weights: True, or "gaussian": A normal with standard deviation 1/r.
         seed: the run's seed.
 
     Returns:
@@ -84,7 +96,9 @@ def attach_adapter(
         raise InputError(f'model "{base.name}" has an adapter already; load it anew')
     if rank < 1:
         raise InputError(f"lora.rank is {rank}; it must be at least 1")
-    targets = _targets(base, target_modules)
+    _check_initialisation(init_lora_weights)
+    _check_whole(base, modules_to_save)
+    targets = find_targets(base, target_modules, rank=rank, whole=modules_to_save)
     config = LoraConfig(
         task_type=_TASK_TYPES[base.task],
         r=rank,
@@ -92,7 +106,8 @@ def attach_adapter(
         target_modules=targets,
         lora_dropout=0.0,
         bias="none",
-        modules_to_save=list(base.new_modules) or None,
+        use_rslora=use_rslora,
+        modules_to_save=[*base.new_modules, *modules_to_save] or None,
         fan_in_fan_out=any(isinstance(m, Conv1D) for m in base.model.modules()),
     )
     # PEFT draws an initial adapter of its own from torch's global generator; it is replaced.
@@ -101,18 +116,20 @@ def attach_adapter(
             model = get_peft_model(base.model, config)
         except (ValueError, NotImplementedError) as error:
             raise InputError(
-                f"lora.target_modules {targets} of model {base.name}: {error}"
+                f"lora.target_modules of model {base.name}: {' '.join(str(error).split())}"
             ) from error
     model.eval()
     lora = {n: m for n, m in model.named_modules() if isinstance(m, LoraLayer)}
     heads = {n: m for n, m in model.named_modules() if isinstance(m, ModulesToSaveWrapper)}
-    for head in heads.values():
-        _keep_in_float32(head)
+    for name, head in heads.items():
+        inner = name.removeprefix("base_model.model.")
+        _keep_in_float32(head, last=any(_is(inner, x) for x in base.new_modules))
     layout = _layout(model, rank, lora, heads)
     model.requires_grad_(False)
-    adapted = AdaptedModel(base, model, layout, {}, alpha, lora, heads)
-    initial = _initial(layout, read_adapter(adapted), lora, seed)
-    return AdaptedModel(base, model, layout, initial, alpha, lora, heads)
+    adapted = AdaptedModel(base, model, layout, {}, alpha, lora, heads, use_rslora)
+    gaussian = init_lora_weights == "gaussian"
+    initial = _initial(layout, read_adapter(adapted), lora, seed, gaussian=gaussian)
+    return replace(adapted, initial=initial)
 
 
 def read_adapter(adapted: AdaptedModel) -> dict[str, np.ndarray]:
@@ -151,35 +168,39 @@ def to_array(tensor: torch.Tensor) -> np.ndarray:
     return tensor.detach().to("cpu", torch.float32, copy=True).numpy()
 
 
-def _targets(base: BaseModel, requested: list[str] | None) -> list[str]:
-    """The modules to adapt; PEFT itself is silent where only some of them exist."""
-    known = sorted(
-        {
-            name.rpartition(".")[2]
-            for name, module in base.model.named_modules()
-            if any(value.dim() > 1 for value in module.parameters(recurse=False))
-        }
+def _check_initialisation(init: bool | str) -> None:
+    if init is True or init == "gaussian":
+        return
+    if init is False:
+        reason = "B would be random, so that the first round began from a changed model"
+    else:
+        reason = "only draws that leave the base model as it is, alike for every client"
+    raise InputError(
+        f'lora.init_lora_weights = {init!r} is refused ({reason}); use true or "gaussian"'
     )
-    listed = ", ".join(known[:12]) + (", ..." if len(known) > 12 else "")
-    if requested is None:
-        kind = base.model.config.model_type
-        default = TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING.get(kind)
-        if default is None:
+
+
+def _check_whole(base: BaseModel, modules: Sequence[str]) -> None:
+    known = {n: m for n, m in base.model.named_modules() if next(m.parameters(), None) is not None}
+    for module in modules:
+        found = [name for name in known if name and _is(name, module)]
+        if not found:
+            ends = sorted({name.rpartition(".")[2] for name in known if name} - {""})
+            listed = ", ".join(x for x in ends if not x.isdecimal())
             raise InputError(
-                f"lora.target_modules is not given and PEFT has no default for {kind}; "
-                f"name some of: {listed}"
+                f'lora.modules_to_save: model "{base.name}" has no module "{module}" with '
+                f"parameters; it has {listed}"
             )
-        return default
-    names = [name for name, _ in base.model.named_modules()]
-    for target in requested:
-        if not any(name == target or name.endswith("." + target) for name in names):
-            raise InputError(
-                f'lora.target_modules: model "{base.name}" has no module "{target}"; '
-                f"it has {listed}"
-            )
-    if not requested:
-        raise InputError(f"lora.target_modules is empty; name some of: {listed}")
-    return list(requested)
+        for name in found:
+            if other := shared_with(base.model, name):
+                raise InputError(
+                    f"lora.modules_to_save: {name} shares its weight with {other}, and trained "
+                    "whole the two would come apart; leave it out, or adapt it by target_modules"
+                )
+
+
+def _is(name: str, module: str) -> bool:
+    return name == module or name.endswith("." + module)
 
 
 def _layout(
@@ -227,7 +248,12 @@ def factor_names(name: str, layer: LoraLayer) -> tuple[str, str]:
 
 
 def _initial(
-    layout: AdapterLayout, loaded: Adapter, lora: dict[str, LoraLayer], seed: int
+    layout: AdapterLayout,
+    loaded: Adapter,
+    lora: dict[str, LoraLayer],
+    seed: int,
+    *,
+    gaussian: bool,
 ) -> dict[str, np.ndarray]:
     """Draw A and B in NumPy, so that the draw is the same on every device and torch version."""
     rng = rng_for(seed, "adapter", 1)  # without a key: the head, see `load_base`
@@ -243,6 +269,8 @@ def _initial(
             initial[t.name] = loaded[t.name]
         elif (t.role == "A") == (t.name in embeddings):
             initial[t.name] = np.zeros(t.shape, dtype=np.float32)
+        elif t.role == "A" and gaussian:
+            initial[t.name] = rng.normal(0.0, 1 / layout.rank, t.shape).astype(np.float32)
         elif t.role == "A":
             # Kaiming-uniform with a = sqrt(5): bound sqrt(6 / ((1 + 5) fan_in)).
             bound = np.prod(t.shape[1:]) ** -0.5
@@ -252,11 +280,18 @@ def _initial(
     return initial
 
 
-def _keep_in_float32(head: ModulesToSaveWrapper) -> None:
+def _keep_in_float32(head: ModulesToSaveWrapper, *, last: bool) -> None:
     """Train a head in float32 under a base of lower precision, where small steps would vanish."""
     inner = head.modules_to_save[ADAPTER_NAME].float()
-    if next(head.original_module.parameters()).dtype != torch.float32:
+    dtype = next(head.original_module.parameters()).dtype
+    if dtype != torch.float32:
         inner.register_forward_pre_hook(_cast_inputs)
+        if not last:  # what follows computes in the precision of the base
+            inner.register_forward_hook(lambda _module, _inputs, output: _as(output, dtype))
+
+
+def _as(output: object, dtype: torch.dtype) -> object:
+    return output.to(dtype) if isinstance(output, torch.Tensor) else output
 
 
 def _cast_inputs(_: nn.Module, inputs: tuple) -> tuple:
@@ -271,10 +306,12 @@ def _has_lora(model: nn.Module) -> bool:
 
 @contextmanager
 def known_warnings() -> Iterator[None]:
-    """Hold back two warnings of PEFT's that say nothing to our user, and only those."""
+    """Hold back warnings of PEFT's that say nothing new to our user, and only those."""
     with warnings.catch_warnings():
         # It calls a method that transformers 5 renames.
         warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated")
         # Linear and Conv1D targets in one model; PEFT sets the flag per layer by itself.
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to")
+        # Said by `find_targets`, with the names.
+        warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer")
         yield

@@ -47,12 +47,11 @@ def merged_into_base(adapted: AdaptedModel, *adapters: Adapter) -> Iterator[None
 
 
 def _with(weight: Tensor, product: Array, layer: LoraLayer, adapted: AdaptedModel) -> Tensor:
-    """The weight with (alpha/r) B A added, which lies transposed in embeddings and Conv1D."""
+    """The weight with the scaled B A added, which lies transposed in embeddings and Conv1D."""
     added = torch.from_numpy(product).to(weight.device)
     if ADAPTER_NAME in layer.lora_embedding_A or getattr(layer, "fan_in_fan_out", False):
         added = added.T
-    scale = adapted.alpha / adapted.layout.rank
-    return weight + (scale * added).reshape(weight.shape).to(weight.dtype)
+    return weight + (adapted.scale * added).reshape(weight.shape).to(weight.dtype)
 
 
 def _refuse_unless_own(adapted: AdaptedModel, name: str, weight: Tensor) -> None:

@@ -172,6 +172,11 @@ def _config(name: str, source: str, task: Task, num_labels: int | None, layers: 
             f'model "{name}" ({config.model_type}) reads in both directions and is no causal '
             'language model; choose task "classification" or another model'
         )
+    if task == "causal-lm" and getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f'model "{name}" ({config.model_type}) is an encoder-decoder, and language modelling '
+            'is that of decoders alone; choose task "classification" or another model'
+        )
     if num_labels is not None and task == "classification":
         config.num_labels = num_labels
     if layers is not None:

@@ -33,7 +33,8 @@ def _save_at_its_rank(adapted: AdaptedModel, adapter: Adapter, folder: str | Pat
     config = adapted.model.peft_config[ADAPTER_NAME]
     before = config.r, config.lora_alpha
     try:
-        config.r, config.lora_alpha = rank, adapted.alpha * rank / adapted.layout.rank
+        config.r = rank
+        config.lora_alpha = adapted.scale * (rank**0.5 if adapted.rslora else rank)
         with known_warnings():
             adapted.model.save_pretrained(
                 str(folder), save_embedding_layers=False, state_dict=state

@@ -11,13 +11,13 @@ from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel
 
 
 def component_scale(sketch: Sketch, adapted: AdaptedModel, sketch_rank: int) -> float:
-    """Return each component's factor in the forward pass: alpha/k where scaled, else alpha/r."""
-    return adapted.alpha / sketch.forward_rank(sketch_rank, adapted.layout.rank)
+    """Return each component's factor in the forward pass: the model's, times r/k where scaled."""
+    return adapted.scale * sketch.client_scale(sketch_rank, adapted.layout.rank)
 
 
 @contextmanager
 def lora_scaling(adapted: AdaptedModel, scale: float) -> Iterator[None]:
-    """Let PEFT's layers multiply by `scale` in place of alpha/r."""
+    """Let PEFT's layers multiply by `scale` in place of the model's own factor."""
     layers = adapted.lora_modules.values()
     before = [layer.scaling[ADAPTER_NAME] for layer in layers]
     try:

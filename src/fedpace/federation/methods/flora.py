@@ -27,7 +27,7 @@ def flora(context: MethodContext) -> Aggregation:
 
     p_n are the data weights over those of the participants. The sum over rounds is kept in the
     adapter, dense, under `fedpace.core.adapter.MERGED`; the adapter's own A and B stay as they
-    were at the start, with a product of zero.
+    were at the start, with a product of zero: that of an adapter to start from is merged first.
 
     Ours: A is redrawn for each round, the same for all clients, from the seed, so that it is not
     sent; its entries are uniform with the variance of the initial draw. Clients receive what is
@@ -38,7 +38,14 @@ def flora(context: MethodContext) -> Aggregation:
     layout = context.layout
 
     def begin(initial: Adapter) -> tuple[Adapter, Memory]:
-        return {**initial, **zeros(layout.merged)}, {}
+        begun = {**initial, **zeros(layout.merged)}
+        for a, b in layout.modules:  # what a run starts from, where it is not a draw
+            product = initial[b.name].reshape(-1, layout.rank) @ initial[a.name].reshape(
+                layout.rank, -1
+            )
+            if product.any():
+                begun |= {_merged(a.name): product, b.name: np.zeros_like(initial[b.name])}
+        return begun, {}
 
     def start(adapter: Adapter, round_index: int, seed: int) -> Adapter:
         rng = rng_for(seed, "adapter", 2, round_index)
