@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-_FILE = Path(__file__).parents[2] / "benchmarks" / "round_time_accuracy.py"
+_FILE = Path(__file__).parents[3] / "benchmarks" / "round_time_accuracy.py"
 _SPEC = importlib.util.spec_from_file_location("round_time_accuracy", _FILE)
 benchmark = importlib.util.module_from_spec(_SPEC)
 sys.modules[_SPEC.name] = benchmark

@@ -10,7 +10,7 @@ from fedpace.core.profile import AllocationRule
 from fedpace.planning.round_time.finish import round_seconds
 from fedpace.planning.round_time.law import RoundLaw
 from fedpace.wireless.bandwidth import allocate_bandwidth
-from planning.test_never_idle import KINDS, SYSTEM, population
+from planning.round_time.test_never_idle import KINDS, SYSTEM, population
 
 
 @pytest.mark.parametrize("rule", get_args(AllocationRule))
