@@ -4,20 +4,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.optimize import minimize
 
 from fedpace.core.plan import Decision
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
-from fedpace.planning.infocom22 import _chances, infocom22
-from fedpace.planning.round_time.upper_bound import band_seconds, solo_seconds
+from fedpace.planning.infocom22 import infocom22
+from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.limits import p95_seconds
 from fedpace.planning.solver.objective import (
-    noise_weight,
     probability_limit,
     rank_limit,
 )
-from fedpace.wireless.latency import start_seconds
 from planning.some_problems import some_problem, value_of
 
 SCALED = {
@@ -113,52 +110,6 @@ def test_fslora_gives_faster_devices_larger_ranks_within_memory():
     assert np.ptp(made.decision.sampling_probability) == 0
 
 
-@pytest.mark.parametrize("draws", [1, 7])
-def test_infocom22_minimises_its_own_approximation(draws):
-    problem = some_problem(9, 8, q_min=1e-9)
-    k = rank_limit(problem)
-    clients, system = problem.clients, problem.system
-    theta = start_seconds(clients, system, k) + draws * band_seconds(clients, system, k)
-    cost = noise_weight(clients, system) / draws
-
-    def value(z):
-        p = np.exp(z) / np.exp(z).sum()
-        return np.log(p @ theta) + np.log1p(cost @ (1 / p))
-
-    ours = _chances(problem, draws, k)
-    assert ours.sum() == pytest.approx(1)
-    least = min(minimize(value, z).fun for z in (np.zeros(9), np.log(ours), -np.log(theta)))
-    assert value(np.log(ours)) <= least + 1e-4
-
-
-@pytest.mark.parametrize("count", [6, 40])
-def test_infocom22_has_its_best_number_of_draws(count):
-    problem = some_problem(count, 8)
-    made = infocom22(problem)
-    assert made.decision.sampling_probability.sum() == pytest.approx(1)
-    ours, k = value_of(problem, made), rank_limit(problem)
-    for draws in {
-        1,
-        2,
-        3,
-        made.decision.draws - 1,
-        made.decision.draws + 1,
-        2 * made.decision.draws,
-        count,
-        2 * count,
-    }:
-        if 1 <= draws <= 2 * count:
-            other = Decision(_chances(problem, draws, k), made.decision.sketch_rank, draws)
-            assert ours <= value_of(problem, other) + 1e-9
-
-
-def test_infocom22_draws_enough_to_honour_q_min():
-    made = infocom22(some_problem(40, 8, q_min=0.1))
-    assert made.decision.draws >= 4 and np.all(
-        made.decision.draws * made.decision.sampling_probability >= 0.1 - 1e-12
-    )
-
-
 def test_icc24_is_exact_without_the_ranks():
     problem = some_problem(20, 9, columns={"max_rank": np.arange(1, 21)})
     made = icc24(problem)
@@ -181,16 +132,6 @@ def test_energy_budgets_hold(planner):
     made = planner(problem)
     limit = probability_limit(problem, made.decision.sketch_rank.astype(float))
     assert np.any(limit < 1) and np.all(made.decision.sampling_probability <= limit * (1 + 1e-12))
-
-
-def test_infocom22_leaves_out_cohorts_that_break_an_energy_budget():
-    columns = {"step_joules": np.ones(8), "max_joules_per_round": np.full(8, 4.0)}
-    made = infocom22(some_problem(8, 3, columns=columns))
-    assert made.verdict == "converged" and np.all(
-        made.decision.participation_probability() <= 0.8 + 1e-9
-    )
-    columns["max_joules_per_round"] = np.full(8, 0.01)
-    assert infocom22(some_problem(8, 3, columns=columns)).verdict.startswith("infeasible")
 
 
 @pytest.mark.parametrize("planner", [uniform, weighted, oort, infocom22])

@@ -1,4 +1,4 @@
-"""The round time of a large population, and planning for groups first."""
+"""The round time of a large population, by groups of similar clients."""
 
 import numpy as np
 import pytest
@@ -18,10 +18,7 @@ from fedpace.planning.round_time.grouped import (
     grouped_round_time,
 )
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.planning.solver import grouping as grouping_module
-from fedpace.planning.solver.grouping import expand, grouped_problem
-from fedpace.planning.solver.objective import evaluate, relative_rounds
-from planning.some_problems import some_clients, some_problem, some_system
+from planning.some_problems import some_clients, some_system
 
 
 def shannon(clients):
@@ -88,62 +85,11 @@ def test_groups_of_a_large_population_take_as_long_as_its_members(cohort):
     assert mean == pytest.approx(law.mean, rel=0.01)
 
 
-def test_a_plan_of_groups_makes_the_noise_of_its_expansion(monkeypatch):
-    monkeypatch.setattr(grouping_module, "_GROUPS", 50)
-    problem = some_problem(
-        400, spread=0.5, q_min=1e-9, columns={"availability": np.linspace(0.2, 1, 400)}
-    )
-    by_group, groups = grouped_problem(problem)
-    assert len(by_group.clients) <= 50
-    q = np.linspace(0.002, 0.02, len(by_group.clients))
-    k = np.arange(len(q)) % 8 + 1
-    members_q, members_k = expand(problem, groups, q, k.astype(float))
-    assert np.all((members_q > problem.q_min) & (members_q < 1))
-    total = relative_rounds(members_q, members_k, problem.clients, problem.system)
-    grouped = relative_rounds(q, k.astype(float), by_group.clients, by_group.system)
-    # Both are multiples of their own full participation.
-    scale = (1 + by_group.system.noise_ratio) / (1 + problem.system.noise_ratio)
-    assert grouped * scale == pytest.approx(total, rel=1e-9)
-
-
-def test_a_population_of_groups_takes_as_long_as_the_whole(monkeypatch):
-    monkeypatch.setattr(grouping_module, "_GROUPS", 500)
-    problem = some_problem(3000)
-    by_group, groups = grouped_problem(problem)
-    q = np.full(len(by_group.clients), 0.02)
-    k = np.full(len(q), 5)
-    members_q, members_k = expand(problem, groups, q, k.astype(float))
-    whole = mean_and_gradient(members_q, members_k, problem.clients, problem.system)[0]
-    few = grouped_mean_and_gradient(by_group.groups, q, k.astype(float))[0]
-    assert few == pytest.approx(whole, rel=0.02)
-    point = evaluate(
-        by_group, lambda q, k: grouped_mean_and_gradient(by_group.groups, q, k), q, k.astype(float)
-    )
-    assert point.seconds == few
-
-
 def test_the_rank_of_a_small_memory_is_not_shared_with_others():
     clients = some_clients(2000, spread=0.01, max_rank=np.where(np.arange(2000) % 2, 2, 8))
     groups = group_clients(clients, some_system(2000), groups=20)
     for group in np.split(groups.order, groups.first[1:]):
         assert len(np.unique(clients.max_rank[group])) == 1
-
-
-def test_where_members_reach_their_limit_the_others_make_up_for_it(monkeypatch):
-    monkeypatch.setattr(grouping_module, "_GROUPS", 30)
-    problem = some_problem(400)
-    by_group, groups = grouped_problem(problem)
-    size = np.diff(np.append(groups.first, 400))
-    q = np.linspace(0.3, 1, len(size))
-    members, _ = expand(problem, groups, q, np.full(len(size), 8.0))
-    assert np.sum(members == 1) > np.sum(size[q == 1])
-    mean = np.add.reduceat(members[groups.order], groups.first) / size
-    np.testing.assert_allclose(mean, q, rtol=1e-6)
-    share = problem.clients.data_weight**2 * problem.clients.update_second_moment
-    for group in np.split(np.arange(400), groups.first[1:]):
-        who = groups.order[group]
-        free = who[members[who] < 1]
-        assert len(free) < 2 or np.ptp(np.log(members[free] / np.sqrt(share[free]))) < 1e-9
 
 
 def test_groups_are_finer_among_the_slowest():
