@@ -64,17 +64,26 @@ class Clock:
         self.now += seconds
 
 
+class Changing:
+    """A network whose clients a test exchanges while the engine holds it."""
+
+    def __init__(self, network):
+        self.network = network
+
+    def __getattr__(self, name):
+        return getattr(self.network, name)
+
+
 def simulated(sketch, traffic=None, train=None):
-    net = network(sketch)
+    net = Changing(network(sketch))
     train, traffic = train or towards(random_adapter(9)), traffic or exchange(sketch)
-    engine = SimulatedEngine(train, net, traffic, seed=SEED)
 
     def lose(client):
         columns = dict(net.clients.columns())
         columns["availability"] = np.where(np.arange(N) == client, 1e-12, 1.0)
-        engine._network = Network(Clients.from_columns(**columns), net.system)
+        net.network = Network(Clients.from_columns(**columns), net.system)
 
-    return Made(engine, lose)
+    return Made(SimulatedEngine(train, net, traffic, seed=SEED), lose)
 
 
 def flower(sketch, traffic=None, train=None, at_the_client=None):

@@ -82,7 +82,7 @@ class Suite(_Section):
     seeds: Annotated[list[int], Field(min_length=1)]
     """The compared runs."""
     tuning_seed: int = 100
-    """Of the runs that choose rates and sizes, on held-out training data."""
+    """Seed of the runs that choose rates and sizes, on held-out training data."""
     budget: Budget
     allocation: AllocationRule | None = None
     """How the band is divided in every run; without it, as `Method.rules` has it."""

@@ -25,7 +25,7 @@ from fedpace.run_folder.atomic import write_text
 from fedpace.wireless.network import Network
 
 Keys = tuple[tuple[str, Any], ...]
-"""Of a section, with their values."""
+"""Keys of a section, with their values."""
 Pair = tuple[str, str]
 """A network and a rule for the band."""
 
@@ -39,9 +39,9 @@ class Spec:
     networks: tuple[str, ...]
     """It is planned for the first and charged on all; more than one where the plan is the same."""
     rate: Keys
-    """Of [training]."""
+    """Keys of [training]."""
     size: Keys
-    """Of [planner]."""
+    """Keys of [planner]."""
     seed: int
     tuning: bool
 
@@ -71,7 +71,7 @@ class Trained:
     client_updates: int
     upload_bits: int
     computing_seconds: float
-    """Of this machine."""
+    """Seconds of this machine."""
 
     def seconds(self, pair: Pair) -> float | None:
         """Return the clock when the target was reached, s; None if it was not."""

@@ -57,8 +57,8 @@ class RoundRecord:
     round_seconds: float
     participants: tuple[ParticipantRecord, ...]
     upload_bits: int
-    """Of all participants together, refused answers included; over a network also of the others'
-    questions whether there is work."""
+    """Bits of all participants together, refused answers included; over a network also of the
+    others' questions whether there is work."""
     download_bits: int
     """Likewise."""
     train_loss: float | None

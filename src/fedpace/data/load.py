@@ -41,7 +41,7 @@ class Source:
     splits: Mapping[str, Callable[[], Table]]
     label_names: Sequence[str] | None
     files: Mapping[str, list[Path]] = field(default_factory=dict)
-    """Of each split, where the source is a file or a folder."""
+    """Those of each split, where the source is a file or a folder."""
 
     def tell_unused(self, split: str, evaluated: Sequence[Path] = ()) -> None:
         """Name what lies in the folder and is neither trained on nor evaluated on."""

@@ -1,6 +1,6 @@
 """What a deployment needs around Flower: certificates, keys, a secure server with one way in.
 
-Imports `fedpace.core`, Flower and what comes with it.
+Imports Flower, what comes with it, and what stands below.
 """
 
 from importlib.util import find_spec

@@ -15,7 +15,7 @@ from rich.text import Text
 from fedpace.reporting.units import bits_text, rate_text
 
 WIDTH = 64
-"""Of the panel, columns."""
+"""Columns of the panel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +24,7 @@ class ClientStatus:
 
     state: Literal["waiting", "training", "sending"] = "waiting"
     round_index: int | None = None
-    """Of its last task; None before the first."""
+    """Round of its last task; None before the first."""
     sketch_rank: int = 0
     rank: int = 0
     step: int = 0
@@ -36,7 +36,7 @@ class ClientStatus:
     loss: float | None = None
     """Mean training loss of its last update."""
     accepted: int = 0
-    """Of its updates, how many the server had used when it sent the last task."""
+    """How many of its updates the server had used when it sent the last task."""
 
 
 Show = Callable[[ClientStatus], None]

@@ -80,5 +80,5 @@ class Deadline:
 
 
 def _variance(means: ClientMeans) -> float:
-    """Of the logarithm of one client's observations."""
+    """Variance of the logarithm of one client's observations."""
     return math.log1p(means.squared_errors / means.errors) if means.errors else 0.0

@@ -26,7 +26,7 @@ class ServerView:
         self._rounds, self._plan, self._state, self._said = 0, "", Text(""), ""
         self._refused = 0
         self.names: Sequence[str] = ()
-        """Of the clients, by position; set when the run begins."""
+        """Names of the clients, by position; set when the run begins."""
 
     def __enter__(self) -> "ServerView":
         if not self._lines:

@@ -14,8 +14,8 @@ from fedpace.deploy.tcp_relay import open_relay
 from fedpace.engines.flower.client import Pace
 
 SLOW_ANSWER_SECONDS = 3600.0
-"""Of a paced node: what it has sent still waits in its machine's buffers, so that the 30 s which
-Flower gives an answer could end before the last byte has left."""
+"""Patience of a paced node: what it has sent still waits in its machine's buffers, so that the 30 s
+which Flower gives an answer could end before the last byte has left."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Link:
     """"HOST:PORT" that the node is given."""
     pace: Pace
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Of the node's process, beside its parent's."""
+    """Variables of the node's process, beside its parent's."""
 
 
 Controller = Callable[[str, bool], AbstractContextManager[Link]]

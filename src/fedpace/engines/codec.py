@@ -30,9 +30,9 @@ class Form:
     arrays: Mapping[str, tuple[tuple[int, ...], np.dtype[Any]]]
     """Shape and type of each tensor of the layout, and of what is beside them."""
     length: int
-    """Of the message, header included, bytes."""
+    """Bytes of the message, header included."""
     lora_length: int
-    """Of the part that grows with the rank components, bytes."""
+    """Bytes of the part that grows with the rank components."""
 
 
 def encode(values: Values, layout: AdapterLayout) -> bytes:

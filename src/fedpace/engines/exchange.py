@@ -30,7 +30,7 @@ class Exchange:
     """What both ends must agree on for one method, beside the messages themselves."""
 
     layout: AdapterLayout
-    """Of the adapter."""
+    """The adapter's."""
     initial: Adapter
     """The adapter before the first round; both ends draw it from the seed."""
     aggregation: Aggregation

@@ -32,7 +32,7 @@ class PilotEstimate:
     averaged_ratio: float
     """As in INFOCOM 2022: the inverse of beta/alpha averaged over the levels; for comparison."""
     ratio_by_level: Floats
-    """Of each level alone, shape (L,); negative or infinite where noise swamps it."""
+    """The ratio from each level alone, shape (L,); negative or infinite where noise swamps it."""
     rounds: Floats
     """Mean rounds to each level by either pilot, shape (2, L)."""
     verdict: str

@@ -40,7 +40,7 @@ class Good:
     """What the last evaluation found good."""
 
     round_index: int
-    """Of the round that came next."""
+    """The round that came next."""
     adapter: Mapping[str, Array]
     optimizer: Mapping[str, Array]
     memory: Mapping[str, Array]

@@ -124,7 +124,7 @@ class LoraSection(_Section):
     sketch: Literal["scaled", "residual"] = "residual"
     """"scaled": the client sees B S A (the paper). "residual": the whole adapter, trains k of r."""
     upload_dtype: UploadDtype = "float32"
-    """Of the values on the uplink; bfloat16 rounds to the nearest, int8 and int4 at random."""
+    """Type of the values on the uplink; bfloat16 rounds to the nearest, int8 and int4 at random."""
 
 
 class TrainingSection(_Section):
@@ -135,11 +135,11 @@ class TrainingSection(_Section):
     batch_size: Count = 4
     """Examples in a local step."""
     learning_rate: Rate = 0.1
-    """Of the local steps."""
+    """Rate of the local steps."""
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    """Of the local steps; its state lasts one round."""
+    """Optimiser of the local steps; its state lasts one round."""
     weight_decay: NonNegative = 0.0
-    """Of the local steps."""
+    """Decay in the local steps."""
     server_optimizer: Literal["sgd", "adam"] = "adam"
     """How the server moves along the aggregated update."""
     server_learning_rate: Rate = 0.01
@@ -176,7 +176,7 @@ class EvaluationSection(_Section):
     samples: Annotated[int, Field(ge=0)] = 3
     """Held-out prompts whose answers, before and after, stand in the report; 0 for none."""
     metrics: list[str] = Field(default_factory=list)
-    """Of generated answers: "exact-match" (the final number, or the text), "rouge-l"."""
+    """Measures of generated answers: "exact-match" (the final number, or the text), "rouge-l"."""
     answers: Count = 32
     """Held-out prompts that are answered for these metrics."""
     max_new_tokens: Count = 48

@@ -41,7 +41,7 @@ class Returned:
     """a_n I_n / q_n: its mean over who joins is a_n."""
 
     round_index: int = 0
-    """Of this step; an update trained on the adapter of its own `round_index`."""
+    """The round of this step; an update trained on the adapter of its own `round_index`."""
     needed: frozenset[int] = frozenset()
     """Rounds on whose adapters someone who is underway trains."""
 
@@ -86,7 +86,7 @@ class MethodContext:
     """What a method is built from; a client, which has no part in the sum, builds it as well."""
 
     layout: AdapterLayout
-    """Of the adapter."""
+    """The adapter's."""
     sketch: Sketch
     """The experiment's, which our own methods take."""
     data_weight: Floats

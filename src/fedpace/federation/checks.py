@@ -68,7 +68,7 @@ MOST_LOSS = 1e6
 """No mean cross-entropy of a model that can still be trained is above this."""
 
 Norms = tuple[float, float]
-"""Of the LoRA part, as for a client of full rank, and of the head."""
+"""Norms of the LoRA part, as for a client of full rank, and of the head."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ class Watch:
     largest: Norms = (0.0, 0.0)
     """The largest medians over the clients so far, M*; 0 until enough were heard."""
     strikes: Mapping[int, float] = field(default_factory=dict)
-    """Of clients that were refused."""
+    """Strikes of clients that were refused."""
 
     def excluded(self, checks: Checks) -> frozenset[int]:
         """Return the clients that are not asked any more."""
@@ -350,7 +350,7 @@ def _norms(update: ClientUpdate, layout: AdapterLayout, sketch: Sketch) -> tuple
 
 
 def _lower_median(values: Sequence[float]) -> float:
-    """Of two values, one of them malicious, the smaller one counts; 0 of none."""
+    """Return the median, the smaller one of two, since one may be malicious; 0 of none."""
     return sorted(values)[(len(values) - 1) // 2] if values else 0.0
 
 

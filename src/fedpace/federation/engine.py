@@ -38,7 +38,7 @@ class RoundOutcome:
     late: Sequence[LateRecord] = ()
     """Answers to earlier rounds that came in this one."""
     other_upload_bytes: int = 0
-    """Of the clients beside `deliveries`: unreadable answers, questions whether there is work,
+    """What clients sent beside `deliveries`: unreadable answers, questions whether there is work,
     empty messages."""
     other_download_bytes: int = 0
     """What they were sent beside `deliveries`."""

@@ -37,7 +37,7 @@ class Federation:
     checks: Checks | None = None
     """What arrives is checked before it is used; None where the clients are our own."""
     rate_factor: float = 1.0
-    """Of the server's step: what the delay and the noise of a beat ask for."""
+    """Factor of the server's step: what the delay and the noise of a beat ask for."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,7 +45,7 @@ class ServerState:
     """What one round hands to the next; all that a resumed run needs of the algorithm."""
 
     round_index: int
-    """Of the next round."""
+    """The next round."""
     adapter: Mapping[str, Array]
     optimizer: OptimizerState
     plan: Plan
@@ -54,7 +54,7 @@ class ServerState:
     watch: Watch = field(default_factory=Watch)
     """What the checks of the rounds so far left."""
     step_factor: float = 1.0
-    """Of the server's step; below 1 once the run has stepped back."""
+    """Factor of the server's step; below 1 once the run has stepped back."""
     underway: tuple[Underway, ...] = ()
     """What was begun and has not arrived; empty between rounds that wait for all."""
 

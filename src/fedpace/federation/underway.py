@@ -21,7 +21,7 @@ class Underway:
 
     client: int
     started_round: int
-    """Of the adapter that it trains on."""
+    """Round of the adapter that it trains on."""
     sketch_rank: int
     inverse_probability: float
     """1 / q_n, with the chance by which it was started."""

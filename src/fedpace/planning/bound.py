@@ -83,9 +83,9 @@ class _Rates:
     """The bound as a function of eta alone, at fixed plan, H and lambda."""
 
     per_term: Floats
-    """Of each of `_TERMS` per unit of s, eta^2 and s eta^2, (5, 3)."""
+    """Each of `_TERMS` per unit of s, eta^2 and s eta^2, (5, 3)."""
     absorbed: Floats
-    """Of the absorbed share, (3,)."""
+    """The absorbed share likewise, (3,)."""
     gap: float
     local_steps: int
     server_step: float

@@ -41,7 +41,7 @@ _METHODS = [light for name, (light, _) in PALETTE.items() if name.startswith("me
 _LINES = ("-", "--", "-.", ":")
 
 WIDTH_INCHES = 4.6
-"""Of every figure: its text is readable when a phone shows it 350 pixels wide."""
+"""Width of every figure: its text is readable when a phone shows it 350 pixels wide."""
 
 _STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans", "font.size": 9.5, "text.parse_math": False,

@@ -29,7 +29,7 @@ class Shares:
 
     root_bps: float
     leaves: Mapping[int, Rate]
-    """Of every client."""
+    """Rates of every client."""
 
 
 def one_efficiency(clients: Clients) -> float | None:

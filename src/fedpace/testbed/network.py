@@ -26,7 +26,7 @@ class Shaped:
     folder: Path
     """For what its processes write on the way."""
     classes: Classes
-    """Of the access point's port to the server: all clients signal, none has band yet."""
+    """Classes of the access point's port to the server: all clients signal, none has band yet."""
 
 
 @contextmanager

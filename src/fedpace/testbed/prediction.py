@@ -51,7 +51,7 @@ class RoundTimes:
     method: str
     round: int
     predicted_seconds: float
-    """Of the virtual clock, with these participants: T and [network] overhead_seconds."""
+    """What the virtual clock says, with these participants: T and [network] overhead_seconds."""
     transfer_seconds: float
     """T alone."""
     measured_seconds: float

@@ -21,7 +21,8 @@ _PASSED = 0.98
 
 
 FETCH_BYTES = 6000.0
-"""Of the requests by which a node fetches its task; no less is taken to be left of an answer."""
+"""Size of the requests by which a node fetches its task; no less is taken to be left of an
+answer."""
 
 
 @dataclass(slots=True)
@@ -43,7 +44,7 @@ class Passage:
     arrived_at: float | None = None
     """The server has the answer."""
     upload_bytes: int = 0
-    """Of the answer's block."""
+    """Size of the answer's block."""
     wire_bytes: int = 0
     """Frames that passed between `sending_at` and `sent_at`."""
     overrun_seconds: float = 0.0

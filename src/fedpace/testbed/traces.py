@@ -19,7 +19,7 @@ class Trace:
     time_seconds: tuple[float, ...]
     """Ascending, from the first task on."""
     rate_bps: tuple[float, ...]
-    """Of payload."""
+    """Rate of the payload."""
 
     def at(self, seconds: float) -> float | None:
         """Return the rate in force, bit/s; None before the first time."""

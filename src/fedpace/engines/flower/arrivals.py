@@ -44,7 +44,7 @@ class Upload:
     seconds: float
     """From its announcement until its last part was there."""
     seconds_a_byte: float | None = None
-    """Of its largest part, first to last byte, where someone saw the bytes come."""
+    """That of its largest part, first to last byte, where someone saw the bytes come."""
 
 
 @runtime_checkable

@@ -36,7 +36,7 @@ class Echoes:
     seen: ClientMeans = field(default_factory=lambda: no_observations(0))
     """Seconds, by client."""
     seen_upload: ClientMeans = field(default_factory=lambda: no_observations(0))
-    """Of these, from the answer's announcement until it had come."""
+    """Seconds of these, from the answer's announcement until it had come."""
     pending: dict[str, tuple[int, float]] = field(default_factory=dict)
     """What is on its way, by message: client, and when it was sent, s."""
     asked: set[int] = field(default_factory=set)

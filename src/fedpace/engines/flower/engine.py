@@ -47,7 +47,7 @@ class RoundStatus:
     round_index: int
     invited: int
     away: int
-    """Of those invited, not reachable when the round began."""
+    """How many of those invited were not reachable when the round began."""
     answered: int
     began: float
     """On the engine's clock, s."""

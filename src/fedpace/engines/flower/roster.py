@@ -57,7 +57,7 @@ class Roster:
     members: dict[str, Member] = field(default_factory=dict)
     """By name, everyone who ever introduced itself."""
     names: tuple[str, ...] = ()
-    """Of the population, by position; empty until the run begins."""
+    """Names of the population, by position; empty until the run begins."""
     most: int | None = None
     """The run is full with so many; None: it never is."""
     refused: list[tuple[str, str]] = field(default_factory=list)

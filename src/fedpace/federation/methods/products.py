@@ -14,7 +14,7 @@ class LocalAdapters:
     """The adapters of the participants after local training, in the order of the clients."""
 
     position: Sequence[int]
-    """Of each in the updates that came back."""
+    """Place of each in the updates that came back."""
     adapter: Sequence[Adapter]
     """k_n rows of every A, k_n columns of every B, the head whole."""
 

@@ -53,7 +53,7 @@ class Waiting:
     survival: Floats
     """P(U > cell), by phase and cell, shape (P, K); where own work is left out P = N."""
     row: NDArray[np.int64]
-    """Of each client in `survival`, shape (N,)."""
+    """Row of each client in `survival`, shape (N,)."""
     ahead: Floats
     """What the grid leaves out, shape (N,), s: the mean work of others of the slot who go first,
     less what is worked off of it; half a slot more, since uploads come within slots, not at their

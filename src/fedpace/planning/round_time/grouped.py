@@ -61,7 +61,7 @@ class Groups:
     count: Floats
     """How many clients each one stands for, shape (N,); 1, unless each stands for a group."""
     width: float = 0.0
-    """Of a cell, in logarithms."""
+    """Width of a cell, in logarithms."""
 
     def at(self, sketch_rank: Floats) -> "Groups":
         """The same population in groups that are neighbours at other ranks."""

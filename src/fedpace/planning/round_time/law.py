@@ -45,9 +45,9 @@ class LawGradient:
     value: Floats
     """Shape (M,)."""
     d_seconds: Floats
-    """Of each value in its own s, shape (M,)."""
+    """Derivative of each value in its own s, shape (M,)."""
     d_probability: Floats
-    """Of the weighted sum in q, shape (N,); likewise the next two."""
+    """Derivative of the weighted sum in q, shape (N,); likewise the next two."""
     d_start: Floats
     d_bits: Floats
 

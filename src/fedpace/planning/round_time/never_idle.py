@@ -63,7 +63,7 @@ class NeverIdle:
 
     law: RoundLaw
     window: float
-    """Of Shannon links, s; 0 at constant efficiency."""
+    """Seconds by which the band of Shannon links is chosen; 0 at constant efficiency."""
     stretch: Floats | None = None
     """Quantiles of the drawn rounds over those of the chain at `_LEVELS`; None: 1."""
 

@@ -21,8 +21,8 @@ __all__ = ["best_scale", "fill", "held_scale"]
 _FEW = 16
 """Up to this many clients every scale of the grid is tried by the law itself."""
 _GRID = 24
-_ACCURACY = 3e-3
-"""Of the logarithm of the scale; the objective is flat there, to about its square."""
+_LOG_SCALE_ACCURACY = 3e-3
+"""Error of the logarithm of the scale; the objective is flat there, to about its square."""
 
 
 def fill(reward: Floats, price: Floats, level: float, lower: Floats, upper: Floats) -> Floats:
@@ -143,6 +143,6 @@ def _root_near(slope: Callable[[float], float], center: float, ends: tuple[float
         if far == near:
             return
         if slope(far) * step >= 0:
-            brentq(slope, min(near, far), max(near, far), xtol=_ACCURACY)
+            brentq(slope, min(near, far), max(near, far), xtol=_LOG_SCALE_ACCURACY)
             return
         near, step = far, 2 * step
