@@ -19,8 +19,8 @@ FRAME_BYTES, PAYLOAD_BYTES = 1514, 1448
 FIRST = 0x10
 """Minor number of client 0's class."""
 QUEUE_BYTES = 8 << 20
-"""Queue of a leaf: all that TCP has under way at most. A shorter queue drops the end of a burst, and
-a connection at 300 kbit/s notices only after seconds."""
+"""Queue of a leaf: all that TCP has under way at most. A shorter queue drops the end of a burst,
+and a connection at 300 kbit/s notices only after seconds."""
 _SHOWN = re.compile(
     rb"class htb 1:(?P<minor>[0-9a-f]+) .*?Sent (?P<sent>\d+) bytes (?P<packets>\d+) pkt "
     rb"\(dropped (?P<dropped>\d+).*?backlog (?P<backlog>\d+)(?P<unit>[KM]?)b",

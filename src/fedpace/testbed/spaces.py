@@ -24,8 +24,8 @@ _SETTINGS = {
     "net/ipv6/conf/all/disable_ipv6": "1",  # no router is looked for on links of 100 kbit/s
     "net/ipv4/tcp_congestion_control": "cubic",
 }
-"""Settings of every namespace. Cubic keeps a shaped queue filled; BBR, the default on some machines,
-probes for a rate that is known here, and takes a while after every live change."""
+"""Settings of every namespace. Cubic keeps a shaped queue filled; BBR, the default on some
+machines, probes for a rate that is known here, and takes a while after every live change."""
 _CLONE_NEWNET = 0x40000000
 _PR_SET_PDEATHSIG = 1
 
