@@ -26,7 +26,7 @@ from fedpace.federation.hooks.rounding import UploadDtype
 Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
-"""Of a model or data set; an empty one would be the folder that the command is run in."""
+"""Name of a model or data set; an empty one would be the folder that the command is run in."""
 Rate = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
 """A step size, in float32: whoever wants to see a run diverge may."""
 Whole = Annotated[int, Field(ge=0, le=10**9)]

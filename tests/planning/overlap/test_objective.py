@@ -1,0 +1,55 @@
+"""The objective of overlapping rounds, and its limit."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import fedpace as fp
+from fedpace.core.sketch import RESIDUAL, SCALED
+from fedpace.planning.overlap.objective import limit_seconds, schedule_cost
+from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.overlap.step import THETA
+from fedpace.planning.solver.objective import Problem, relative_rounds
+from planning.some_problems import some_clients, some_system
+
+
+def test_beats_in_which_nobody_is_late_cost_what_synchronous_rounds_do():
+    clients, system = some_clients(12, availability=np.linspace(0.4, 1, 12)), some_system(12)
+    q, k = np.linspace(0.1, 1, 12), np.arange(1.0, 13.0).clip(1, 8)
+    for sketch in (SCALED, RESIDUAL):
+        shared = replace(system, sketch=sketch)
+        cost, law = schedule_cost(q, k, 1e4, clients, shared)
+        assert np.all(law.age_beats == 1) and cost.delay_beats == 0
+        assert cost.relative_beats == pytest.approx(relative_rounds(q, k, clients, shared))
+        assert cost.objective_seconds == pytest.approx(1e4 * cost.relative_beats)
+
+
+def test_three_clients_worked_out():
+    # Ages 1, 2 and 4 beats of 1 s; started at once, at every third and at every second idle beat.
+    clients = fp.Clients.from_columns(
+        data_weight=[1, 1, 2], step_seconds=[0.5, 1.5, 3.5], spectral_efficiency=[1, 1, 1]
+    )
+    system = fp.System(bandwidth_hz=1e12, lora_rank=4, local_steps=1, noise_ratio=0.6)
+    q = np.array([1.0, 1 / 3, 1 / 2])
+    cost, law = schedule_cost(q, np.full(3, 4.0), 1.0, clients, system)
+    assert 1 / law.chance == pytest.approx([1, 4, 5])
+    assert cost.delay_beats == pytest.approx(0.25 * 1 + 0.5 * 3)
+    assert cost.noise == pytest.approx(0.6 * (1 * 1 + 1 * 4 + 4 * 5) / 6)  # a^2: 1, 1, 4 of 6
+    assert cost.objective_seconds == pytest.approx((1 + THETA * 1.75 + 2.5) / 1.6)
+
+
+def test_no_schedule_beats_the_limit_and_some_come_near():
+    clients, system = some_clients(12, 1), some_system(12, noise_ratio=1.0)
+    limit = limit_seconds(clients, system)
+    rng = np.random.default_rng(0)
+    for beat in (3.0, 20.0):
+        q, k = rng.uniform(0.01, 0.5, 12), rng.integers(1, 9, 12).astype(np.float64)
+        assert schedule_cost(q, k, beat, clients, system)[0].objective_seconds > limit
+    assert fp.plan(clients, system).objective_seconds > limit
+    # All the band, computing next to nothing, much noise: what is left is the noise.
+    quick = replace(clients, step_seconds=clients.step_seconds * 1e-6,
+                    step_seconds_per_rank=clients.step_seconds_per_rank * 0)  # fmt: skip
+    noisy = replace(system, noise_ratio=100.0, overhead_seconds=0.0)
+    made = overlapping(Problem(quick, noisy), polish=False)
+    assert 1 < made.cost.objective_seconds / limit_seconds(quick, noisy) < 1.4
