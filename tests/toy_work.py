@@ -4,8 +4,9 @@ import numpy as np
 
 from federation.toy import LAYOUT, random_adapter, towards
 from fedpace.experiment.build import Work
-from fedpace.experiment.config import Experiment, parse
+from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import build_network
+from fedpace.experiment.parsing import parse
 from fedpace.run_folder.atomic import write_text
 from fedpace.wireless.network import Network
 

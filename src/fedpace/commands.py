@@ -99,7 +99,7 @@ def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -
     from fedpace.bench.page import write_page
     from fedpace.bench.results import read_results
     from fedpace.bench.suite import Suite
-    from fedpace.experiment.config import parse
+    from fedpace.experiment.parsing import parse
     from fedpace.experiment.toml_files import read_toml
 
     lines = read_results(results)

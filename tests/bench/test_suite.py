@@ -8,7 +8,7 @@ import pytest
 import tiny
 from fedpace.bench.suite import Suite, experiment_of, load_suite
 from fedpace.core.errors import InputError
-from fedpace.experiment.config import parse
+from fedpace.experiment.parsing import parse
 from fedpace.experiment.toml_files import read_toml
 
 SUITES = sorted((Path(__file__).parents[2] / "benchmarks" / "suites").glob("*.toml"))

@@ -19,8 +19,9 @@ from fedpace.core.profile import Clients, System
 from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.engines.exchange import Exchange, upload_bytes
 from fedpace.engines.simulated import SimulatedEngine
-from fedpace.experiment.config import Experiment, parse
+from fedpace.experiment.config import Experiment
 from fedpace.experiment.methods import METHODS, hooks_of, method_context, server_of
+from fedpace.experiment.parsing import parse
 from fedpace.federation.engine import Delivery, RoundOutcome
 from fedpace.federation.hooks.hook import hooked
 from fedpace.federation.hooks.rounding import UPLOAD_BITS

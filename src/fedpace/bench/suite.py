@@ -11,8 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import AllocationRule
-from fedpace.experiment.config import Experiment, parse, read_toml
+from fedpace.experiment.config import Experiment
 from fedpace.experiment.methods import method_named
+from fedpace.experiment.parsing import parse
+from fedpace.experiment.toml_files import read_toml
 
 Table = dict[str, Any]
 

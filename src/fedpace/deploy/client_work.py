@@ -21,7 +21,8 @@ from fedpace.deploy.handshake import model_objection, version_objection
 from fedpace.engines.exchange import Exchange
 from fedpace.engines.flower.client import ClientWork
 from fedpace.experiment.build import build_model, examples_of, make_exchange, tokenised, trainers
-from fedpace.experiment.config import Experiment, parse
+from fedpace.experiment.config import Experiment
+from fedpace.experiment.parsing import parse
 from fedpace.experiment.toml_files import TEMPLATE_NAMES, toml_table
 from fedpace.federation.engine import Train
 from fedpace.federation.partition import partition

@@ -43,9 +43,9 @@ from fedpace.experiment.build import (
     examples_of,
     model_facts,
     tokenised,
-    work_fingerprint,
 )
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.fingerprint import work_fingerprint
 from fedpace.experiment.run import RunRecord, resume, run
 from fedpace.experiment.site import Site
 from fedpace.federation.checks import Checks

@@ -1,6 +1,5 @@
 """From an experiment to live objects: data, model, trainer, evaluation, methods."""
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from fedpace.core.target import Target
 from fedpace.data.load import load_data
 from fedpace.engines.exchange import Exchange, payload
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.fingerprint import work_fingerprint
 from fedpace.experiment.interview import Interview
 from fedpace.experiment.methods import (
     hooks_of,
@@ -46,7 +46,6 @@ from fedpace.lora import (
     tokenise,
 )
 from fedpace.lora.card import describe_adapter
-from fedpace.lora.fingerprint import base_fingerprint
 from fedpace.lora.head import class_order
 from fedpace.lora.local_training import ClientExamples
 from fedpace.lora.model import stated_classes
@@ -373,33 +372,3 @@ def _fits(experiment: Experiment, train: Examples) -> None:
             f"[data] name = {experiment.data.name!r} has labels ({train.kind}); "
             "set [model] task = 'classification'"
         )
-
-
-def work_fingerprint(
-    adapted: AdaptedModel,
-    data: Sequence[Examples],
-    shares: Sequence[np.ndarray] = (),
-    tokens: Sequence[TokenisedExamples] = (),
-) -> dict[str, str]:
-    """Return a hash of each thing that a resumed run must find again.
-
-    The population is not among them: clients.csv holds it.
-    """
-    examples, dealt, tokenised = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
-    for each in data:
-        for column in (each.text, each.text_pair, each.response, each.turns):
-            examples.update(repr(column).encode())
-        examples.update(repr(None if each.label is None else each.label.tolist()).encode())
-        examples.update(repr(each.label_names).encode())
-    for share in shares:
-        dealt.update(share.astype("<i8").tobytes() + b"|")
-    for each in tokens:
-        for ids in each.tokens:
-            tokenised.update(ids.astype("<i8").tobytes() + b"|")
-    return {
-        "examples": examples.hexdigest(),
-        "shares of the clients": dealt.hexdigest(),
-        "tokens of the examples": tokenised.hexdigest(),
-        "adapter tensors": hashlib.sha256(repr(adapted.layout).encode()).hexdigest(),
-        "base weights": base_fingerprint(adapted),
-    }

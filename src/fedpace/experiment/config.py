@@ -9,17 +9,16 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedpace.core.arguments import PATH, TEXTS, takes
-from fedpace.core.errors import InputError
 from fedpace.core.plan import ScheduleChoice
 from fedpace.core.profile import LEAST, MOST, AllocationRule
-from fedpace.core.text_files import shortened
-from fedpace.experiment.toml_files import anchor, read_toml, refuse_broken_text, set_key
+from fedpace.experiment.parsing import parse
+from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UploadDtype
 
 # Within these limits products and sums of a few numbers stay finite.
@@ -31,22 +30,6 @@ Rate = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
 """A step size, in float32: whoever wants to see a run diverge may."""
 Whole = Annotated[int, Field(ge=0, le=10**9)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
-Model = TypeVar("Model", bound=BaseModel)
-_REFUSED = {
-    "r": "it is called rank here",
-    "lora_alpha": "it is called alpha here",
-    "dropout": "participants train in one pass, where a mask would depend on who shares it",
-    "use_dora": "DoRA's magnitudes belong to no rank component, so they cannot be sketched",
-    "rank_pattern": "one index set must fit all modules, so they have one rank",
-    "alpha_pattern": "the factor of B A is one for all modules",
-    "bias": "biases belong to no rank component; [lora] modules_to_save trains modules whole",
-    "lora_bias": "a bias of B belongs to no rank component",
-    "target_parameters": "PEFT adapts parameters without a layer, which has no A and B to sketch",
-    "layers_to_transform": "a regular expression in target_modules names the layers",
-    "exclude_modules": "a regular expression in target_modules says it",
-}
-"""What people know from PEFT's LoraConfig and [lora] does not take, and why."""
-_REFUSED["lora_dropout"] = _REFUSED["dropout"]
 
 
 class _Section(BaseModel):
@@ -355,38 +338,6 @@ def load_experiment(
 def default_experiment() -> str:
     """Return the embedded default experiment, TOML text."""
     return files("fedpace").joinpath("default.toml").read_text("utf-8")
-
-
-def parse(model: type[Model], table: Mapping[str, Any], where: str) -> Model:
-    """Check a table against a record; the first mistake is told in one line."""
-    refuse_broken_text(dict(table), where)
-    try:
-        return model.model_validate(dict(table))
-    except ValidationError as error:
-        raise InputError(f"{where}: {_one_line(model, error)}") from None
-
-
-def _one_line(model: type[BaseModel], error: ValidationError) -> str:
-    first = error.errors()[0]
-    location = [
-        str(part)
-        for part in first["loc"]
-        if not (part in ("str", "bool") or str(part).startswith(("list[", "lit")))
-    ]
-    name = location[0] if len(location) == 1 else f"[{location[0]}] " + ".".join(location[1:]) \
-        if location else ""  # fmt: skip
-    if first["type"] == "extra_forbidden":
-        if location[0] == "lora" and (reason := _REFUSED.get(location[-1])):
-            return f"[lora] {location[-1]} is refused: {reason}"
-        section: Any = model
-        for part in location[:-1]:
-            section = section.model_fields[part].annotation
-        name = name if name.isprintable() and len(name) < 100 else shortened(name)
-        return f"unknown key {name}; known are {', '.join(section.model_fields)}"
-    if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    message = first["msg"][0].lower() + first["msg"][1:]
-    return f"{name} = {shortened(first['input'])}: {message}"
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from fedpace.core.errors import MissingExtraError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
-from fedpace.experiment.config import Scenario, parse
+from fedpace.experiment.config import Scenario
 from fedpace.experiment.network import build_network, planning_clients
+from fedpace.experiment.parsing import parse
 from fedpace.experiment.toml_files import anchor, read_toml
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
 from fedpace.planning.overlap.described import overlapping_plan

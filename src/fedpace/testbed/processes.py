@@ -20,7 +20,8 @@ from typing import Any
 
 from fedpace.core.errors import FedPaceError, InputError
 from fedpace.core.messages import ClientTask, ClientUpdate
-from fedpace.experiment.config import Experiment, parse
+from fedpace.experiment.config import Experiment
+from fedpace.experiment.parsing import parse
 from fedpace.terminal import open_console
 from fedpace.testbed.links import SERVER_ADDRESS, Place, client
 from fedpace.testbed.spaces import die_with_parent, enter
