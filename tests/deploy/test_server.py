@@ -1,4 +1,4 @@
-"""The port of `fedpace serve`."""
+"""The port of `fedpace serve`, and what it refuses before it waits for clients."""
 
 import socket
 import threading
@@ -9,6 +9,7 @@ pytest.importorskip("flwr")
 
 from fedpace.core.errors import InputError
 from fedpace.deploy import own_server
+from fedpace.experiment.config import load_experiment
 
 pytestmark = pytest.mark.flower
 
@@ -27,3 +28,12 @@ def test_a_port_that_stays_taken_is_an_error(monkeypatch):
         port = held.getsockname()[1]
         with pytest.raises(InputError, match=rf"port {port} .*choose another --port"):
             own_server._claim("127.0.0.1", port)
+
+
+@pytest.mark.torch
+def test_an_adapter_that_devices_do_not_have_is_no_start():
+    from fedpace.deploy import server
+
+    experiment = load_experiment(None, ["lora.start_from=somewhere"])
+    with pytest.raises(InputError, match="start_from is for `fedpace run`"):
+        server._site(*[None] * 9, experiment)
