@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from fedpace.federation.engine import Engine
     from fedpace.federation.hooks.hook import UpdateHook
     from fedpace.planning.bound import Bound, BoundConstants, convergence_bound
-    from fedpace.planning.planner import plan
+    from fedpace.planning.planner import Planner, plan
     from fedpace.planning.round_time.distribution import RoundTime, round_time
+    from fedpace.planning.solver.objective import Problem, Solution
     from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
+    from fedpace.wireless.links import Link
     from fedpace.wireless.population import Scenario, draw_clients
 
 __all__ = [
@@ -35,14 +37,18 @@ __all__ = [
     "Experiment",
     "FedPaceError",
     "InputError",
+    "Link",
     "MethodContext",
     "MissingExtraError",
     "Plan",
+    "Planner",
+    "Problem",
     "RoundTime",
     "RunError",
     "RunRecord",
     "Scenario",
     "Sketch",
+    "Solution",
     "System",
     "UpdateHook",
     "allocate_bandwidth",
@@ -66,10 +72,12 @@ _HOMES = {
     "federation.engine": ("Engine",),
     "federation.hooks.hook": ("UpdateHook",),
     "planning.bound": ("Bound", "BoundConstants", "convergence_bound"),
-    "planning.planner": ("plan",),
+    "planning.planner": ("Planner", "plan"),
+    "planning.solver.objective": ("Problem", "Solution"),
     "planning.round_time.distribution": ("RoundTime", "round_time"),
     "experiment.run": ("RunRecord", "resume", "run"),
     "wireless.bandwidth": ("Allocation", "allocate_bandwidth"),
+    "wireless.links": ("Link",),
     "wireless.population": ("Scenario", "draw_clients"),
 }
 

@@ -27,7 +27,8 @@ def takes(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     Args:
         **kinds: what arguments must be, by name: a type, some types, or one of `NUMBER`, `COUNT`,
-            `NUMBERS`, `PATH`, `TEXTS`. An argument whose default is None may be None.
+            `NUMBERS`, `PATH`, `TEXTS`. An argument whose default is None may be None. The name of
+            `**keywords` stands for each of them, which may be None.
 
     Example:
         >>> @takes(seconds=NUMBER)
@@ -41,12 +42,18 @@ def takes(**kinds: Kind) -> Callable[[Callable[P, R]], Callable[P, R]]:
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
+        variable = [n for n, p in signature.parameters.items() if p.kind is p.VAR_KEYWORD]
+        keywords = variable[0] if variable else ""
 
         @functools.wraps(function)
         def checked(*args: P.args, **options: P.kwargs) -> R:
-            for name, value in signature.bind(*args, **options).arguments.items():
-                kind = kinds.get(name)
-                optional = value is None and signature.parameters[name].default is None
+            bound = signature.bind(*args, **options).arguments
+            open_ended = bound.pop(keywords, {}) if keywords else {}
+            for name, value in (*bound.items(), *open_ended.items()):
+                kind = kinds.get(keywords if name in open_ended else name)
+                optional = value is None and (
+                    name in open_ended or signature.parameters[name].default is None
+                )
                 if kind is None or optional or _fits(kind, value):
                     continue
                 raise InputError(

@@ -1,7 +1,7 @@
 """What the planner knows: the clients and the system they share. SI units, linear scale."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -22,12 +22,15 @@ AllocationRule = Literal["work-conserving", "equal-finish", "equal-share"]
 """How the uplink is divided among the participants of a round; see
 `fedpace.wireless.bandwidth.allocate_bandwidth`."""
 
+LINK_COLUMNS = ("spectral_efficiency", "snr_hz")
+"""Columns that describe links, one for each model of `fedpace.wireless.links`."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClientProfile:
     """One client: a row of ``clients.csv``.
 
-    Exactly one of `spectral_efficiency` and `snr_hz` describes the uplink.
+    Exactly one of `LINK_COLUMNS` describes the uplink.
     """
 
     client_id: str
@@ -87,6 +90,19 @@ class Clients:
     def __len__(self) -> int:
         return len(self.data_weight)
 
+    @property
+    def link(self) -> tuple[str, Floats]:
+        """The column that describes the links: its name, and its values, shape (N,)."""
+        ((name, value),) = (
+            (name, getattr(self, name)) for name in LINK_COLUMNS if getattr(self, name) is not None
+        )
+        return name, value
+
+    def with_link(self, name: str, value: Floats) -> "Clients":
+        """Return the clients with other values of the column that describes their links."""
+        changed: dict[str, Any] = {name: value}
+        return replace(self, **changed)
+
     @classmethod
     def from_columns(cls, **columns: ArrayLike) -> "Clients":
         """Build clients from columns.
@@ -117,7 +133,7 @@ class Clients:
         for name in ("data_weight", "step_seconds"):
             if name not in columns:
                 raise InputError(f"client column {name!r} is missing; every client needs it")
-        links = [n for n in ("spectral_efficiency", "snr_hz") if n in columns]
+        links = [n for n in LINK_COLUMNS if n in columns]
         if len(links) != 1:
             raise InputError(
                 "the clients need exactly one link column, 'spectral_efficiency' (bit/s/Hz) or "
@@ -131,7 +147,7 @@ class Clients:
         for f in fields(ClientProfile)[1:]:
             if f.name in columns:
                 values[f.name] = _column(f.name, columns[f.name], ids, count)
-            elif f.name in ("spectral_efficiency", "snr_hz"):
+            elif f.name in LINK_COLUMNS:
                 values[f.name] = None
             else:
                 values[f.name] = np.full(count, f.default, dtype=np.float64)
@@ -170,7 +186,7 @@ class Clients:
                 )
         names = [f.name for f in fields(ClientProfile)]
         columns = {name: [getattr(p, name) for p in profiles] for name in names}
-        for link in ("spectral_efficiency", "snr_hz"):
+        for link in LINK_COLUMNS:
             if all(value is None for value in columns[link]):
                 del columns[link]
             elif any(value is None for value in columns[link]):
@@ -192,7 +208,7 @@ class Clients:
         return Clients.from_columns(**{n: column[rows] for n, column in self.columns().items()})
 
 
-_POSITIVE = {"data_weight", "spectral_efficiency", "snr_hz", "max_bandwidth_hz", "availability",
+_POSITIVE = {*LINK_COLUMNS, "data_weight", "max_bandwidth_hz", "availability",
              "update_second_moment", "max_joules_per_round"}  # fmt: skip
 _MAY_BE_INFINITE = {"max_bandwidth_hz", "max_rank", "max_joules_per_round"}
 

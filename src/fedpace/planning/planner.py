@@ -1,8 +1,8 @@
 """One entry for all planners: from clients and system to a plan with its predictions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import get_args
+from typing import Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,9 +28,17 @@ from fedpace.planning.solver.objective import (
     relative_rounds,
 )
 
-__all__ = ["MINIMISING", "PLANNERS", "SCALED", "plan"]
+__all__ = ["MINIMISING", "PLANNERS", "SCALED", "Planner", "plan"]
 
-PLANNERS: dict[str, Callable[[Problem, Decision | None], Solution]] = {
+
+class Planner(Protocol):
+    """What chooses a decision: `exact`, a paper's rule, or your own (docs/extending.md)."""
+
+    def __call__(self, problem: Problem, start: Decision | None = None) -> Solution:
+        """Return a decision for a problem, from a decision to start from, or from none."""
+
+
+PLANNERS: dict[str, Planner] = {
     "exact": exact,
     "paper": paper,
     "full": full,
@@ -42,7 +50,7 @@ PLANNERS: dict[str, Callable[[Problem, Decision | None], Solution]] = {
     "icc24": icc24,
     "fslora": fslora,
 }
-"""By name: (problem, decision to start from or None) -> solution."""
+"""By name."""
 
 SCALED = ("uniform", "weighted", "statistics", "oort", "infocom22", "fslora")
 """Planners that leave one number open, the size of the cohort."""

@@ -39,6 +39,7 @@ from fedpace.estimation.noise_state import (
 from fedpace.planning.solver.objective import Problem, log_objective
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds
+from fedpace.wireless.links import LINKS
 
 __all__ = [
     "LEAST_GAIN",
@@ -326,13 +327,10 @@ def _timed(state: RenewalState, clients: Clients, system: System, participants: 
     slower, weaker = (shrunk(m, state.noise.forget) for m in (state.start, state.demand))
     for name in ("step_seconds", "step_seconds_per_rank", "download_seconds"):
         columns[name] = columns[name] * slower
-    if clients.spectral_efficiency is not None:
-        columns["spectral_efficiency"] = clients.spectral_efficiency / weaker
-    elif clients.snr_hz is not None:
-        # As wireless.channel.mean_faded: the efficiency at a typical share of the band.
-        share = system.bandwidth_hz / max(1.0, participants)
-        nats = np.log1p(clients.snr_hz / share) / weaker
-        columns["snr_hz"] = share * np.expm1(nats)
+    # As wireless.channel.mean_faded: the efficiency at a typical share of the band.
+    name, value = clients.link
+    share = system.bandwidth_hz / max(1.0, participants)
+    columns[name] = LINKS[name].divided(value, weaker, share)
     return Clients.from_columns(**columns)
 
 

@@ -17,7 +17,7 @@ from fedpace.core.errors import RunError
 from fedpace.core.profile import Clients, Floats
 from fedpace.testbed.classes import Rate, gross
 from fedpace.wireless.bandwidth import allocate_bandwidth
-from fedpace.wireless.channel import bandwidth_for_rate, rate_bps, uplink
+from fedpace.wireless.channel import bandwidth_for_rate, model_of, rate_bps, uplink
 
 SIGNALLING_BPS = 32e3
 """Beside the band, for each client: what a node needs that asks whether there is work."""
@@ -34,8 +34,10 @@ class Shares:
 
 def one_efficiency(clients: Clients) -> float | None:
     """Return the spectral efficiency of all links, bit/s/Hz; None where they differ."""
-    efficiency = clients.spectral_efficiency
-    if efficiency is None or np.any(efficiency != efficiency[0]):
+    if not model_of(uplink(clients)).proportional:
+        return None
+    efficiency = rate_bps(1.0, **uplink(clients))
+    if np.any(efficiency != efficiency[0]):
         return None
     return float(efficiency[0])
 

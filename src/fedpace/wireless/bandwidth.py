@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 from fedpace.core.arguments import NUMBER, NUMBERS, takes
 from fedpace.core.errors import InputError
 from fedpace.core.profile import AllocationRule, Floats
-from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps
+from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, one_link, rate_bps
 from fedpace.wireless.work_conserving import finish_seconds
 
 __all__ = ["Allocation", "AllocationRule", "allocate_bandwidth"]
@@ -36,18 +36,17 @@ class Allocation:
 
 
 @takes(
-    start_seconds=NUMBERS, upload_bits=NUMBERS, total_hz=NUMBER, spectral_efficiency=NUMBERS,
-    snr_hz=NUMBERS, max_bandwidth_hz=NUMBERS, rule=str,
+    start_seconds=NUMBERS, upload_bits=NUMBERS, total_hz=NUMBER, max_bandwidth_hz=NUMBERS,
+    rule=str, link=NUMBERS,
 )  # fmt: skip
 def allocate_bandwidth(
     start_seconds: ArrayLike,
     upload_bits: ArrayLike,
     total_hz: float,
     *,
-    spectral_efficiency: ArrayLike | None = None,
-    snr_hz: ArrayLike | None = None,
     max_bandwidth_hz: ArrayLike | None = None,
     rule: AllocationRule = "equal-finish",
+    **link: ArrayLike | None,
 ) -> Allocation:
     r"""Divide the uplink among the participants of one round.
 
@@ -67,10 +66,10 @@ def allocate_bandwidth(
         start_seconds: tau, shape (M,), s.
         upload_bits: d, shape (M,), bit.
         total_hz: W, Hz.
-        spectral_efficiency: of the links, scalar or shape (M,), bit/s/Hz. Give this or `snr_hz`.
-        snr_hz: P g / N0 of Shannon links, scalar or shape (M,), Hz.
         max_bandwidth_hz: most that each can use, scalar or shape (M,), Hz; None: no limit.
         rule: how to divide.
+        **link: the description of the links, scalar or shape (M,), by its name in `links.LINKS`:
+            ``spectral_efficiency``, bit/s/Hz, or ``snr_hz``, P g / N0 of Shannon links, Hz.
 
     Returns:
         Bandwidths and times; T is exact to about 1e-15 of the longest upload.
@@ -94,25 +93,23 @@ def allocate_bandwidth(
         raise InputError(f"total_hz is {total_hz!r}; the band must be finite and above 0 Hz")
     own = np.inf if max_bandwidth_hz is None else max_bandwidth_hz
     cap = np.minimum(_checked("max_bandwidth_hz", own, shape, infinite=True), total_hz)
-    given = {"spectral_efficiency": spectral_efficiency, "snr_hz": snr_hz}
-    link = {name: _checked(name, v, shape) for name, v in given.items() if v is not None}
-    if "snr_hz" in link:
-        # Beyond this a Shannon link is at its limit to 12 digits: more band is no use to it.
-        cap = np.minimum(cap, 1e12 * link["snr_hz"])
+    name, model, value = one_link(link)
+    columns = {name: _checked(name, value, shape)}
+    cap = np.minimum(cap, model.widest_hz(columns[name]))
     if len(start) == 0:
         return Allocation(np.zeros(0), np.zeros(0), 0.0)
     share = np.minimum(cap, total_hz / len(start))
     if rule == "work-conserving":
-        columns = {name: column[None] for name, column in link.items()}
-        finish = finish_seconds(start[None], bits[None], cap[None], columns, total_hz)[0]
+        rows = {name: columns[name][None]}
+        finish = finish_seconds(start[None], bits[None], cap[None], rows, total_hz)[0]
         rate = bits / np.where(finish > start, finish - start, np.inf)
-        bandwidth = np.minimum(bandwidth_for_rate(rate, **link), cap)
+        bandwidth = np.minimum(bandwidth_for_rate(rate, **columns), cap)
         return Allocation(bandwidth, finish, float(finish.max()))
     if rule == "equal-finish":
-        bandwidth = _equal_finish(start, bits, total_hz, cap, share, link)
+        bandwidth = _equal_finish(start, bits, total_hz, cap, share, columns)
     else:
         bandwidth = share
-    finish = start + _upload_seconds(bits, bandwidth, link)
+    finish = start + _upload_seconds(bits, bandwidth, columns)
     return Allocation(bandwidth, finish, float(finish.max()))
 
 

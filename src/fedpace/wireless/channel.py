@@ -1,12 +1,11 @@
 r"""One uplink: rate for a bandwidth, bandwidth for a rate, path loss, and fading.
 
-A link is described in one of two ways. Constant spectral efficiency e (bit/s/Hz): the rate is
-e b. Shannon with a fixed transmit power: b log2(1 + snr_hz / b), where snr_hz = P g / N0 is the
-signal power over the noise density, in Hz; more bandwidth then dilutes the power, and the rate
-stays below snr_hz / ln 2. Decibels appear only in `path_loss_db` and `received_snr_hz`, the door.
+What a link is, its model says (`links`). Decibels appear only in `path_loss_db` and
+`received_snr_hz`, the door.
 """
 
-from dataclasses import replace
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -14,7 +13,7 @@ from numpy.typing import ArrayLike
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats
 from fedpace.core.rng import rng_for
-from fedpace.wireless.shannon import solve_shannon
+from fedpace.wireless.links import GAIN_FLOOR, LINKS, Link
 
 __all__ = [
     "GAIN_FLOOR",
@@ -23,30 +22,22 @@ __all__ = [
     "faded",
     "fading_gains",
     "mean_faded",
+    "model_of",
+    "one_link",
     "path_loss_db",
     "rate_bps",
     "received_snr_hz",
     "uplink",
 ]
 
-GAIN_FLOOR = 0.01
-"""Least power gain of a fading block, -20 dB: below it a real scheduler would wait."""
 
-_LN2 = float(np.log(2.0))
-
-
-def rate_bps(
-    bandwidth_hz: ArrayLike,
-    *,
-    spectral_efficiency: ArrayLike | None = None,
-    snr_hz: ArrayLike | None = None,
-) -> Floats:
+def rate_bps(bandwidth_hz: ArrayLike, **link: ArrayLike | None) -> Floats:
     r"""Rate of a link: e b, or b log2(1 + snr_hz / b).
 
     Args:
         bandwidth_hz: b >= 0, Hz; any shape, broadcast against the link. May be infinite.
-        spectral_efficiency: e, bit/s/Hz. Give this or `snr_hz`.
-        snr_hz: P g / N0, Hz.
+        **link: the description of the links, one column by its name in `links.LINKS`:
+            ``spectral_efficiency``, bit/s/Hz, or ``snr_hz``, P g / N0, Hz.
 
     Returns:
         The rate, bit/s.
@@ -55,74 +46,50 @@ def rate_bps(
         >>> float(rate_bps(1e6, snr_hz=3e6))
         2000000.0
     """
-    bandwidth = np.asarray(bandwidth_hz, dtype=np.float64)
-    if _is_constant(spectral_efficiency, snr_hz):
-        return bandwidth * np.asarray(spectral_efficiency, dtype=np.float64)
-    bandwidth, snr = np.broadcast_arrays(bandwidth, np.asarray(snr_hz, dtype=np.float64))
-    inside = (bandwidth > 0) & np.isfinite(bandwidth)
-    b = np.where(inside, bandwidth, 1.0)
-    ends = np.where(bandwidth > 0, snr / _LN2, 0.0)
-    return np.where(inside, b * np.log1p(snr / b) / _LN2, ends)
+    _, model, value = one_link(link)
+    return model.rate_bps(np.asarray(bandwidth_hz, dtype=np.float64), value)
 
 
-def bandwidth_for_rate(
-    rate_bps: ArrayLike,
-    *,
-    spectral_efficiency: ArrayLike | None = None,
-    snr_hz: ArrayLike | None = None,
-) -> Floats:
+def bandwidth_for_rate(rate_bps: ArrayLike, **link: ArrayLike | None) -> Floats:
     r"""Bandwidth that gives a rate: the inverse of `rate_bps`.
 
     Relative error below 1e-13 for rates from 1e-6 to 1 - 1e-9 of the limit; see `shannon`.
 
     Args:
         rate_bps: >= 0, bit/s; any shape, broadcast against the link.
-        spectral_efficiency: e, bit/s/Hz. Give this or `snr_hz`.
-        snr_hz: P g / N0, Hz.
+        **link: as for `rate_bps`.
 
     Returns:
-        b, Hz; infinite where a Shannon link cannot give the rate at any bandwidth
-        (rate >= snr_hz / ln 2).
+        b, Hz; infinite where a link cannot give the rate at any bandwidth (Shannon:
+        rate >= snr_hz / ln 2).
 
     Example:
         >>> bandwidth_for_rate([2e6, 5e6], snr_hz=3e6).round(3).tolist()
         [1000000.0, inf]
     """
-    rate = np.asarray(rate_bps, dtype=np.float64)
-    if _is_constant(spectral_efficiency, snr_hz):
-        return rate / np.asarray(spectral_efficiency, dtype=np.float64)
-    snr = np.asarray(snr_hz, dtype=np.float64)
-    log_snr, _, inside = solve_shannon(rate, snr)
-    bandwidth = snr * (np.exp(-log_snr) / -np.expm1(-log_snr))  # snr / (e^t - 1), no overflow
-    return np.where(inside, bandwidth, np.where(rate > 0, np.inf, 0.0))
+    _, model, value = one_link(link)
+    return model.bandwidth_for_rate(np.asarray(rate_bps, dtype=np.float64), value)
 
 
-def bandwidth_slope(
-    rate_bps: ArrayLike,
-    *,
-    spectral_efficiency: ArrayLike | None = None,
-    snr_hz: ArrayLike | None = None,
-) -> Floats:
+def bandwidth_slope(rate_bps: ArrayLike, **link: ArrayLike | None) -> Floats:
     """Derivative of `bandwidth_for_rate` in the rate.
 
     Args:
         rate_bps: as for `bandwidth_for_rate`.
-        spectral_efficiency: e, bit/s/Hz. Give this or `snr_hz`.
-        snr_hz: P g / N0, Hz.
+        **link: as for `rate_bps`.
 
     Returns:
         d b / d rate, Hz per bit/s: 1/e, or 1 / (log2(1 + x) - x / ((1 + x) ln 2)) with
         x = snr_hz / b; infinite where the bandwidth is, 0 at rate 0 of a Shannon link.
     """
-    rate = np.asarray(rate_bps, dtype=np.float64)
-    if _is_constant(spectral_efficiency, snr_hz):
-        slope = 1.0 / np.asarray(spectral_efficiency, dtype=np.float64)
-        return np.broadcast_to(slope, np.broadcast_shapes(rate.shape, slope.shape)).copy()
-    log_snr, gap, inside = solve_shannon(rate, np.asarray(snr_hz, dtype=np.float64))
-    x = np.expm1(np.minimum(log_snr, 1.0))
-    # Both are ln(1+x) - x/(1+x); each keeps its digits where the other cancels.
-    nats = np.where(log_snr < 1, x * (x / (1 + x) - gap), log_snr + np.expm1(-log_snr))
-    return np.where(inside, _LN2 / nats, np.where(rate > 0, np.inf, 0.0))
+    _, model, value = one_link(link)
+    return model.bandwidth_slope(np.asarray(rate_bps, dtype=np.float64), value)
+
+
+def model_of(link: Mapping[str, Any]) -> Link:
+    """Return the model of links that one column describes, as `uplink` returns it."""
+    (name,) = link
+    return LINKS[name]
 
 
 def path_loss_db(distance_km: ArrayLike) -> Floats:
@@ -170,10 +137,8 @@ def uplink(clients: Clients, index: ArrayLike | slice = slice(None)) -> dict[str
         [4000000.0]
     """
     rows = index if isinstance(index, slice) else np.asarray(index, dtype=np.int64)
-    if clients.spectral_efficiency is not None:
-        return {"spectral_efficiency": clients.spectral_efficiency[rows]}
-    assert clients.snr_hz is not None  # Clients has exactly one of the two
-    return {"snr_hz": clients.snr_hz[rows]}
+    name, value = clients.link
+    return {name: value[rows]}
 
 
 def fading_gains(seed: int, round_index: int, num_clients: int) -> Floats:
@@ -206,11 +171,9 @@ def faded(clients: Clients, gains: ArrayLike) -> Clients:
     Returns:
         The clients with those links; everything else as it was.
     """
+    name, value = clients.link
     gain = np.asarray(gains, dtype=np.float64)
-    if clients.spectral_efficiency is not None:
-        return replace(clients, spectral_efficiency=_faded(clients.spectral_efficiency, gain))
-    assert clients.snr_hz is not None
-    return replace(clients, snr_hz=clients.snr_hz * gain)
+    return clients.with_link(name, LINKS[name].faded(value, gain))
 
 
 def mean_faded(clients: Clients, share_hz: ArrayLike | None = None) -> Clients:
@@ -233,40 +196,24 @@ def mean_faded(clients: Clients, share_hz: ArrayLike | None = None) -> Clients:
     Raises:
         InputError: Shannon links and no `share_hz`.
     """
-    if clients.spectral_efficiency is not None:
-        return replace(clients, spectral_efficiency=_mean_faded(clients.spectral_efficiency))
-    assert clients.snr_hz is not None
-    if share_hz is None:
+    name, value = clients.link
+    if share_hz is None and not LINKS[name].proportional:
         raise InputError(
-            "the clients have Shannon links (snr_hz) and share_hz is None; "
-            "give the bandwidth of a typical participant, Hz"
+            f"the clients have links ({name}) whose efficiency depends on their bandwidth and "
+            "share_hz is None; give the bandwidth of a typical participant, Hz"
         )
-    share = np.asarray(share_hz, dtype=np.float64)
-    mean = _mean_faded(np.log1p(clients.snr_hz / share) / _LN2)
-    return replace(clients, snr_hz=share * np.expm1(mean * _LN2))
+    share = np.asarray(1.0 if share_hz is None else share_hz, dtype=np.float64)
+    return clients.with_link(name, LINKS[name].mean_faded(value, share))
 
 
-def _faded(efficiency: Floats, gain: Floats) -> Floats:
-    """log2(1 + (2^e - 1) g), written so that g = 1 changes nothing and large e cannot overflow."""
-    return efficiency + np.log1p((1 - gain) * np.expm1(-efficiency * _LN2)) / _LN2
+def one_link(link: Mapping[str, ArrayLike | None]) -> tuple[str, Link, Floats]:
+    """Return the one column that is given, by name, its model and its values.
 
-
-def _mean_faded(efficiency: Floats) -> Floats:
-    """1 / E[1/e'(g)] for exponential g floored at GAIN_FLOOR, by Gauss-Legendre in ln g."""
-    low, high = np.log(GAIN_FLOOR), np.log(45.0)  # e^-45 is beyond double precision
-    nodes, weights = np.polynomial.legendre.leggauss(64)
-    gains = np.exp(low + (nodes + 1) / 2 * (high - low))
-    mean: Floats = -np.expm1(-GAIN_FLOOR) / _faded(efficiency, np.asarray(GAIN_FLOOR))
-    # One node at a time: a million clients need no (N, 64) array.
-    for gain, weight in zip(
-        gains, weights * (high - low) / 2 * gains * np.exp(-gains), strict=True
-    ):
-        mean += weight / _faded(efficiency, gain)
-    return 1 / mean
-
-
-def _is_constant(efficiency: ArrayLike | None, snr_hz: ArrayLike | None) -> bool:
-    if (efficiency is None) == (snr_hz is None):
-        found = "neither" if snr_hz is None else "both"
-        raise InputError(f"a link needs spectral_efficiency or snr_hz, one of them; got {found}")
-    return efficiency is not None
+    Raises:
+        InputError: none is given, several, or one without a model.
+    """
+    given = [name for name, value in link.items() if value is not None]
+    if len(given) != 1 or given[0] not in LINKS:
+        found = ("both" if set(given) == set(LINKS) else ", ".join(given)) or "neither"
+        raise InputError(f"a link needs {' or '.join(LINKS)}, one of them; got {found}")
+    return given[0], LINKS[given[0]], np.asarray(link[given[0]], dtype=np.float64)

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 
 from fedpace.core.errors import InputError
-from fedpace.core.profile import ClientProfile, Clients
+from fedpace.core.profile import LINK_COLUMNS, ClientProfile, Clients
 from fedpace.core.text_files import csv_rows, decoded_lines, shortened
 
 __all__ = ["read_clients", "write_clients"]
 
 _COLUMNS = {f.name: f.default for f in fields(ClientProfile)}
-_LINKS = ("spectral_efficiency", "snr_hz")
 
 
 def read_clients(path: str | PathLike[str]) -> Clients:
@@ -41,7 +40,7 @@ def read_clients(path: str | PathLike[str]) -> Clients:
     header, lines, rows = _read_rows(file)
     columns: dict[str, Any] = {}
     for name, cells in zip(header, zip(*rows, strict=True), strict=True):
-        if name in _LINKS and not any(cell.strip() for cell in cells):
+        if name in LINK_COLUMNS and not any(cell.strip() for cell in cells):
             continue
         if name == "client_id":
             columns[name] = [cell.strip() for cell in cells]
@@ -138,8 +137,8 @@ def _check_header(file: Path, header: list[str]) -> None:
         if name in header[:position]:
             raise InputError(f"{file}, line 1: column {name!r} appears twice; remove one")
     missing = [name for name in ("data_weight", "step_seconds") if name not in header]
-    if not set(_LINKS) & set(header):
-        missing.append(" or ".join(_LINKS))
+    if not set(LINK_COLUMNS) & set(header):
+        missing.append(" or ".join(LINK_COLUMNS))
     if missing:
         raise InputError(f"{file}, line 1: column {missing[0]} is missing; every client needs it")
 

@@ -19,6 +19,7 @@ import numpy as np
 
 from fedpace.core.profile import Floats
 from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps
+from fedpace.wireless.links import LINKS
 
 __all__ = ["finish_seconds"]
 
@@ -52,8 +53,8 @@ def finish_seconds(
         np.take_along_axis(np.broadcast_to(each, start.shape), order, axis=1)
         for each in (start, bits, limit_hz, column)
     )
-    if name == "spectral_efficiency" and np.all(limit >= total_hz):
-        ends = _busy_period_ends(tau, left / column / total_hz)
+    if LINKS[name].proportional and np.all(limit >= total_hz):
+        ends = _busy_period_ends(tau, LINKS[name].bandwidth_for_rate(left, column) / total_hz)
     else:
         ends = _event_by_event(tau, left.copy(), limit, name, column, total_hz)
     finish = np.empty_like(ends)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.special import log_ndtr
 
 from fedpace.core.profile import Floats
-from fedpace.wireless.channel import bandwidth_for_rate
+from fedpace.wireless.channel import bandwidth_for_rate, one_link
 
 __all__ = ["band_share", "own_limit_acceptance"]
 
@@ -33,12 +33,12 @@ def band_share(
     load /= band
     can = (load < _LARGEST_SHARE) & (left > 0)
     load = np.where(can, load, _LARGEST_SHARE)
-    if "snr_hz" in link:
-        ratio = link["snr_hz"] / band / load
-        slope = (np.log1p(ratio) - ratio / (1 + ratio)) * (band / np.log(2))  # d rate / d x
-        fall = rate / np.where(can, slope * left, np.inf)
-    else:
+    _, model, value = one_link(link)
+    if model.proportional:
         fall = load / np.where(can, left, np.inf)
+    else:
+        slope = model.share_slope(load, band, value)
+        fall = rate / np.where(can, slope * left, np.inf)
     return load, fall
 
 

@@ -25,8 +25,9 @@ from fedpace.planning.round_time.law import RoundLaw
 from fedpace.planning.round_time.never_idle import NeverIdle
 from fedpace.planning.round_time.quadrature import reaches
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps, uplink
+from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps
 from fedpace.wireless.latency import start_seconds, start_seconds_per_rank, upload_bits
+from fedpace.wireless.links import LINKS, ConstantEfficiency
 
 __all__ = [
     "Groups",
@@ -224,21 +225,18 @@ def _merge(groups: Groups, q: Floats, k: Floats) -> _Merged:
     p = (q * clients.availability)[order]
     start = start_seconds(clients, system, k)[order]
     bits = upload_bits(system, k)[order]
-    ((name, link),) = uplink(clients).items()
-    link = link[order]
-    if name == "spectral_efficiency":  # only the quotient counts; it need not be averaged
-        bits, link = bits / link, np.ones_like(link)
+    name, link = clients.link[0], clients.link[1][order]
+    model = LINKS[name]
+    if model.proportional:  # only the demand counts; links need not be averaged
+        bits, link = model.bandwidth_for_rate(bits, link), np.ones_like(link)
+        name, model = "spectral_efficiency", ConstantEfficiency()
     sum_p = total(p)
     chance = -np.expm1(total(np.log(np.maximum(1 - p, _LEAST_ABSENCE))))
     factor = sum_p / chance
     limit = np.minimum((clients.max_bandwidth_hz / system.bandwidth_hz)[order], 1e6)
     limit = total(p * limit) / chance
     merged_bits = total(p * bits) / chance
-    merged_link = total(p * link) / sum_p
-    if (
-        name == "snr_hz"
-    ):  # several clients in one: so many times the bits at so many times the power
-        merged_link = merged_link * factor
+    merged_link = model.side_by_side(total(p * link) / sum_p, factor)
     usable = np.minimum(limit, 1.0) * system.bandwidth_hz
     law = RoundLaw(
         probability=chance,
@@ -279,8 +277,9 @@ def _to_members(
     d_p += by_start * merged.start + by_bits * merged.bits
     slope = start_seconds_per_rank(clients, system)[order]
     per_rank = np.full(len(order), system.bits_per_rank)
-    if clients.spectral_efficiency is not None:
-        per_rank /= clients.spectral_efficiency[order]
+    name, link = clients.link
+    if LINKS[name].proportional:  # bits of the merged clients are demands
+        per_rank = LINKS[name].bandwidth_for_rate(per_rank, link[order])
     d_k = merged.p * (by_start * slope + by_bits * per_rank)
     by_q, by_k = np.empty_like(d_p), np.empty_like(d_k)
     by_q[order], by_k[order] = d_p, d_k

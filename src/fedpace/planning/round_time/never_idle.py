@@ -5,11 +5,11 @@ with a limit of its own sends for u seconds at that limit, at least; it fills th
 them. It is taken for one that starts at tau + u - v and then needs the whole band for v: alone that
 is its time, and among many its load is what counts.
 
-A Shannon link has no single demand: the narrower its band, the more it makes of every hertz. So v
-is taken at the band at which the upload lasts `window` seconds, b = b_n(d_n / window), or at the
-widest it can use if that is less; alone it still takes u. The window is one number for all clients,
-chosen so that the mean of the chain is that of rounds which are drawn and divided event by event,
-both with the same participants.
+A link whose rate is not in proportion to its band (Shannon) has no single demand: the narrower the
+band, the more it makes of every hertz. So v is taken at the band at which the upload lasts `window`
+seconds, b = b_n(d_n / window), or at the widest it can use if that is less; alone it still takes u.
+The window is one number for all clients, chosen so that the mean of the chain is that of rounds
+which are drawn and divided event by event, both with the same participants.
 """
 
 from dataclasses import dataclass, replace
@@ -23,7 +23,7 @@ from fedpace.core.rng import rng_for
 from fedpace.planning.round_time.finish import round_seconds
 from fedpace.planning.round_time.law import RoundLaw
 from fedpace.planning.round_time.lindley import LindleyChain, Slopes
-from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps
+from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, model_of, rate_bps
 
 __all__ = ["NeverIdle", "TimeSlopes"]
 
@@ -70,7 +70,7 @@ class NeverIdle:
     @classmethod
     def near(cls, law: RoundLaw, window: float | None = None) -> "NeverIdle":
         """Fit the window to this plan; give the one of a plan nearby to keep it."""
-        if window is not None or "snr_hz" not in law.link:
+        if window is not None or model_of(law.link).proportional:
             return cls(law, window or 0.0)
         return _fitted(law)
 

@@ -34,6 +34,7 @@ from fedpace.planning.round_time.grouped import (
 )
 from fedpace.planning.round_time.upper_bound import bound_and_gradient, solo_seconds
 from fedpace.wireless.latency import upload_bits
+from fedpace.wireless.links import LINKS
 
 __all__ = [
     "LARGEST_UNGROUPED",
@@ -219,7 +220,7 @@ def link_window(problem: Problem, sampling_probability: Floats) -> Floats | None
     clients, system, groups = problem.clients, problem.system, problem.groups
     if system.allocation != "work-conserving":
         return None
-    if clients.snr_hz is None:
+    if LINKS[clients.link[0]].proportional:
         return np.zeros(1)
     count = np.ones(len(clients)) if groups is None else groups.count
     people = clients.availability * count
