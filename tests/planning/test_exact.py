@@ -330,7 +330,7 @@ def test_a_large_population_is_planned_nearly_as_well_as_client_by_client(monkey
     whole = value_of(problem, exact(problem))
     for module in (objective_module, exact_module):
         monkeypatch.setattr(module, "LARGEST_UNGROUPED", 300)
-    monkeypatch.setattr(grouping_module, "_GROUPS", 300)
+    monkeypatch.setattr(grouping_module, "_MOST_GROUPS", 300)
     groups = some_problem(900, 8)
     assert groups.groups is not None
     assert value_of(problem, exact(groups)) <= whole + 0.003
@@ -345,7 +345,7 @@ def test_large_populations_of_other_kinds_are_planned_nearly_as_well_too(monkeyp
     whole = value_of(problem, exact(problem))
     for module in (objective_module, exact_module):
         monkeypatch.setattr(module, "LARGEST_UNGROUPED", 400)
-    monkeypatch.setattr(grouping_module, "_GROUPS", 400)
+    monkeypatch.setattr(grouping_module, "_MOST_GROUPS", 400)
     groups = exact(some_problem(1000, seed, columns=columns, system=kinds[seed]))
     assert value_of(problem, groups) <= whole + 0.003
 

@@ -27,11 +27,11 @@ from fedpace.planning.solver.sampling import best_scale, held_scale
 __all__ = ["TOO_SLOW", "fslora", "full", "oort", "statistics", "uniform", "weighted"]
 
 TOO_SLOW = "infeasible: the p95 limit is exceeded {}; raise p95_limit_seconds or let 'exact' plan"
-_UNPAID = (
+_UNPAID_VERDICT = (
     "infeasible: max_joules_per_round does not pay for cohort = {:g}; lower one, raise the other"
 )
 _OORT_ALPHA = 2.0
-_OORT_PREFERRED = (0.3, 0.5, 0.7, 0.9)
+_OORT_PREFERRED_SHARES = (0.3, 0.5, 0.7, 0.9)
 """Shares of the clients that are not penalised; Oort's pacer moves between such shares."""
 
 
@@ -101,7 +101,7 @@ def oort(problem: Problem, start: Decision | None = None) -> Solution:
     seconds = solo_seconds(clients, problem.system, k)
     worth = clients.data_weight * np.sqrt(clients.update_second_moment)
     plans = []
-    for preferred in np.unique(np.quantile(seconds, _OORT_PREFERRED, method="higher")):
+    for preferred in np.unique(np.quantile(seconds, _OORT_PREFERRED_SHARES, method="higher")):
         utility = worth * np.minimum(1.0, preferred / np.maximum(seconds, 1e-300)) ** _OORT_ALPHA
         plans.append(_scaled(problem, utility, k))
     keeping = [plan for plan in plans if plan.verdict == "converged"]
@@ -133,7 +133,7 @@ def _scaled(problem: Problem, direction: Floats, k: Floats) -> Solution:
     if problem.cohort is not None:
         held = held_scale(direction, problem.cohort, problem.q_min, most)
         if held is None:
-            return Solution(Decision(most, whole(k)), _UNPAID.format(problem.cohort))
+            return Solution(Decision(most, whole(k)), _UNPAID_VERDICT.format(problem.cohort))
         if shrink_to_p95(problem, lambda part: held, k) is None:
             verdict = TOO_SLOW.format(f"at cohort = {problem.cohort:g}")
             return Solution(Decision(held, whole(k)), verdict)

@@ -22,7 +22,8 @@ __all__ = ["Bound", "BoundConstants", "Condition", "RoundsToAccuracy", "converge
 
 _TERMS = ("participation", "sketch", "gradient_noise", "drift", "drift_noise")
 _PER_CLIENT = ("heterogeneity", "dissimilarity", "gradient_noise", "sketch_noise", "sketch_growth")
-_ROUNDING = 1e-12  # a step put exactly on a limit satisfies it
+_STEP_ROUNDING = 1e-12
+"""Relative error within which a step put exactly on a limit satisfies it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -319,7 +320,7 @@ def _max_learning_rate(rates: _Rates) -> float:
 
 
 def _at_most_one(name: str, value: float) -> Condition:
-    return Condition(name, value, 1.0, value <= 1 + _ROUNDING)
+    return Condition(name, value, 1.0, value <= 1 + _STEP_ROUNDING)
 
 
 def _refuse(name: str, column: Floats, wrong: NDArray[np.bool_], rule: str) -> None:

@@ -32,28 +32,38 @@ from fedpace.planning.solver.ranks import better_ranks, rounded_ranks, whole
 
 __all__ = ["exact", "icc24"]
 
-_FEW = 16
+_FEW_CLIENTS = 16
 """Up to this many clients every start is followed to its end."""
-_FOLLOWED = 2
+_STARTS_FOLLOWED = 2
 """How many are followed where clients are many; there the ends hardly differ."""
-_ROUGH, _BRIEF_FINE = 1e-5, 3e-5
-"""Tolerance of log(objective) while the starts are told apart, and at the end of a brief search."""
-_HUNDREDS = 200
+_ROUGH_TOLERANCE = 1e-5
+"""Tolerance of log(objective) while the starts are told apart."""
+_BRIEF_TOLERANCE = 3e-5
+"""Tolerance of log(objective) at the end of a brief search."""
+_BRIEF_BEYOND_CLIENTS = 200
 """Beyond so many clients the search from a given plan is brief."""
-_LONG, _GROUPED_ITERATIONS = 200, 20
+_DESCENT_ITERATIONS = 200
 """Iterations of a descent, at most."""
-_BRIEF, _REPAIRS = 6, 8
-"""Iterations of q after ranks are moved, and times that they are, at most."""
-_COSTLY, _INFLUENTIAL = 1e-3, 8
-"""Cost of rounding, in log(objective), from which so many clients are tried one by one."""
-_WORTH = 2e-5
+_GROUPED_ITERATIONS = 20
+"""Iterations on all clients after a plan of groups, at most."""
+_BRIEF_ITERATIONS = 6
+"""Iterations of a brief search, at most: after ranks are moved, and of other deadlines."""
+_MOST_REPAIRS = 8
+"""Times that ranks are moved, at most."""
+_COSTLY_LOG_OBJECTIVE = 1e-3
+"""Cost of rounding, in log(objective), from which clients are tried one by one."""
+_INFLUENTIAL_CLIENTS = 8
+"""How many clients are then tried."""
+_WORTH_LOG_OBJECTIVE = 2e-5
 """Decrease of log(objective) for which ranks are still moved."""
-_DEADLINES = 1000
-"""Beyond so many clients other deadlines are tried,"""
-_TRIED, _DELAYS = 2, 4
-"""so many of them to an end, so often,"""
-_GLANCE = 1e-4
-"""with this tolerance and for as little gain of log(objective)."""
+_DEADLINES_BEYOND_CLIENTS = 1000
+"""Beyond so many clients other deadlines are tried."""
+_DEADLINES_FOLLOWED = 2
+"""How many of the deadlines tried are followed to an end."""
+_DEADLINE_PASSES = 4
+"""How often other deadlines are tried."""
+_GLANCE_TOLERANCE = 1e-4
+"""Tolerance of log(objective) in that, and the least gain for which it goes on."""
 
 
 def exact(problem: Problem, start: Decision | None = None) -> Solution:
@@ -74,7 +84,7 @@ def exact(problem: Problem, start: Decision | None = None) -> Solution:
     brief = _briefly(problem, start)
     optimum = local_search(
         problem, q, k, move_ranks=False, tolerance=_fine(problem, start),
-        max_iterations=_BRIEF if brief else _LONG,
+        max_iterations=_BRIEF_ITERATIONS if brief else _DESCENT_ITERATIONS,
     )  # fmt: skip
     repaired, extra = optimum, 0
     if brief:  # the last iterations are few on purpose
@@ -113,7 +123,7 @@ def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> L
         most = rank_limit(problem)
         starts = [(np.minimum(q, probability_limit(problem, most)), most) for q, _ in starts]
     best = _best_end(problem, starts, _fine(problem, start), move_ranks=move_ranks)
-    if many or start is not None or len(problem.clients) <= _DEADLINES:
+    if many or start is not None or len(problem.clients) <= _DEADLINES_BEYOND_CLIENTS:
         return best
     return _best_deadline(problem, best, move_ranks=move_ranks)
 
@@ -121,22 +131,26 @@ def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> L
 def _best_deadline(problem: Problem, best: LocalOptimum, *, move_ranks: bool) -> LocalOptimum:
     """Try other deadlines than that of a local optimum while that helps."""
     law, evaluations = exact_law(problem), best.evaluations
-    for _ in range(_DELAYS):
+    for _ in range(_DEADLINE_PASSES):
         plans = other_deadlines(problem, best.q, best.k)
         values = [evaluate(problem, law, q, k).log_objective for q, k in plans]
         ends = [
             local_search(
-                problem, *plans[i], move_ranks=move_ranks, tolerance=_GLANCE, max_iterations=_BRIEF
+                problem,
+                *plans[i],
+                move_ranks=move_ranks,
+                tolerance=_GLANCE_TOLERANCE,
+                max_iterations=_BRIEF_ITERATIONS,
             )
-            for i in np.argsort(values, kind="stable")[:_TRIED]
+            for i in np.argsort(values, kind="stable")[:_DEADLINES_FOLLOWED]
         ]
         evaluations += len(plans) + sum(end.evaluations for end in ends)
         end = min(ends, key=lambda end: end.point.log_objective)
-        if end.point.log_objective > best.point.log_objective - _GLANCE:
+        if end.point.log_objective > best.point.log_objective - _GLANCE_TOLERANCE:
             break
         best = local_search(
             problem, end.q, end.k, move_ranks=move_ranks, tolerance=_fine(problem),
-            max_iterations=_LONG,
+            max_iterations=_DESCENT_ITERATIONS,
         )  # fmt: skip
         evaluations += best.evaluations
     return replace(best, evaluations=evaluations)
@@ -147,7 +161,7 @@ def _starts(problem: Problem, start: Decision | None) -> list[tuple[Floats, Floa
         plans = [start]
     else:
         plans = [make(problem).decision for make in (paper, statistics, weighted, uniform)]
-        if len(problem.clients) <= _FEW:
+        if len(problem.clients) <= _FEW_CLIENTS:
             plans.append(full(problem).decision)
     most = rank_limit(problem)
     starts = []
@@ -177,14 +191,14 @@ def _best_end(
     """Descend roughly from the most promising starts, then to the end from the best."""
     followed = list(starts)
     evaluations = 0
-    if len(starts) > _FOLLOWED and len(problem.clients) > _FEW:
+    if len(starts) > _STARTS_FOLLOWED and len(problem.clients) > _FEW_CLIENTS:
         law = exact_law(problem)
         values = [evaluate(problem, law, q, k).log_objective for q, k in starts]
-        followed = [starts[i] for i in np.argsort(values, kind="stable")[:_FOLLOWED]]
+        followed = [starts[i] for i in np.argsort(values, kind="stable")[:_STARTS_FOLLOWED]]
         evaluations = len(starts)
     if len(followed) > 1:
         ends = [
-            local_search(problem, q, k, move_ranks=move_ranks, tolerance=_ROUGH)
+            local_search(problem, q, k, move_ranks=move_ranks, tolerance=_ROUGH_TOLERANCE)
             for q, k in followed
         ]
         evaluations += sum(end.evaluations for end in ends)
@@ -192,21 +206,24 @@ def _best_end(
         followed = [(best.q, best.k)]
     best = local_search(
         problem, *followed[0], move_ranks=move_ranks, tolerance=tolerance,
-        max_iterations=_GROUPED_ITERATIONS if len(problem.clients) > LARGEST_UNGROUPED else _LONG,
+        max_iterations=(
+            _GROUPED_ITERATIONS if len(problem.clients) > LARGEST_UNGROUPED
+            else _DESCENT_ITERATIONS
+        ),
     )  # fmt: skip
     return replace(best, evaluations=best.evaluations + evaluations)
 
 
 def _briefly(problem: Problem, start: Decision | None) -> bool:
     """Whether to stop near the optimum: clients are many, or hundreds are planned for again."""
-    return len(problem.clients) > (LARGEST_UNGROUPED if start is None else _HUNDREDS)
+    return len(problem.clients) > (LARGEST_UNGROUPED if start is None else _BRIEF_BEYOND_CLIENTS)
 
 
 def _fine(problem: Problem, start: Decision | None = None) -> float:
     """Tolerance of log(objective) at the end; looser for thousands, whose law is coarser too."""
     if _briefly(problem, start):
-        return _BRIEF_FINE
-    return float(np.clip(1e-10 * len(problem.clients), 1e-7, _ROUGH))
+        return _BRIEF_TOLERANCE
+    return float(np.clip(1e-10 * len(problem.clients), 1e-7, _ROUGH_TOLERANCE))
 
 
 def _repaired(problem: Problem, optimum: LocalOptimum, relaxed: float) -> tuple[LocalOptimum, int]:
@@ -223,35 +240,35 @@ def _repaired(problem: Problem, optimum: LocalOptimum, relaxed: float) -> tuple[
         new_q[moved], new_k[moved] = q[moved], k[moved]
         trial = local_search(
             problem, new_q, new_k, move_ranks=False, tolerance=_fine(problem),
-            max_iterations=_BRIEF,
+            max_iterations=_BRIEF_ITERATIONS,
         )  # fmt: skip
         evaluations += trial.evaluations
-        helps = trial.point.log_objective < optimum.point.log_objective - _WORTH / 10
+        helps = trial.point.log_objective < optimum.point.log_objective - _WORTH_LOG_OBJECTIVE / 10
         optimum = trial if helps else optimum
         return helps
 
-    for _ in range(_REPAIRS):
+    for _ in range(_MOST_REPAIRS):
         q, k, promise = better_ranks(problem, optimum.point, optimum.q, optimum.k)
         order = np.argsort(promise, kind="stable")
         count = int(np.sum(promise < 0))
-        while count and -np.sum(promise[order[:count]]) > _WORTH:
+        while count and -np.sum(promise[order[:count]]) > _WORTH_LOG_OBJECTIVE:
             if tried(order[:count], q, k):
                 break
             count //= 4
         else:
             break
-    for _ in range(_REPAIRS):
+    for _ in range(_MOST_REPAIRS):
         before = optimum.point.log_objective
-        if before - relaxed < _COSTLY:
+        if before - relaxed < _COSTLY_LOG_OBJECTIVE:
             break
         weight = np.abs(optimum.point.time_by_k) + optimum.point.rounds_by_k
-        for n in np.argsort(-weight, kind="stable")[:_INFLUENTIAL]:
+        for n in np.argsort(-weight, kind="stable")[:_INFLUENTIAL_CLIENTS]:
             for step in (-1.0, 1.0):
                 k = np.clip(optimum.k + step, 1.0, rank_limit(problem))
                 q = np.clip(optimum.q * optimum.k / k, problem.q_min, probability_limit(problem, k))
                 if k[n] != optimum.k[n]:
                     tried(np.array([n]), q, k)
-        if optimum.point.log_objective > before - _WORTH:
+        if optimum.point.log_objective > before - _WORTH_LOG_OBJECTIVE:
             break
     return optimum, evaluations
 

@@ -37,8 +37,10 @@ from fedpace.wireless.latency import start_seconds
 
 __all__ = ["infocom22"]
 
-_FEW = 16
-_GRID = 16
+_FEW_CLIENTS = 16
+"""Up to this many clients the first grid is by the law itself, beyond by the upper bound."""
+_GRID_COHORTS = 16
+"""Numbers of draws of the first grid."""
 
 
 def infocom22(problem: Problem, start: Decision | None = None) -> Solution:
@@ -55,8 +57,8 @@ def infocom22(problem: Problem, start: Decision | None = None) -> Solution:
     least, most = max(1, int(np.ceil(count * problem.q_min))), 2 * count
     if problem.cohort is not None:
         least = most = max(1, round(problem.cohort * count))
-    first = exact_law(problem) if count <= _FEW else bound_law(problem)
-    grid = np.unique(np.geomspace(least, max(least, most), _GRID).astype(np.int64)).tolist()
+    first = exact_law(problem) if count <= _FEW_CLIENTS else bound_law(problem)
+    grid = np.unique(np.geomspace(least, max(least, most), _GRID_COHORTS).astype(np.int64)).tolist()
     draws = min(grid, key=lambda K: _value(problem, first, K, k))
     law, values = exact_law(problem), dict[int, float]()
 

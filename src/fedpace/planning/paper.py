@@ -33,12 +33,16 @@ from fedpace.planning.solver.sampling import best_scale, fill
 
 __all__ = ["paper"]
 
-_DEADLINES = (0.5, 0.7, 0.85, 0.95, 0.99, 1.0)
+_DEADLINE_SHARES = (0.5, 0.7, 0.85, 0.95, 0.99, 1.0)
 """Shares of the clients that are faster than the deadlines tried."""
-_LEAST = 1e-12
+_LEAST_DIRECTION = 1e-12
+"""Least entry of a direction, over its largest."""
 _MAX_ITERATIONS = 60
-_TOLERANCE, _GROUPED_TOLERANCE = 1e-6, 1e-4
+"""Iterations after which it gives up."""
+_TOLERANCE = 1e-6
 """Ends when one iteration lowers the logarithm of the objective by less."""
+_GROUPED_TOLERANCE = 1e-4
+"""The same where the round time is that of groups."""
 
 
 def paper(problem: Problem, start: Decision | None = None) -> Solution:
@@ -93,10 +97,12 @@ def _beginning(problem: Problem, k: Floats) -> tuple[Floats, Point]:
     clients, law = problem.clients, bound_law(problem)
     alone = solo_seconds(clients, problem.system, k)
     shape = np.sqrt(clients.data_weight**2 * clients.update_second_moment / alone)
-    shape = np.maximum(shape / shape.max(), _LEAST)
+    shape = np.maximum(shape / shape.max(), _LEAST_DIRECTION)
     plans = [best_scale(problem, law, np.ones(len(k)), k)]
-    for deadline in np.unique(np.quantile(alone, _DEADLINES, method="higher")):
-        plans.append(best_scale(problem, law, np.where(alone <= deadline, shape, _LEAST), k))
+    for deadline in np.unique(np.quantile(alone, _DEADLINE_SHARES, method="higher")):
+        plans.append(
+            best_scale(problem, law, np.where(alone <= deadline, shape, _LEAST_DIRECTION), k)
+        )
     return min(plans, key=lambda plan: plan[1].log_objective)
 
 

@@ -58,9 +58,11 @@ SCALED = ("uniform", "weighted", "statistics", "oort", "infocom22", "fslora")
 MINIMISING = ("exact", "paper", "icc24")
 """Planners that look for the least predicted time; the others follow a rule of their own."""
 
-_AT_LIMIT = 1e-9
+_LIMIT_TOLERANCE = 1e-9
 """Relative distance at which a value counts as being at its limit."""
-_EQUAL_SHARE = "; planned for equal finish: equal shares of the band take longer than predicted"
+_EQUAL_SHARE_NOTE = (
+    "; planned for equal finish: equal shares of the band take longer than predicted"
+)
 
 
 @takes(
@@ -220,7 +222,7 @@ def _bare(problem: Problem, planner: str, solution: Solution) -> Plan:
     ids = problem.clients.client_id.copy()
     verdict = solution.verdict
     if problem.system.allocation == "equal-share":
-        verdict += _EQUAL_SHARE
+        verdict += _EQUAL_SHARE_NOTE
     return Plan(planner, ids, solution.decision, verdict)
 
 
@@ -261,10 +263,10 @@ def _binds(problem: Problem, decision: Decision, mean: float) -> dict[str, NDArr
     capped = clients.max_bandwidth_hz < system.bandwidth_hz
     alone = system.overhead_seconds + solo_seconds(clients, system, k)
     binds = {
-        "q at 1": q >= 1 - _AT_LIMIT,
-        "q at q_min": q <= problem.q_min * (1 + _AT_LIMIT),
+        "q at 1": q >= 1 - _LIMIT_TOLERANCE,
+        "q at q_min": q <= problem.q_min * (1 + _LIMIT_TOLERANCE),
         "rank at memory": (k == memory) & (memory < system.lora_rank),
         "link cap": capped & (alone >= mean),
-        "energy": (paid < 1) & (q >= paid * (1 - _AT_LIMIT)),
+        "energy": (paid < 1) & (q >= paid * (1 - _LIMIT_TOLERANCE)),
     }
     return {name: clientwise for name, clientwise in binds.items() if clientwise.any()}

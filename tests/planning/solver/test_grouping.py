@@ -12,7 +12,7 @@ from planning.some_problems import some_problem
 
 
 def test_a_plan_of_groups_makes_the_noise_of_its_expansion(monkeypatch):
-    monkeypatch.setattr(grouping_module, "_GROUPS", 50)
+    monkeypatch.setattr(grouping_module, "_MOST_GROUPS", 50)
     problem = some_problem(
         400, spread=0.5, q_min=1e-9, columns={"availability": np.linspace(0.2, 1, 400)}
     )
@@ -30,7 +30,7 @@ def test_a_plan_of_groups_makes_the_noise_of_its_expansion(monkeypatch):
 
 
 def test_a_population_of_groups_takes_as_long_as_the_whole(monkeypatch):
-    monkeypatch.setattr(grouping_module, "_GROUPS", 500)
+    monkeypatch.setattr(grouping_module, "_MOST_GROUPS", 500)
     problem = some_problem(3000)
     by_group, groups = grouped_problem(problem)
     q = np.full(len(by_group.clients), 0.02)
@@ -46,7 +46,7 @@ def test_a_population_of_groups_takes_as_long_as_the_whole(monkeypatch):
 
 
 def test_where_members_reach_their_limit_the_others_make_up_for_it(monkeypatch):
-    monkeypatch.setattr(grouping_module, "_GROUPS", 30)
+    monkeypatch.setattr(grouping_module, "_MOST_GROUPS", 30)
     problem = some_problem(400)
     by_group, groups = grouped_problem(problem)
     size = np.diff(np.append(groups.first, 400))

@@ -42,8 +42,10 @@ __all__ = [
 
 _EXACT_CLIENTS = 12
 """Up to so many clients `round_time` lists all sets of participants."""
-_TERMS, _FINENESS = 40, 3.0
-"""Waves and nodes of `round_time`, which is asked once: a spread of 1.7 %."""
+_LAW_TERMS = 40
+"""Waves of `round_time`, which is asked once: a spread of 1.7 %."""
+_LAW_FINENESS = 3.0
+"""Fineness of its nodes."""
 _MEAN_TERMS = 8
 """Waves of the smoothing for a mean, which feels its spread, 10 %, only at second order."""
 _QUANTILE_TERMS = 32
@@ -127,9 +129,9 @@ def round_time_of(law: RoundLaw, overhead_seconds: float) -> RoundTime:
         busy = NeverIdle.near(law)
         seconds, value = busy.distribution()
         return RoundTime(overhead + busy.mean().value, overhead + seconds, value)
-    seconds = law.quadrature(_FINENESS)
+    seconds = law.quadrature(_LAW_FINENESS)
     # The law is monotone; this only removes rounding.
-    value = np.maximum.accumulate(law.cdf(seconds, band_smoothing(_TERMS)))
+    value = np.maximum.accumulate(law.cdf(seconds, band_smoothing(_LAW_TERMS)))
     mean = float(reaches(seconds) @ (1 - law.mean(seconds, band_smoothing(_MEAN_TERMS)).value))
     return RoundTime(
         overhead + mean,

@@ -38,13 +38,23 @@ __all__ = [
     "grouped_round_time",
 ]
 
-_MEAN_TERMS, _QUANTILE_TERMS = 8, 32
-"""As in `distribution`."""
+_MEAN_TERMS = 8
+"""Waves of the smoothing for a mean, as in `distribution`."""
+_QUANTILE_TERMS = 32
+"""Waves of the smoothing for a quantile, as in `distribution`."""
 _LEAST_ABSENCE = 1e-15
 """Floor of 1 - p, as in `load_law`."""
-_FINEST_CELL, _COARSER, _ROUGHLY = 0.01, 1.2, 4.0
-_GROUPS = 5000, 20_000
-_SLOWER, _FINER = (0.9, 0.99), 3.0
+_FINEST_CELL_WIDTH = 0.01
+"""Width of the finest cells, in logarithms of times."""
+_WIDTH_GROWTH = 1.2
+"""Least factor by which cells are widened where there are too many."""
+_WORTH_WIDTHS = 4.0
+"""Width of a cell in the logarithm of the worth, in widths of time."""
+_GROUP_LIMITS = 5000, 20_000
+"""Between these is the number of groups where none is given."""
+_SLOW_QUANTILES = (0.9, 0.99)
+"""Quantiles of the time alone behind which cells are finer."""
+_SLOW_FINENESS = 3.0
 """Cells are so many times finer behind each of these quantiles of the time alone: how long a round
 can take is decided there."""
 
@@ -90,17 +100,17 @@ def group_clients(
         worth: a further positive quantity, shape (N,), by which members should be alike, roughly.
     """
     most = np.floor(np.minimum(clients.max_rank, system.lora_rank))
-    most_groups = int(np.clip(len(clients) // 2, *_GROUPS)) if groups is None else groups
-    width = _FINEST_CELL
+    most_groups = int(np.clip(len(clients) // 2, *_GROUP_LIMITS)) if groups is None else groups
+    width = _FINEST_CELL_WIDTH
     while True:
         cells = _coordinates(clients, system, most, width)
         if worth is not None:
-            cells.append(np.rint(np.log(worth) / (_ROUGHLY * width)))
+            cells.append(np.rint(np.log(worth) / (_WORTH_WIDTHS * width)))
         order, first = _cells(*cells)
         if len(first) <= most_groups:
             return Groups(clients, system, order, first, np.ones(len(order)), width)
         # The number of cells falls with the third power of the width, or less.
-        width *= max(_COARSER, (len(first) / most_groups) ** (1 / 3))
+        width *= max(_WIDTH_GROWTH, (len(first) / most_groups) ** (1 / 3))
 
 
 def _coordinates(clients: Clients, system: System, rank: Floats, width: float) -> list[Floats]:
@@ -109,7 +119,7 @@ def _coordinates(clients: Clients, system: System, rank: Floats, width: float) -
     upload = np.log(alone - start)
     # A start much shorter than the upload after it need not be told apart from 0.
     start = np.log(start + 0.01 * np.exp(upload))
-    finer = _FINER ** np.searchsorted(np.quantile(alone, _SLOWER), alone)
+    finer = _SLOW_FINENESS ** np.searchsorted(np.quantile(alone, _SLOW_QUANTILES), alone)
     most = np.floor(np.minimum(clients.max_rank, system.lora_rank))
     return [np.rint(start * finer / width), np.rint(upload * finer / width), most, finer]
 

@@ -32,9 +32,11 @@ __all__ = ["LawGradient", "RoundLaw"]
 
 _PAIRS = 1 << 15
 """Pairs of client and time held at once, few enough for a processor's cache."""
-_PLACING_TERMS, _PLACING_CLIENTS = 6, 5000
-"""Nodes are placed by a coarser law, which sees at most about this many clients."""
-_SELDOM_ABSENT = 0.9
+_PLACING_TERMS = 6
+"""Waves of the coarser law by which nodes are placed."""
+_PLACING_CLIENTS = 5000
+"""About how many clients that law sees, at most."""
+_LARGEST_PLACING_PROBABILITY = 0.9
 """The most certain that a client is in one of the two laws by which nodes are placed."""
 
 
@@ -120,9 +122,9 @@ class RoundLaw:
         smoothing = band_smoothing(_PLACING_TERMS)
         first = float(np.min(self.start + self._early(1 + 5 * smoothing.spread)))
         laws = [self.thinned(-(-len(self) // _PLACING_CLIENTS))]
-        if laws[0].probability.max() > _SELDOM_ABSENT:
+        if laws[0].probability.max() > _LARGEST_PLACING_PROBABILITY:
             # Where a client never fails, look also at what its absence would change: dE/dq_n.
-            seldom = np.minimum(laws[0].probability, _SELDOM_ABSENT)
+            seldom = np.minimum(laws[0].probability, _LARGEST_PLACING_PROBABILITY)
             laws.append(replace(laws[0], probability=seldom))
         return place_quadrature(
             first, lambda s: np.mean([law.cdf(s, smoothing) for law in laws], axis=0), fineness

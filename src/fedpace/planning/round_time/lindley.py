@@ -29,10 +29,13 @@ from fedpace.core.profile import Floats
 
 __all__ = ["LindleyChain", "Slopes"]
 
-_MEAN_NODES, _LAW_NODES = 384, 1024
-_SPREADS = 6.0
+_MEAN_NODES = 384
+"""Nodes of the distribution for a mean."""
+_LAW_NODES = 1024
+"""Nodes of the distribution itself, and for a quantile."""
+_LOAD_DEVIATIONS = 6.0
 """Standard deviations of the load up to which the distribution is followed."""
-_RAMP = 0.01
+_RAMP_HALF_WIDTH = 0.01
 """Half-width of the ramp by which a quantile is smoothed, as a part of the time."""
 
 
@@ -122,11 +125,11 @@ class LindleyChain:
         at = grid.seconds()
 
         def ramp(seconds: float) -> tuple[Floats, Floats]:
-            width = max(_RAMP * seconds, 2 * grid.step)
+            width = max(_RAMP_HALF_WIDTH * seconds, 2 * grid.step)
             x = np.clip((seconds - at) / width, -1.0, 1.0)
             return 0.5 + 0.25 * x * (3 - x * x), 0.75 * (1 - x * x) / width
 
-        low, high = float(at[0]), float(at[-1]) * (1 + 2 * _RAMP) + 4 * grid.step
+        low, high = float(at[0]), float(at[-1]) * (1 + 2 * _RAMP_HALF_WIDTH) + 4 * grid.step
         for _ in range(60):
             middle = (low + high) / 2
             if nobody + density @ ramp(middle)[0] < probability:
@@ -148,7 +151,7 @@ class LindleyChain:
             )
         )
         most = np.cumsum(self.solo[::-1])[::-1]
-        behind = np.minimum(most, self.solo + load + _SPREADS * np.sqrt(spread))
+        behind = np.minimum(most, self.solo + load + _LOAD_DEVIATIONS * np.sqrt(spread))
         last = float(np.max(self.start + behind))
         first = float(self.start[0])
         return _Grid(first, (last - first) * (1 + 2 / nodes) / (nodes - 1), nodes)

@@ -19,9 +19,9 @@ from fedpace.planning.round_time.band_smoothing import BandSmoothing, Complexes
 
 __all__ = ["Waves"]
 
-_DEAD = 37.0
+_DEAD_EXPONENT = 37.0
 """A wave damped by e^-37 is gone in double precision."""
-_LIGHT = 0.5
+_LIGHT_EXPONENT = 0.5
 """|z_J x| up to which six cumulants stand for the whole: the error is below 1e-6 q."""
 _LEAST_ABSENCE = 1e-15
 """Floor of 1 - q, so that the product without one factor is a quotient also at q = 1."""
@@ -51,8 +51,8 @@ class Waves:
     ) -> None:
         z = self._z = smoothing.exponents
         self._probability, self._absent = probability, np.maximum(1 - probability, _LEAST_ABSENCE)
-        self._blocked = load * z[0].real > _DEAD
-        light = load * abs(z[-1]) < _LIGHT
+        self._blocked = load * z[0].real > _DEAD_EXPONENT
+        light = load * abs(z[-1]) < _LIGHT_EXPONENT
         if accept is not None:
             light &= accept > 1 - 1e-12
         self._light = np.where(light, load, 0.0)

@@ -27,11 +27,15 @@ from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, model_
 
 __all__ = ["NeverIdle", "TimeSlopes"]
 
-_PARTICIPANTS = 100.0
+_MOST_PARTICIPANTS = 100.0
 """Rounds of more on average are fitted by those of a part of the clients on as much of the band."""
-_EFFORT, _LEAST_ROUNDS, _MOST_ROUNDS = 2e4, 16, 400
-"""Rounds drawn for a fit: the first over participants to the power 1.5, between the other two."""
-_LEVELS = np.linspace(0.025, 0.975, 20)
+_ROUNDS_BY_PARTICIPANTS = 2e4
+"""Rounds drawn for a fit: this over participants to the power 1.5, within the next two."""
+_LEAST_ROUNDS = 16
+"""Rounds drawn for a fit, at least."""
+_MOST_ROUNDS = 400
+"""Rounds drawn for a fit, at most."""
+_QUANTILE_LEVELS = np.linspace(0.025, 0.975, 20)
 """Quantiles at which the chain is compared with the drawn rounds."""
 
 
@@ -65,7 +69,7 @@ class NeverIdle:
     window: float
     """Seconds by which the band of Shannon links is chosen; 0 at constant efficiency."""
     stretch: Floats | None = None
-    """Quantiles of the drawn rounds over those of the chain at `_LEVELS`; None: 1."""
+    """Quantiles of the drawn rounds over those of the chain at `_QUANTILE_LEVELS`; None: 1."""
 
     @classmethod
     def near(cls, law: RoundLaw, window: float | None = None) -> "NeverIdle":
@@ -85,7 +89,7 @@ class NeverIdle:
         made = self._by_bits(chain.quantile(probability), demands)
         if self.stretch is None:
             return made
-        by = float(np.interp(probability, _LEVELS, self.stretch))
+        by = float(np.interp(probability, _QUANTILE_LEVELS, self.stretch))
         return TimeSlopes(
             by * made.value, by * made.d_probability, by * made.d_start, by * made.d_bits
         )
@@ -94,7 +98,7 @@ class NeverIdle:
         """Times and P(T <= s) at them, straight lines between."""
         seconds, value = self._chain()[1].distribution()
         if self.stretch is not None:
-            stretched = seconds * np.interp(value, _LEVELS, self.stretch)
+            stretched = seconds * np.interp(value, _QUANTILE_LEVELS, self.stretch)
             seconds = np.maximum.accumulate(stretched)
         return seconds, value
 
@@ -145,7 +149,7 @@ def _fitted(law: RoundLaw) -> NeverIdle:
         while excess(high) > 0 and high < low + 40:
             high += 1.0
         log_window = brentq(excess, low, high, xtol=1e-3) if excess(high) < 0 else high
-    found, levels = chained(log_window), _LEVELS
+    found, levels = chained(log_window), _QUANTILE_LEVELS
     with np.errstate(divide="ignore", invalid="ignore"):
         stretch = np.quantile(seconds, levels) / np.quantile(found, levels)
     stretch = np.where(np.isfinite(stretch) & (stretch > 0), stretch, 1.0)
@@ -154,7 +158,7 @@ def _fitted(law: RoundLaw) -> NeverIdle:
 
 def _part(law: RoundLaw) -> RoundLaw:
     """A part of the clients with as much less of the band: as many hertz for each."""
-    every = int(np.ceil(law.probability.sum() / _PARTICIPANTS))
+    every = int(np.ceil(law.probability.sum() / _MOST_PARTICIPANTS))
     if every <= 1:
         return law
     part = law.thinned(every)
@@ -164,7 +168,7 @@ def _part(law: RoundLaw) -> RoundLaw:
 
 def _drawn(law: RoundLaw) -> NDArray[np.bool_]:
     participants = max(1.0, float(law.probability.sum()))
-    rounds = int(np.clip(_EFFORT / participants**1.5, _LEAST_ROUNDS, _MOST_ROUNDS))
+    rounds = int(np.clip(_ROUNDS_BY_PARTICIPANTS / participants**1.5, _LEAST_ROUNDS, _MOST_ROUNDS))
     return rng_for(0, "simulation").random((rounds, len(law))) < law.probability
 
 

@@ -22,12 +22,13 @@ from fedpace.core.profile import Floats
 
 __all__ = ["HatAverage", "average_over_hats", "hats", "place_quadrature", "reaches"]
 
-_TAIL = 1e-6
+_TAIL_PROBABILITY = 1e-6
 """The last node is where this much of the probability is left."""
 _PASSES = 4
-_ADDED = 20
+"""How often intervals are split."""
+_NODES_ADDED = 20
 """Nodes that each pass adds at most, where width times rise is large."""
-_FLAT = 1e-8
+_LEAST_RISE = 1e-8
 """A node with less rise than this on both sides is dropped."""
 
 
@@ -50,12 +51,12 @@ def place_quadrature(
     half_octave = np.floor(2 * np.log2(first))
     seconds = 2.0 ** ((half_octave + np.arange(16)) / 2)
     value = cdf(seconds)
-    while value[-1] < 1 - _TAIL:
+    while value[-1] < 1 - _TAIL_PROBABILITY:
         farther = seconds[-1] * 2.0 ** (np.arange(1, 9) / 2)
         seconds, value = np.append(seconds, farther), np.append(value, cdf(farther))
     for _ in range(_PASSES):
         need = np.cbrt(np.maximum(np.diff(seconds) * np.diff(value), 0.0))
-        share = need * (_ADDED * fineness / max(need.sum(), 1e-300))
+        share = need * (_NODES_ADDED * fineness / max(need.sum(), 1e-300))
         parts = 2 ** np.floor(np.log2(1 + share)).astype(np.int64)
         left = np.repeat(np.arange(len(parts)), parts)
         part = np.arange(len(left)) - np.repeat(np.cumsum(parts) - parts, parts)
@@ -66,7 +67,7 @@ def place_quadrature(
         seconds, value = np.append(seconds, added), np.append(value, cdf(added))
         order = np.argsort(seconds)
         seconds, value = seconds[order], value[order]
-    moves = np.diff(value) > _FLAT
+    moves = np.diff(value) > _LEAST_RISE
     return np.append(0.0, seconds[np.append(moves, True) | np.append(True, moves)])
 
 

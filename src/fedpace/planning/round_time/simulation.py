@@ -19,7 +19,7 @@ __all__ = ["ENUMERABLE", "enumerate_round_seconds", "simulate_round_seconds"]
 
 ENUMERABLE = 16
 """Most clients whose 2^N sets of participants are listed."""
-_CELLS = 1 << 21
+_PAIRS = 1 << 21
 """Pairs of draw and client held at once."""
 
 
@@ -82,7 +82,7 @@ def _drawn(
     decision: Decision, availability: Floats, draws: int, rng: np.random.Generator
 ) -> Iterator[NDArray[np.bool_]]:
     """Yield who is there, shape (draws of a batch, N)."""
-    batch = max(1, _CELLS // len(decision))
+    batch = max(1, _PAIRS // len(decision))
     for first in range(0, draws, batch):
         size = min(batch, draws - first)
         if decision.draws is None:

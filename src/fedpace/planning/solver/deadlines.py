@@ -19,9 +19,9 @@ from fedpace.planning.solver.objective import Problem, noise_weight, probability
 
 __all__ = ["other_deadlines"]
 
-_STEPS = (0.65, 0.75, 0.82, 0.88, 0.94, 1.06, 1.12, 1.2, 1.35)
+_DEADLINE_MULTIPLES = (0.65, 0.75, 0.82, 0.88, 0.94, 1.06, 1.12, 1.2, 1.35)
 """Deadlines tried, as multiples of the present one."""
-_ABSENT = 0.7
+_LATE_PARTICIPANTS = 0.7
 """Slower than the deadline: the slowest who together join so many times a round, or less."""
 
 
@@ -39,12 +39,16 @@ def other_deadlines(problem: Problem, q: Floats, k: Floats) -> list[tuple[Floats
     alone = solo_seconds(clients, system, most)
     order = np.argsort(-alone, kind="stable")
     joining = np.cumsum((q * clients.availability * count)[order])
-    now = alone[order[np.searchsorted(joining, _ABSENT)]] if joining[-1] > _ABSENT else alone.max()
+    now = (
+        alone[order[np.searchsorted(joining, _LATE_PARTICIPANTS)]]
+        if joining[-1] > _LATE_PARTICIPANTS
+        else alone.max()
+    )
     noise = noise_weight(clients, system) * system.lora_rank
     share = noise / most / (1 + np.sum(noise / k / q))
     level = np.median((q / np.sqrt(noise / k))[alone <= now])
     plans = []
-    for deadline in now * np.array(_STEPS):
+    for deadline in now * np.array(_DEADLINE_MULTIPLES):
         limit = probability_limit(problem, most)
         late = np.maximum(alone - deadline, 1e-3 * deadline)
         seldom = np.minimum(q, np.sqrt(share * deadline / late))

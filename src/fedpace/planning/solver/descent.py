@@ -23,23 +23,25 @@ from fedpace.core.profile import Floats
 
 __all__ = ["Descent", "Local", "descend"]
 
-_SUFFICIENT = 1e-4
+_SUFFICIENT_DECREASE = 1e-4
 """Part of the predicted decrease that a step must reach."""
 _LONGEST_STEP = 1.0
 """Largest change of a variable in one step; the variables are logarithms."""
-_SHORTEST = 1e-5
+_SHORTEST_FRACTION = 1e-5
 """The line search gives up at this fraction of a step."""
-_FAR = 0.5
+_FAR_DISTANCE = 0.5
 """How far a variable may go from where the function was made."""
-_NEAR = 0.02
+_NEAR_DISTANCE = 0.02
 """The same for the point that is returned."""
-_DECAY = 0.5
-_WINDOW = 5
+_CURVATURE_DECAY = 0.5
+"""Factor by which curvature that was once missed is remembered at each trial."""
+_WINDOW_ITERATIONS = 5
 """So many iterations together must bring 20 times the tolerance."""
-_RESOLUTION = 1e-5
-_PATIENCE = 3
-"""So often the function may be made anew without a gain of `_RESOLUTION`: then the differences
-between the ways it is made are all that is left."""
+_VALUE_RESOLUTION = 1e-5
+"""Decrease that counts as a gain where the function was made anew."""
+_VAIN_REMAKINGS = 3
+"""So often the function may be made anew without a gain of `_VALUE_RESOLUTION`: then the
+differences between the ways it is made are all that is left."""
 
 
 class Local(NamedTuple):
@@ -105,35 +107,35 @@ def descend(
     here, evaluations, iterations = function(z), 1, 0
     made_at, best, in_vain = z, (z, here), 0
     pairs: deque[tuple[Floats, Floats]] = deque(maxlen=memory)
-    values: deque[float] = deque(maxlen=_WINDOW)
+    values: deque[float] = deque(maxlen=_WINDOW_ITERATIONS)
     extra = np.zeros(len(z))
     while True:
         here = _stiffened(here, extra)
         step = _step(z, here, pairs, lower, upper)
         values.append(here.value)
-        slow = len(values) == _WINDOW and values[0] - values[-1] < 20 * tolerance
+        slow = len(values) == _WINDOW_ITERATIONS and values[0] - values[-1] < 20 * tolerance
         converged = here.gradient @ step <= 2 * tolerance or slow
         verdict = "converged" if converged else "iteration cap"
         moved = float(np.max(np.abs(z - made_at), initial=0.0))
-        if iterations == max_iterations or (converged and moved <= _NEAR):
+        if iterations == max_iterations or (converged and moved <= _NEAR_DISTANCE):
             break
-        if moved > (_NEAR if converged else _FAR):
+        if moved > (_NEAR_DISTANCE if converged else _FAR_DISTANCE):
             made_at, function = z, make(z)
             here, evaluations = function(z), evaluations + 1
             values.clear()
-            in_vain = 0 if here.value < best[1].value - _RESOLUTION else in_vain + 1
+            in_vain = 0 if here.value < best[1].value - _VALUE_RESOLUTION else in_vain + 1
             best = min(best, (z, here), key=lambda point: point[1].value)
-            if in_vain == _PATIENCE:
+            if in_vain == _VAIN_REMAKINGS:
                 verdict = "converged"
                 break
             continue
         fraction, slope = 1.0, here.gradient @ step
-        while fraction >= _SHORTEST:
+        while fraction >= _SHORTEST_FRACTION:
             trial = z - fraction * step
             there, evaluations = function(trial), evaluations + 1
             rise = there.value - here.value
-            extra = np.maximum(_DECAY * extra, _missed(here, there, fraction * step))
-            if rise <= -_SUFFICIENT * fraction * slope:
+            extra = np.maximum(_CURVATURE_DECAY * extra, _missed(here, there, fraction * step))
+            if rise <= -_SUFFICIENT_DECREASE * fraction * slope:
                 break
             # The least point of the parabola through both values and the slope.
             least = fraction * slope / (2 * (rise + fraction * slope))

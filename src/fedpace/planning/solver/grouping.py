@@ -18,8 +18,10 @@ from fedpace.planning.solver.objective import Problem, probability_limit
 
 __all__ = ["expand", "group_mean", "grouped_problem"]
 
-_GROUPS = 2000
-_PASSES = 12
+_MOST_GROUPS = 2000
+"""Groups in the place of a population, at most."""
+_LIMIT_PASSES = 12
+"""How often members at their limit are set apart, at most."""
 
 
 def grouped_problem(problem: Problem) -> tuple[Problem, Groups]:
@@ -40,7 +42,7 @@ def _grouped_problem(problem: Problem) -> tuple[Problem, Groups]:
     clients = problem.clients
     share = clients.data_weight**2 * clients.update_second_moment
     groups = group_clients(
-        clients, problem.system, _GROUPS, worth=np.sqrt(share / clients.availability)
+        clients, problem.system, _MOST_GROUPS, worth=np.sqrt(share / clients.availability)
     )
     size = np.diff(np.append(groups.first, len(clients))).astype(np.float64)
     columns: dict[str, Any] = {n: c for n, c in clients.columns().items() if n != "client_id"}
@@ -75,7 +77,7 @@ def expand(
     wanted = sampling_probability * size
     # Where some members are at their limit the others take more, so that the mean stays.
     q, given = np.zeros(len(clients)), np.zeros(len(clients), dtype=bool)
-    for _ in range(_PASSES):
+    for _ in range(_LIMIT_PASSES):
         left = wanted - np.add.reduceat(np.where(given, q, 0.0), groups.first)
         open_root = np.add.reduceat(np.where(given, 0.0, root), groups.first)
         scale = np.repeat(left / np.maximum(open_root, 1e-300), size)

@@ -21,8 +21,9 @@ __all__ = [
     "shrink_to_p95",
 ]
 
-_HURRY = 0.9
-_MARGIN = 1e-4
+_HURRIED_SHARE = 0.9
+"""Share of the limit that a client alone may take at its hurried rank."""
+_PATH_TOLERANCE = 1e-4
 """How close a shrunk plan comes to its limit, as a share of the way to q_min."""
 
 
@@ -89,7 +90,7 @@ def hurried_ranks(problem: Problem, sketch_rank: Floats) -> Floats:
     zero = np.zeros(len(clients))
     fixed = system.overhead_seconds + solo_seconds(clients, system, zero)
     per_rank = solo_seconds(clients, system, zero + 1) - solo_seconds(clients, system, zero)
-    most = np.floor((_HURRY * limit - fixed) / per_rank)
+    most = np.floor((_HURRIED_SHARE * limit - fixed) / per_rank)
     return np.where(most >= 1, np.minimum(most, sketch_rank), sketch_rank)
 
 
@@ -126,7 +127,7 @@ def shrink_to_p95(
     if not fits(1.0):
         return None
     low, high = 0.0, 1.0
-    while high - low > _MARGIN:
+    while high - low > _PATH_TOLERANCE:
         middle = (low + high) / 2
         low, high = (low, middle) if fits(middle) else (middle, high)
     return path(high)

@@ -27,12 +27,13 @@ from fedpace.planning.solver.objective import (
 
 __all__ = ["LocalOptimum", "local_search"]
 
-_BARRIERS = (0.02, 1e-3)
+_BARRIER_WEIGHTS = (0.02, 1e-3)
 """Weights of the barrier; about what it costs in log(objective)."""
 _BARRIER_TOLERANCE = 1e-5
-_INSIDE = 0.999
+"""A search of this tolerance or more ends with the wide barrier."""
+_INSIDE_SHARE = 0.999
 """Part of the limit within which the search begins."""
-_COUPLING = 0.95
+_LARGEST_CORRELATION = 0.95
 """Largest correlation of q and k of one client: the exact 1 would be singular."""
 
 
@@ -90,7 +91,7 @@ def local_search(
     evaluations = iterations = 0
     # Without a limit a barrier has no effect; a search ends with the wide one.
     ends_early = limit == np.inf or tolerance >= _BARRIER_TOLERANCE
-    for barrier in _BARRIERS[:1] if ends_early else _BARRIERS:
+    for barrier in _BARRIER_WEIGHTS[:1] if ends_early else _BARRIER_WEIGHTS:
 
         def make(
             near: Floats, barrier: float = barrier, limit: float = limit
@@ -120,7 +121,7 @@ def _inside(
     limit = stated * float(np.clip(smooth * stated / p95_seconds(problem, q, k), 0.8, 1.25))
 
     def seconds(q: Floats, k: Floats) -> float:
-        return stated / _INSIDE * float(np.exp(p95_excess(problem, limit, q, k)[0]))
+        return stated / _INSIDE_SHARE * float(np.exp(p95_excess(problem, limit, q, k)[0]))
 
     for ranks in (k, np.ones(len(k))) if move_ranks else (k,):
         fitting = shrink_to_p95(problem, falling_path(problem, q, ranks), ranks, seconds)
@@ -157,5 +158,5 @@ def _local(
     yy = np.maximum(time_by_k, 0.0) + point.rounds_by_k + 1e-300
     xy = np.clip(time_by_k, 0.0, np.maximum(time_by_q, 0.0)) + point.rounds_by_q
     gradient = np.concatenate([time_by_q - point.rounds_by_q, time_by_k - point.rounds_by_k])
-    xy = np.minimum(xy, _COUPLING * np.sqrt(xx * yy))
+    xy = np.minimum(xy, _LARGEST_CORRELATION * np.sqrt(xx * yy))
     return Local(value, gradient, np.concatenate([xx, yy]), xy)

@@ -59,7 +59,7 @@ LARGEST_UNGROUPED = 2000
 _NEVER_IDLE_GROUPS = 2000
 """Groups under a band that never idles, whose law takes them one by one."""
 
-_WINDOWS = 6
+_WINDOW_SIZES = 6
 """Sizes of a round for which the window of Shannon links is fitted."""
 
 TimeLaw = Callable[[Floats, Floats], tuple[float, Floats, Floats]]
@@ -226,7 +226,7 @@ def link_window(problem: Problem, sampling_probability: Floats) -> Floats | None
     people = clients.availability * count
     if "windows" not in problem.made:
         ranks, total = rank_limit(problem).clip(1.0), float(people.sum())
-        sizes = np.geomspace(min(1.0, total / 2), total, _WINDOWS)
+        sizes = np.geomspace(min(1.0, total / 2), total, _WINDOW_SIZES)
         fitted = []
         for size in sizes:
             q = np.full(len(clients), size / total)

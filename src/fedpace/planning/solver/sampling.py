@@ -18,9 +18,10 @@ from fedpace.planning.solver.objective import (
 
 __all__ = ["best_scale", "fill", "held_scale"]
 
-_FEW = 16
+_FEW_CLIENTS = 16
 """Up to this many clients every scale of the grid is tried by the law itself."""
-_GRID = 24
+_GRID_SCALES = 24
+"""Scales of the grid."""
 _LOG_SCALE_ACCURACY = 3e-3
 """Error of the logarithm of the scale; the objective is flat there, to about its square."""
 
@@ -83,7 +84,7 @@ def best_scale(
         return float(np.sum(here.time_by_q - here.rounds_by_q, where=moves))
 
     grid = np.linspace(
-        np.log(problem.q_min / direction).min(), np.log(most / direction).max(), _GRID
+        np.log(problem.q_min / direction).min(), np.log(most / direction).max(), _GRID_SCALES
     )
     ends = float(grid[0]), float(grid[-1])
     bound = bound_law(problem)
@@ -91,7 +92,7 @@ def best_scale(
     def rough(log_scale: float) -> float:
         return evaluate(problem, bound, probability(log_scale), sketch_rank).log_objective
 
-    if len(direction) <= _FEW:
+    if len(direction) <= _FEW_CLIENTS:
         center = min(grid.tolist(), key=lambda s: point(s).log_objective)
     elif len(direction) <= LARGEST_UNGROUPED:
         center = min(grid.tolist(), key=rough)
