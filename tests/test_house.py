@@ -105,3 +105,17 @@ def test_no_test_reaches_into_an_engine():
         if private.search(line) and test != Path(__file__)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("room", ["planning", "estimation"])
+def test_each_constant_has_its_sentence_beside_it(room):
+    found = []
+    for module in (SOURCE / room).rglob("*.py"):
+        body = ast.parse(module.read_text()).body
+        for node, after in zip(body, [*body[1:], None], strict=True):
+            if not isinstance(node, ast.Assign | ast.AnnAssign) or "__all__" in ast.unparse(node):
+                continue
+            said = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+            if not said:
+                found.append(f"{of_house(module)}:{node.lineno}")
+    assert found == []

@@ -42,14 +42,17 @@ __all__ = [
 ]
 
 Part = Literal["lora", "head", "all"]
+"""Which entries of an update are meant."""
 
 SUFFICIENT = "sufficient"
+"""Verdict where a plan may rest on the estimate."""
 MIN_ROUNDS = 10
 """Fewer rounds than this are called too few: below it the interval itself is not to be trusted."""
 MAX_DOUBT = 0.5
 """Widest interval, out of 1, of the share of rounds that noise costs, at the worst plan; it allows
 a ratio known to a factor of 3 either way. docs/noise-scale.md has what a plan loses by that."""
 CONFIDENCE = 0.95
+"""Chance that the interval holds the ratio."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

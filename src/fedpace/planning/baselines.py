@@ -27,10 +27,13 @@ from fedpace.planning.solver.sampling import best_scale, held_scale
 __all__ = ["TOO_SLOW", "fslora", "full", "oort", "statistics", "uniform", "weighted"]
 
 TOO_SLOW = "infeasible: the p95 limit is exceeded {}; raise p95_limit_seconds or let 'exact' plan"
+"""Verdict where the p95 limit cannot be kept."""
 _UNPAID_VERDICT = (
     "infeasible: max_joules_per_round does not pay for cohort = {:g}; lower one, raise the other"
 )
+"""Verdict where energy forbids the cohort asked for."""
 _OORT_ALPHA = 2.0
+"""Power of the penalty for slow clients."""
 _OORT_PREFERRED_SHARES = (0.3, 0.5, 0.7, 0.9)
 """Shares of the clients that are not penalised; Oort's pacer moves between such shares."""
 

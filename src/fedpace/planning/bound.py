@@ -21,7 +21,9 @@ from fedpace.core.sketch import RESIDUAL, SCALED, Sketch
 __all__ = ["Bound", "BoundConstants", "Condition", "RoundsToAccuracy", "convergence_bound"]
 
 _TERMS = ("participation", "sketch", "gradient_noise", "drift", "drift_noise")
+"""Terms of the bound, in the order of the columns."""
 _PER_CLIENT = ("heterogeneity", "dissimilarity", "gradient_noise", "sketch_noise", "sketch_growth")
+"""Constants that may differ from client to client."""
 _STEP_ROUNDING = 1e-12
 """Relative error within which a step put exactly on a limit satisfies it."""
 

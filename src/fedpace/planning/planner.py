@@ -63,6 +63,7 @@ _LIMIT_TOLERANCE = 1e-9
 _EQUAL_SHARE_NOTE = (
     "; planned for equal finish: equal shares of the band take longer than predicted"
 )
+"""What is added to the verdict under equal shares."""
 
 
 @takes(

@@ -13,9 +13,11 @@ from fedpace.planning.solver.objective import Problem, rank_limit
 
 __all__ = ["overlapping_plan"]
 
-_AT = 1e-6
-_SHORTEST = 0.25
-_MOST = 0.98
+_LIMIT_TOLERANCE = 1e-6
+"""Relative distance at which q counts as being at its limit."""
+_SHORTEST_BEAT_ROUNDS = 0.25
+"""Shortest beat, over the mean synchronous round."""
+_LARGEST_USE = 0.98
 """Largest use of the band that is planned with."""
 
 
@@ -51,7 +53,7 @@ def overlapping_plan(
         _check_beat(problem, fleet, beat_seconds)
     shortest = None
     if rounds is not None and rounds.round_seconds is not None:
-        shortest = _SHORTEST * rounds.round_seconds.mean
+        shortest = _SHORTEST_BEAT_ROUNDS * rounds.round_seconds.mean
     made = overlapping(problem, beat_seconds, shortest_seconds=shortest, polish=polish)
     rank = made.sketch_rank.astype(np.float64)
     statistics = dict(made.statistics) | {
@@ -88,8 +90,8 @@ def _binds(
     memory = np.floor(problem.clients.max_rank)
     q, paid = made.start_probability, fleet.most_often(rank)
     binds = {
-        "q at 1": q >= 1 - _AT,
-        "q at q_min": q <= problem.q_min * (1 + _AT),
+        "q at 1": q >= 1 - _LIMIT_TOLERANCE,
+        "q at q_min": q <= problem.q_min * (1 + _LIMIT_TOLERANCE),
         "rank at memory": (rank == memory) & (memory < problem.system.lora_rank),
         "energy": made.law.chance >= paid * (1 - 1e-3),
     }
@@ -107,7 +109,7 @@ def _check_beat(problem: Problem, fleet: Fleet, beat_seconds: float) -> None:
     age = np.maximum(np.ceil(alone / beat_seconds), 1.0)
     least = 1 / (age + 1 / (fleet.availability * problem.q_min) - 1)
     used = float(least @ fleet.work_seconds(rank)) / beat_seconds
-    if used > _MOST:
+    if used > _LARGEST_USE:
         raise InputError(
             f"beat_seconds is {beat_seconds:g}: with every client at q_min = {problem.q_min:g} the "
             f"uploads would take {used:.3g} of the band; give a longer beat, a lower q_min, or "

@@ -13,7 +13,8 @@ from fedpace.wireless.latency import start_seconds, upload_bits
 
 __all__ = ["Fleet", "fleet_of", "grouped_fleet"]
 
-_GROUPS = 2000
+_MOST_GROUPS = 2000
+"""Groups in the place of a population, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,7 +115,7 @@ def grouped_fleet(clients: Clients, system: System) -> Fleet:
     the roots of their noise; so a group has the square of the mean root.
     """
     single = fleet_of(clients, system)
-    crowd = group_clients(clients, system, _GROUPS, worth=np.sqrt(single.noise))
+    crowd = group_clients(clients, system, _MOST_GROUPS, worth=np.sqrt(single.noise))
     size = np.diff(np.append(crowd.first, len(clients))).astype(np.float64)
 
     def mean(column: Floats) -> Floats:

@@ -20,13 +20,16 @@ from fedpace.planning.overlap.weights import cycle_beats
 
 __all__ = ["QueueLaw", "queue_law", "queue_law_at"]
 
-_ROUNDING = 1e-9
-_LATE = 24
+_ROUNDING_BEATS = 1e-9
+"""An arrival this close after a beat, in beats, still counts in it."""
+_MOST_BEATS_LATE = 24
 """Beats an upload may be late by, at most."""
-_FULL = 0.98
+_LARGEST_USE = 0.98
 """The band's use that the law still looks at."""
-_PASSES = 25
-_CLOSE = 3e-4
+_MOST_PASSES = 25
+"""Times that ages and waits are made to agree, at most."""
+_AGE_TOLERANCE = 3e-4
+"""Relative change of the ages at which they agree."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -93,14 +96,14 @@ def queue_law_at(
     crowd = np.ones(len(chance)) if members is None else members
     lag = 0.0 if lag_seconds is None else lag_seconds
     alone = ready_seconds + work_seconds + lag
-    first = np.maximum(np.ceil(alone / beat_seconds - _ROUNDING), 1.0)
+    first = np.maximum(np.ceil(alone / beat_seconds - _ROUNDING_BEATS), 1.0)
     slack = first * beat_seconds - alone
     before = None if start is None else start.wait
     wait = waiting(ready_seconds, work_seconds, chance, beat_seconds, members, before)
     late: list[Floats] = []
-    while len(late) < _LATE:
+    while len(late) < _MOST_BEATS_LATE:
         late.append(wait.exceeds(slack + len(late) * beat_seconds))
-        if late[-1].max() < _CLOSE:
+        if late[-1].max() < _AGE_TOLERANCE:
             break
     table = np.array(late)
     used = float((crowd * chance) @ work_seconds) / beat_seconds
@@ -150,21 +153,21 @@ def queue_law(
     crowd = np.ones(len(ready_seconds)) if members is None else members
     lag = 0.0 if lag_seconds is None else lag_seconds
     alone = (ready_seconds + work_seconds + lag) / beat_seconds
-    age = np.maximum(np.ceil(alone - _ROUNDING), 1.0)
+    age = np.maximum(np.ceil(alone - _ROUNDING_BEATS), 1.0)
     law = start
     if start is not None:
         age = np.maximum(age, start.age_beats + age - start.first_beat)
-    for step in range(_PASSES):
+    for step in range(_MOST_PASSES):
         chance = 1 / cycle_beats(start_probability, age, availability)
         used = float((crowd * chance) @ work_seconds) / beat_seconds
-        if used > _FULL:  # nobody can be served so often: all are later
-            age = age + (used / _FULL - 1) / chance + _CLOSE
+        if used > _LARGEST_USE:  # nobody can be served so often: all are later
+            age = age + (used / _LARGEST_USE - 1) / chance + _AGE_TOLERANCE
             continue
         law = queue_law_at(
             chance, ready_seconds, work_seconds, beat_seconds, lag_seconds, members, law
         )
         change = law.age_beats - age
-        if np.all(np.abs(change) <= _CLOSE * age):
+        if np.all(np.abs(change) <= _AGE_TOLERANCE * age):
             break
         law = replace(law, age_beats=age)  # those of which the rates are
         age = age + change if step == 0 and start is None else age + change / 2

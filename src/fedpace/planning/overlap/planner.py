@@ -25,20 +25,23 @@ from fedpace.planning.solver.objective import Problem, rank_limit
 
 __all__ = ["OverlappingSchedule", "overlapping"]
 
-_GROUPED = 3000
+_GROUPED_BEYOND_CLIENTS = 3000
 """Beyond so many clients groups are searched for."""
-_USES = (0.4, 0.7, 0.9)
+_FIRST_USES = (0.4, 0.7, 0.9)
 """Uses of the band that are tried first."""
-_BEATS = 8
-_HIGHEST = 0.95
-_PASSES = 3
+_FIRST_BEATS = 8
+"""Lengths of a beat that are tried first."""
+_LARGEST_USE = 0.95
+"""Largest use of the band that the search goes to."""
+_AGE_PASSES = 3
 """Times that rates and ages are made to agree at a point."""
-_RANKS = 12
+_MOST_RANKS = 12
 """Ranks that are compared for a client, at most."""
-_FEW = 16
+_FEW_CLIENTS = 16
 """Up to so many clients every probability is polished by itself."""
 _LATE_SHARE = 0.05
-_SHORTEST = 1 / 8
+"""Share of the updates that may come later than the p95 limit."""
+_SHORTEST_BEAT_SHARE = 1 / 8
 """Shortest beat, over the time of the slowest client, where none is given."""
 
 
@@ -76,7 +79,7 @@ class _Search:
         self.tried = 0
         self.law: QueueLaw | None = None
 
-    def at(self, beat: float, use: float, passes: int = _PASSES) -> float:
+    def at(self, beat: float, use: float, passes: int = _AGE_PASSES) -> float:
         """Try a beat and a use of the band; remember the best."""
         fleet, theta = self.fleet, self.theta
         rank = self.most.copy()
@@ -134,8 +137,9 @@ class _Search:
         total += float((fleet.members * fleet.noise * kappa) @ (1 / chance))
         best, found = np.full(len(fleet), np.inf), rank
         most = int(self.most.max())
-        tried = np.unique(np.geomspace(1, most, min(_RANKS, most)).round()) if most > _RANKS \
-            else np.arange(1, most + 1)  # fmt: skip
+        tried = np.arange(1, most + 1)
+        if most > _MOST_RANKS:
+            tried = np.unique(np.geomspace(1, most, _MOST_RANKS).round())
         for k in [*tried, None]:
             level = self.most if k is None else np.minimum(float(k), self.most)
             each = fleet.lora_rank / level
@@ -176,7 +180,7 @@ def overlapping(
     """
     clients, system = problem.clients, problem.system
     single, most = fleet_of(clients, system), rank_limit(problem)
-    crowd = len(clients) > _GROUPED
+    crowd = len(clients) > _GROUPED_BEYOND_CLIENTS
     fleet = grouped_fleet(clients, system) if crowd else single
     least = np.minimum(fleet.max_rank, system.lora_rank) if crowd else most
     search = _Search(problem, fleet, least, theta)
@@ -191,7 +195,7 @@ def overlapping(
         best = _best_of(every)
     q = _start_probability(single, best.chance, best.age, problem.q_min)
     schedule = _described(single, q, best.rank, best.beat, theta)
-    if polish and len(clients) <= _FEW and np.isfinite(best.value):
+    if polish and len(clients) <= _FEW_CLIENTS and np.isfinite(best.value):
         schedule, more = _polished(
             problem, single, most, schedule, None if beat_seconds else shortest, theta
         )
@@ -215,12 +219,12 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
     alone = alone + fleet.lag_seconds(search.most)
     longest = max(float(alone.max()) * 1.01, shortest)
     if beat_seconds is None:
-        beats = np.geomspace(shortest, longest * 1.5, _BEATS)
+        beats = np.geomspace(shortest, longest * 1.5, _FIRST_BEATS)
     else:
         beats = np.array([beat_seconds])
     for beat in beats:
         before = np.inf
-        for use in _USES:
+        for use in _FIRST_USES:
             value = search.at(float(beat), use, passes=2)
             if value > 1.02 * before:
                 break
@@ -230,7 +234,7 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
     for _ in range(2):
         best = _best_of(search)
         for change in (-1.0, 1.0, -0.5, 0.5):
-            use = min(best.use + change * span * (1 - best.use + 0.1), _HIGHEST)
+            use = min(best.use + change * span * (1 - best.use + 0.1), _LARGEST_USE)
             if use > 0.01:
                 search.at(best.beat, use)
         best = _best_of(search)
@@ -250,7 +254,7 @@ def _shortest_beat(fleet: Fleet, most: Floats, given: float | None) -> float:
     if given is not None:
         return max(fleet.overhead_seconds, given)
     alone = fleet.ready_seconds(most) + fleet.work_seconds(most) + fleet.lag_seconds(most)
-    return max(fleet.overhead_seconds, float(alone.max()) * _SHORTEST)
+    return max(fleet.overhead_seconds, float(alone.max()) * _SHORTEST_BEAT_SHARE)
 
 
 def _age_alone(fleet: Fleet, rank: Floats, beat: float) -> Floats:

@@ -11,9 +11,9 @@ from fedpace.core.rng import rng_for
 
 __all__ = ["QueueRun", "simulate_queue"]
 
-_ROUNDING = 1e-9
+_ROUNDING_BEATS = 1e-9
 """An arrival this close after a beat, in beats, still counts in it."""
-_CHUNK = 1 << 20
+_NUMBERS_AT_ONCE = 1 << 20
 """Random numbers drawn at once."""
 
 
@@ -113,7 +113,7 @@ def simulate_queue(
     busy_until, busy_time = 0.0, 0.0
     clients, counted, ages, waits = [], [], [], []
     last = warm_up_beats + beats
-    rows = max(1, _CHUNK // count)
+    rows = max(1, _NUMBERS_AT_ONCE // count)
     for beat in range(last):
         if beat % rows == 0:
             drawn = rng.random((min(rows, last - beat), count)) < chance
@@ -131,7 +131,7 @@ def simulate_queue(
         before = work - upload[served]
         done = work + np.maximum(busy_until, np.maximum.accumulate(at - before))
         begun = done - upload[served]
-        arrival = np.ceil(done / beat_seconds - _ROUNDING).astype(np.int64)
+        arrival = np.ceil(done / beat_seconds - _ROUNDING_BEATS).astype(np.int64)
         if beat >= warm_up_beats:
             busy_time += work[-1]
         clients.append(served)

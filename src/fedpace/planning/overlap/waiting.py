@@ -22,28 +22,30 @@ from fedpace.core.profile import Floats
 
 __all__ = ["Waiting", "waiting"]
 
-_SLOTS = (128, 256, 512, 1024)
+_SLOTS_OF_BEAT = (128, 256, 512, 1024)
 """Time slots of a beat; more where the clients share few of them."""
-_SHARED = 64
+_OCCUPIED_SLOTS = 64
 """So many slots shall hold clients, where there are as many clients."""
-_ALONE = 32
-"""Up to so many clients each one's own uploads are left out of what it waits for,"""
-_COST = 2e5
-"""unless that takes more than so many numbers."""
-_CELLS = 1600
+_ONE_BY_ONE_CLIENTS = 32
+"""Up to so many clients each one's own uploads are left out of what it waits for."""
+_ONE_BY_ONE_NUMBERS = 2e5
+"""They are not where that takes more than so many numbers."""
+_MOST_CELLS = 1600
 """Finer slots are taken up to so many cells."""
-_GROUPS = 8
+_GROUPS_OF_SLOT = 8
 """Groups of similar uploads in a slot, where clients are many."""
-_SINGLE = 2500
+_SINGLE_CLIENTS = 2500
 """Up to so many clients each has its own place in the law of a slot's uploads."""
-_CYCLES = 60
-_CLOSE = 3e-4
-"""Beats until the workload repeats, at most, and how closely, as a share of a beat."""
-_TAIL = 10.0
+_MOST_BEATS = 60
+"""Beats until the workload repeats, at most."""
+_BEAT_TOLERANCE = 3e-4
+"""How closely it repeats, as a share of a beat."""
+_GRID_MEAN_WAITS = 10.0
 """Grid length in mean waits of M/G/1."""
-_LONGEST = 8
+_GRID_BEATS = 8
 """Grid length in beats, at most."""
-_NEGLIGIBLE = 1e-9
+_NEGLIGIBLE_CHANCE = 1e-9
+"""The end of a law that has no chance above this is dropped."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -113,17 +115,19 @@ def waiting(
     mean_wait = float(load @ work_seconds) / (2 * max(1 - used, 1e-3) * beat_seconds)
     longest = min(
         float(crowd @ work_seconds),
-        used * beat_seconds + _TAIL * mean_wait + float(work_seconds.max()),
-        _LONGEST * beat_seconds,
+        used * beat_seconds + _GRID_MEAN_WAITS * mean_wait + float(work_seconds.max()),
+        _GRID_BEATS * beat_seconds,
     )
-    for slots in _SLOTS:
+    for slots in _SLOTS_OF_BEAT:
         cell = beat_seconds / slots
         cells = int(np.ceil(longest / cell)) + 2
         slot = np.minimum((phase / cell).astype(np.int64), slots - 1)
-        enough = np.count_nonzero(np.bincount(slot)) >= min(_SHARED, count // 2)
-        if enough or 2 * cells > _CELLS:
+        enough = np.count_nonzero(np.bincount(slot)) >= min(_OCCUPIED_SLOTS, count // 2)
+        if enough or 2 * cells > _MOST_CELLS:
             break
-    one_by_one = members is None and count <= _ALONE and count**2 * cells <= _COST
+    one_by_one = (
+        members is None and count <= _ONE_BY_ONE_CLIENTS and count**2 * cells <= _ONE_BY_ONE_NUMBERS
+    )
     work = np.zeros((count if one_by_one else 1, cells))
     work[:, 0] = 1.0
     if start is not None and start.work.shape[0] == work.shape[0]:
@@ -178,7 +182,7 @@ def _one_by_one(
     order = np.argsort(phase, kind="stable")
     seen = np.empty((count, cells))
     before = -1.0
-    for _ in range(_CYCLES):
+    for _ in range(_MOST_BEATS):
         now = 0
         for n in order:
             work = _worked_off(work, int(slot[n]) - now)
@@ -189,7 +193,7 @@ def _one_by_one(
             work[n] = own
         work = _worked_off(work, slots - now)
         mean = float((work @ np.arange(cells)).mean()) / slots
-        if abs(mean - before) < _CLOSE:
+        if abs(mean - before) < _BEAT_TOLERANCE:
             break
         before = mean
     survival = _survival(seen)
@@ -213,7 +217,7 @@ def _by_slot(
     steps = _slot_uploads(slot, upload / cell, chance, members, used, cells)
     seen = np.empty((len(used), cells))
     before = -1.0
-    for _ in range(_CYCLES):
+    for _ in range(_MOST_BEATS):
         now = 0
         for i, at in enumerate(used):
             work = _worked_off(work, int(at) - now)
@@ -224,7 +228,7 @@ def _by_slot(
             work[0, -1] += sum_[cells:].sum()
         work = _worked_off(work, slots - now)
         mean = float(work[0] @ np.arange(cells)) / slots
-        if abs(mean - before) < _CLOSE:
+        if abs(mean - before) < _BEAT_TOLERANCE:
             break
         before = mean
     order = np.argsort(phase, kind="stable")
@@ -282,7 +286,7 @@ def _slot_uploads(
         turned[i] = np.prod(one ** members[mine][:, None], axis=0)
     for law in np.fft.irfft(turned, n=length, axis=1):
         law = np.maximum(law, 0.0)
-        end = len(law) - int(np.argmax(law[::-1] > _NEGLIGIBLE))
+        end = len(law) - int(np.argmax(law[::-1] > _NEGLIGIBLE_CHANCE))
         steps.append(law[: min(end, cells)] / law[: min(end, cells)].sum())
     return steps
 
@@ -291,12 +295,17 @@ def _gathered(
     slot: NDArray[np.int64], size: Floats, chance: Floats, members: Floats
 ) -> tuple[NDArray[np.int64], Floats, Floats, Floats]:
     """Clients of a slot with similar uploads stand together: (slot, size, chance, members)."""
-    if len(slot) <= _SINGLE:
+    if len(slot) <= _SINGLE_CLIENTS:
         return slot, size, chance, members
-    edges = np.quantile(size, np.linspace(0, 1, _GROUPS + 1)[1:-1])
-    key = slot * _GROUPS + np.searchsorted(edges, size)
+    edges = np.quantile(size, np.linspace(0, 1, _GROUPS_OF_SLOT + 1)[1:-1])
+    key = slot * _GROUPS_OF_SLOT + np.searchsorted(edges, size)
     together = np.asarray(np.bincount(key, members), dtype=np.float64)
     kept = np.flatnonzero(together)
     total = np.bincount(key, members * chance)[kept]
     load = np.bincount(key, members * chance * size)[kept]
-    return kept // _GROUPS, load / np.maximum(total, 1e-300), total / together[kept], together[kept]
+    return (
+        kept // _GROUPS_OF_SLOT,
+        load / np.maximum(total, 1e-300),
+        total / together[kept],
+        together[kept],
+    )

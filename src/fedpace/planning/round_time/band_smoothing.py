@@ -30,6 +30,7 @@ from fedpace.core.profile import Floats
 __all__ = ["BandSmoothing", "Complexes", "band_smoothing"]
 
 Complexes = NDArray[np.complex128]
+"""Arrays of waves."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
