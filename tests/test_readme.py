@@ -1,5 +1,6 @@
 """The README's first screen is true: the sample plan is what the command prints today."""
 
+import os
 import re
 import subprocess
 import sys
@@ -21,7 +22,8 @@ def test_the_devices_are_those_of_the_example():
 
 def test_the_plan_is_what_the_command_prints():
     command = [sys.executable, "-m", "fedpace", "plan", "examples/devices.toml"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT)
+    wide = {**os.environ, "COLUMNS": "110"}
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=wide)
     printed = [line.rstrip() for line in done.stdout.splitlines()]
     assert block("plan") == printed, "paste into README.md:\n" + done.stdout
 
