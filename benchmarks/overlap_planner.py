@@ -1,0 +1,67 @@
+"""Overlapping rounds: the planner against differential evolution, on its own objective.
+
+    OMP_NUM_THREADS=1 python benchmarks/overlap_planner.py [--problems 100] [--first 0]
+
+Random problems of 2 to 8 clients (those of `planner_quality.py`); differential evolution moves the
+beat, every start probability and every rank (relaxed) between the planner's own limits, and the
+best is polished by Nelder and Mead. About a minute a problem on one core.
+"""
+
+import argparse
+
+import numpy as np
+from planner_quality import random_problem
+from scipy.optimize import differential_evolution, minimize
+
+from fedpace.planning.overlap.fleet import fleet_of
+from fedpace.planning.overlap.law import queue_law
+from fedpace.planning.overlap.objective import cost_of
+from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.solver.objective import Problem, rank_limit
+
+
+def by_differential_evolution(problem: Problem, seed: int) -> float:
+    """Return the least objective found, s."""
+    fleet, most = fleet_of(problem.clients, problem.system), rank_limit(problem)
+    count = len(fleet)
+    alone = fleet.ready_seconds(most) + fleet.work_seconds(most) + fleet.lag_seconds(most)
+    shortest = max(fleet.overhead_seconds, float(alone.max()) / 8)
+    low = np.r_[np.log(shortest), np.full(count, np.log(problem.q_min)), np.ones(count)]
+    high = np.r_[np.log(max(float(alone.max()) * 1.5, shortest * 1.01)), np.zeros(count), most]
+
+    def value(z: np.ndarray) -> float:
+        z = np.clip(z, low, high)
+        q, k = np.exp(z[1 : count + 1]), z[count + 1 :]
+        law = queue_law(
+            q, fleet.ready_seconds(k), fleet.work_seconds(k), float(np.exp(z[0])),
+            fleet.lag_seconds(k), fleet.availability,
+        )  # fmt: skip
+        return float(np.log(cost_of(fleet, law, k).objective_seconds))
+
+    found = differential_evolution(
+        value, list(zip(low, high + 1e-9, strict=True)), seed=seed, popsize=5, maxiter=40,
+        polish=False, init="sobol",
+    )  # fmt: skip
+    end = minimize(value, found.x, method="Nelder-Mead", options={"maxfev": 300})
+    return float(np.exp(min(found.fun, end.fun)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--problems", type=int, default=100)
+    parser.add_argument("--first", type=int, default=0)
+    arguments = parser.parse_args()
+    ratios = []
+    for index in range(arguments.first, arguments.first + arguments.problems):
+        problem = random_problem(index, 2 + index % 7)
+        ours = overlapping(problem).cost.objective_seconds
+        theirs = by_differential_evolution(problem, index)
+        ratios.append(ours / theirs)
+        print(f"{index:>3} N = {2 + index % 7}: {ours:.4g} s, evolution {theirs:.4g} s, ratio "
+              f"{ratios[-1]:.4f}", flush=True)  # fmt: skip
+    print(f"ours over evolution: median {np.median(ratios):.4f}, largest {max(ratios):.4f}; above "
+          f"1.01 in {np.count_nonzero(np.array(ratios) > 1.01)} of {len(ratios)}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
