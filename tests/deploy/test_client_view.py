@@ -86,4 +86,6 @@ def test_clients_know_their_round_rank_rate_progress_loss_and_what_was_accepted(
             assert sending.upload_bytes + Traffic().message_up == person.upload_bytes
             assert sending.accepted == index
             assert sending.rate_bps is not None and sending.rate_bps > 0
-        assert said[name][:2] == ["loading model and data", "ready with 60 examples"]
+        assert said[name][0] == "loading model and data"
+        assert said[name][1].startswith("60 examples of 6 tokens in the median")
+        assert said[name][2] == "ready with 60 examples"

