@@ -71,6 +71,8 @@ def _run(words, folder, files, environment, first):
         os.dup2(opened, descriptor)
         os.close(opened)
     faulthandler.register(STACKS, file=2)
+    # As on a terminal, also where the tests themselves run in the background.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if first is not None:
         first()
     sys.argv = ["fedpace", *words]
