@@ -6,10 +6,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Idle OpenMP threads that spin make every other process on the machine crawl.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help run test check pytest docs clean
+.PHONY: help run test test-long check pytest docs clean
 
 help:  ## say what there is
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
 
 .venv/run: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "FedPace needs Python 3.11 or newer")'
@@ -34,7 +34,10 @@ check: .venv/test  ## style, types, import contracts
 	$(BIN)/lint-imports
 
 pytest: .venv/test  ## every test; `.venv/bin/pytest -m "not slow"` is the default part
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not long"
+
+test-long: .venv/test  ## minutes of real processes: attacks, late answers, whole fleets, a shaped kernel
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 1 -m long
 
 clean:  ## remove the environment and caches, keep runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -25,7 +25,7 @@ from deploy.trouble import full_disk, wrong_clock
 from fedpace.deploy.certificates import make_development_ca
 from fedpace.deploy.keys import add_key, make_key, read_public_key, revoke_key
 
-pytestmark = [pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.flower, pytest.mark.torch]
 MIB = 2**20
 ALLOWED = 100 * MIB
 """More than what the server has at rest, for whatever strangers send."""

@@ -12,7 +12,7 @@ from deploy.processes import wait_until
 from fedpace.deploy.tcp_relay import open_relay
 from tiny import EXPERIMENT, write_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.flower]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.flower]
 WIDE = EXPERIMENT.replace("rank = 4", "rank = 32").replace("1e5", "4e6")
 """Messages of 330 kB each way, with a model of width 256."""
 

@@ -10,7 +10,7 @@ pytest.importorskip("torch")
 
 from deploy.in_memory import run_in_memory
 
-pytestmark = [pytest.mark.torch, pytest.mark.flower]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch, pytest.mark.flower]
 ROUNDS = 12
 FAST = ("training.server_learning_rate=0.1",)
 

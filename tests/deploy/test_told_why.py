@@ -19,7 +19,7 @@ from fedpace.deploy.client_work import Client, Own
 from fedpace.engines.flower.client import make_client_app
 from fedpace.engines.flower.roster import TAKEN_PATIENCE_SECONDS, Roster
 
-pytestmark = [pytest.mark.torch, pytest.mark.flower]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.torch, pytest.mark.flower]
 
 
 def person(name, examples=5):

@@ -14,7 +14,7 @@ from fedpace.deploy.tcp_relay import open_relay
 from fedpace.wireless.clients_file import read_clients
 from tiny import EXPERIMENT, write_model
 
-pytestmark = [pytest.mark.slow, pytest.mark.flower]
+pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.flower]
 RATES_MBPS = (0.5, 1.0, 2.0, 4.5)
 ROUNDS = 12
 WIDE = EXPERIMENT.replace("rank = 4", "rank = 32").replace("1e5", "4e6")

@@ -98,16 +98,22 @@ def _expect_the_others(roster: Roster, weight: Floats) -> None:
 
 
 def _examples(experiment: Experiment, roster: Roster) -> Floats:
-    said = [roster.members[name].facts["examples"] for name in roster.names]
+    said = [_said(roster, name) for name in roster.names]
     checks = experiment.checks
     return believed_examples(said, checks.examples_factor, checks.most_weight)
+
+
+def _said(roster: Roster, name: str) -> int:
+    """Return how many examples a client claims; one for a client that was turned away since."""
+    member = roster.members.get(name)
+    return 1 if member is None else int(member.facts["examples"])
 
 
 def limited_claims(experiment: Experiment, roster: Roster) -> list[str]:
     """Say of each client that claims more examples than it is believed to have what counts."""
     told = []
     for name, believed in zip(roster.names, _examples(experiment, roster), strict=True):
-        claimed = roster.members[name].facts["examples"]
+        claimed = _said(roster, name)
         if claimed > believed * (1 + 1e-9):
             told.append(
                 f"{name} says it has {claimed} examples; it counts as {believed:.0f} "

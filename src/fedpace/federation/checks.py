@@ -28,8 +28,7 @@ So, for methods that sum the updates with weights w:
 * every median is one over clients, so that it lies between norms of honest clients as long as more
   than half of those it is taken of are honest, however often each was asked. That takes three
   clients: until three were heard (or all, if there are fewer), the norm of the adapter stands in
-  for the scale; where later two are left the smaller norm counts, and one alone is judged by
-  itself.
+  for the scale; where later fewer are left M* is what holds for them.
 
 A refusal is a strike, an accepted update takes back `FORGIVEN` of one: who is refused in less than
 one of six rounds is never excluded in the long run. With server SGD at rate lambda the model
@@ -295,6 +294,8 @@ def norm_limits(
         if known:
             scale = max(scale, settled)
             most = max(most, scale)
+            if len(heard) < enough:  # no majority is left that could tell the scale of now
+                scale = most
         if not most:
             scale = most = adapter_norm
         own = [_own_scale(watch, client, part, most) for client, _ in norms]
