@@ -49,8 +49,10 @@ def test_the_network_is_there_until_it_is_interrupted(tmp_path):
     command = [sys.executable, "-m", "fedpace", "testbed", "cell.toml", "--network-only"]
     with said.open("w") as output:
         running = subprocess.Popen(
-            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(SRC)}, stdout=output
-        )
+            command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(SRC)}, stdout=output,
+            # As on a terminal, also where the tests themselves run in the background.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )  # fmt: skip
     try:
         wait_until(lambda: "until this command" in said.read_text(), "the network", 60)
         spaces = sorted(
