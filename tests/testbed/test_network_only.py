@@ -42,7 +42,7 @@ def test_a_band_that_is_lent_needs_links_of_one_efficiency():
 @needs_kernel
 def test_the_network_is_there_until_it_is_interrupted(tmp_path):
     (tmp_path / "cell.toml").write_text(
-        "[data]\nclients = 2\n[network]\nbandwidth_hz = 1e6\n"
+        "[data]\nclients = 2\n[network]\nbandwidth_hz = 1e6\nallocation = 'equal-share'\n"
         "[payload]\nfixed_bits = 1e4\nbits_per_rank = 1e4\n"
     )
     said = tmp_path / "said"
