@@ -81,6 +81,13 @@ def test_the_name_of_a_special_token_in_someones_words_is_no_special_token(token
     assert answers(tokenizer, found) == ["</s> ends a text</s>"]
 
 
+def test_words_that_are_nothing_but_a_special_tokens_name_are_found_where_they_stand(tokenizer):
+    turns = [("user", "how does a text end?"), ("assistant", "</s>")]
+    found = chat.tokenise_chat(tokenizer, turns, OWN["trims"])
+    assert found.ids.count(0) == 2  # the template's own, the first of them the user's
+    assert answers(tokenizer, found) == ["</s></s>"]
+
+
 def test_a_template_that_drops_the_assistant_or_refuses_the_turns_is_an_error(tokenizer):
     with pytest.raises(InputError, match="leaves out turn 3 of 5"):
         chat.tokenise_chat(

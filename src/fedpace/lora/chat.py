@@ -104,29 +104,27 @@ def render(
     return text
 
 
-def answer_spans(tokenizer: Any, turns: Sequence[Turn], template: str) -> list[tuple[int, int]]:
-    """Return where the words of each assistant's turn stand in what `render` returns.
+def word_span(
+    tokenizer: Any, turns: Sequence[Turn], template: str, text: str, index: int
+) -> tuple[int, int] | None:
+    """Return where the words of a turn stand in a conversation's text; None where it has them not.
 
-    Raises:
-        InputError: the template leaves an assistant's words out.
+    Args:
+        tokenizer: of the model.
+        turns: (role, words), in order.
+        template: text of a Jinja template.
+        text: what `render` makes of the turns.
+        index: of the turn.
     """
-    whole, spans = render(tokenizer, turns, template), []
-    for index, (role, _) in enumerate(turns):
-        if role != "assistant":
-            continue
-        one, other = (
-            render(tokenizer, [*turns[:index], (role, text), *turns[index + 1 :]], template)
-            for text in _SENTINELS
-        )
-        if _SENTINELS[0] not in one:
-            raise InputError(
-                f"the chat template leaves out turn {index + 1} of {len(turns)}, which is the "
-                "assistant's; choose another [data] chat_template"
-            )
-        before = one.index(_SENTINELS[0])
-        behind = len(other) - other.index(_SENTINELS[1]) - len(_SENTINELS[1])
-        spans.append((before, len(whole) - behind))
-    return spans
+    role = turns[index][0]
+    one, other = (
+        render(tokenizer, [*turns[:index], (role, words), *turns[index + 1 :]], template)
+        for words in _SENTINELS
+    )
+    if _SENTINELS[0] not in one:
+        return None
+    behind = len(other) - other.index(_SENTINELS[1]) - len(_SENTINELS[1])
+    return one.index(_SENTINELS[0]), len(text) - behind
 
 
 def tokenise_chat(tokenizer: Any, turns: Sequence[Turn], template: str) -> ChatTokens:
@@ -144,9 +142,25 @@ def tokenise_chat(tokenizer: Any, turns: Sequence[Turn], template: str) -> ChatT
         InputError: the template does not fit, or the tokenizer cannot say where tokens stand.
     """
     text = render(tokenizer, turns, template)
-    spans = answer_spans(tokenizer, turns, template)
+    names = [str(token) for token in tokenizer.all_special_tokens]
+    names += [str(token) for token in getattr(tokenizer, "added_tokens_encoder", {})]
+    spans, plain = [], []
+    for index, (role, words) in enumerate(turns):
+        named = any(name in words for name in names)
+        if role != "assistant" and not named:
+            continue
+        span = word_span(tokenizer, turns, template, text, index)
+        if role == "assistant" and span is None:
+            raise InputError(
+                f"the chat template leaves out turn {index + 1} of {len(turns)}, which is the "
+                "assistant's; choose another [data] chat_template"
+            )
+        if role == "assistant":
+            spans.append(span)
+        if named and span is not None:
+            plain.append(span)
     special = set(tokenizer.all_special_ids)
-    ids, places = _encoded(tokenizer, text, turns)
+    ids, places = _encoded(tokenizer, text, plain)
     answer = [any(low <= start < high for low, high in spans) for start, _ in places]
     for position in range(1, len(ids)):
         # The token that ends the turn is the assistant's, too: it must learn to stop.
@@ -156,37 +170,26 @@ def tokenise_chat(tokenizer: Any, turns: Sequence[Turn], template: str) -> ChatT
 
 
 def _encoded(
-    tokenizer: Any, text: str, turns: Sequence[Turn]
+    tokenizer: Any, text: str, plain: Sequence[tuple[int, int]]
 ) -> tuple[list[int], list[tuple[int, int]]]:
-    """Encode the text whole, or where someone wrote a special token's name, piece by piece."""
+    """Encode a text; the stretches of it that are `plain` have no special tokens."""
     if not tokenizer.is_fast:
         raise InputError(
             "chat data need a fast tokenizer (tokenizer.json), which says where tokens stand; "
             "convert the model's with transformers"
         )
-    names = [str(token) for token in tokenizer.all_special_tokens]
-    names += [str(token) for token in getattr(tokenizer, "added_tokens_encoder", {})]
     pieces: list[tuple[int, int, bool]] = []
     cursor = 0
-    for _, words in turns:
-        stripped = words.strip()
-        if not any(name in stripped for name in names):
-            continue
-        start = text.find(stripped, cursor)
-        if start < 0:
-            raise InputError(
-                "a conversation holds the name of a special token, and the chat template changes "
-                "the words around it; remove the name, or choose another [data] chat_template"
-            )
-        pieces += [(cursor, start, False), (start, start + len(stripped), True)]
-        cursor = start + len(stripped)
+    for low, high in plain:
+        pieces += [(cursor, low, False), (low, high, True)]
+        cursor = high
     pieces.append((cursor, len(text), False))
     ids: list[int] = []
     places: list[tuple[int, int]] = []
-    for low, high, plain in pieces:
+    for low, high, as_text in pieces:
         encoded = tokenizer(
             text[low:high], add_special_tokens=False, return_offsets_mapping=True,
-            split_special_tokens=plain, verbose=False,
+            split_special_tokens=as_text, verbose=False,
         )  # fmt: skip
         ids += encoded["input_ids"]
         places += [(low + a, low + b) for a, b in encoded["offset_mapping"]]
