@@ -84,7 +84,9 @@ def test_the_name_of_a_special_token_in_someones_words_is_no_special_token(token
 def test_words_that_are_nothing_but_a_special_tokens_name_are_found_where_they_stand(tokenizer):
     turns = [("user", "how does a text end?"), ("assistant", "</s>")]
     found = chat.tokenise_chat(tokenizer, turns, OWN["trims"])
-    assert found.ids.count(0) == 2  # the template's own, the first of them the user's
+    marked = [i for i, answer in zip(found.ids, found.answer, strict=True) if answer]
+    assert marked.count(0) == 1 and marked[-1] == 0  # the template's own, behind four letters
+    assert found.ids.count(0) == 2
     assert answers(tokenizer, found) == ["</s></s>"]
 
 
