@@ -263,7 +263,8 @@ def test_a_server_that_is_killed_resumes_and_ends_as_if_it_had_not_been(tmp_path
 def test_mistakes_are_told_in_one_line_on_the_right_side(tmp_path):
     write_model(tmp_path / "other", seed=1)
     with Fleet(tmp_path, clients=1, rounds=1) as fleet:
-        nobody = fleet.run("nobody", "join", f"127.0.0.1:{fleet.port}", "--partition", "0/1")
+        nobody = fleet.run("nobody", "join", f"127.0.0.1:{fleet.port}", "--partition", "0/1",
+                           "--wait", 1)  # fmt: skip
         assert nobody.wait(60) == 2
         assert "cannot be reached" in fleet.said("nobody")
         both = fleet.run("both", "join", "127.0.0.1:1")
