@@ -1,7 +1,7 @@
 """The commands that come in groups: `fedpace keys ...` and `fedpace bench ...`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -103,6 +103,7 @@ def time_to_target_command(
     task: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     network: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="Only these; may be repeated.")] = None,
     cores: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 2,
     out: Annotated[
         Path, typer.Option(help="Folder of the results, SUITE.jsonl; lines are appended.")
@@ -122,7 +123,10 @@ def time_to_target_command(
     """
     from fedpace.commands import bench_time_to_target
 
-    only = {"tasks": task or [], "networks": network or [], "methods": method or []}
+    only: dict[str, list[Any]] = {
+        "tasks": task or [], "networks": network or [], "methods": method or [],
+        "seeds": seed or [],
+    }  # fmt: skip
     bench_time_to_target(suite, only, data, cores, out, keep, _out, _err)
 
 

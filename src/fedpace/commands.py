@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -70,7 +71,7 @@ def print_plan(
 
 def bench_time_to_target(
     path: Path,
-    only: Mapping[str, Sequence[str]],
+    only: Mapping[str, Sequence[Any]],
     data: Path | None,
     cores: int,
     out: Path,
@@ -96,7 +97,7 @@ def bench_time_to_target(
 
 def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -> None:
     """`fedpace bench page`: tables and figures."""
-    from fedpace.bench.page import write_page
+    from fedpace.bench import page, paired_page
     from fedpace.bench.results import read_results
     from fedpace.bench.suite import Suite
     from fedpace.experiment.parsing import parse
@@ -109,5 +110,7 @@ def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -
     command = f"fedpace bench page {results} --out {out}"
     if suite is not None:
         command += f" --suite {suite}"
-    for file in write_page(lines, out, command=command, suite=described):
+    # One rule for the band: all are compared under it, seed by seed.
+    made = paired_page if len({line["rule"] for line in lines}) == 1 else page
+    for file in made.write_page(lines, out, command=command, suite=described):
         say(console, f"written: {file}")

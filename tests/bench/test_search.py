@@ -64,3 +64,10 @@ def test_where_nobody_arrives_the_nearest_is_chosen(outcomes, tmp_path):
     table |= {(0.1, None): (None, 0.5), (0.2, None): (None, 0.7), (0.4, None): (None, 0.6)}
     choice = search.tune(suite(sizes=None), "t", "m", ("n",), tmp_path)[PAIR]
     assert dict(choice.rate) == {"learning_rate": 0.2} and choice.seconds is None
+
+
+def test_a_single_candidate_is_not_trained(outcomes, tmp_path):
+    one = suite(sizes=None).model_copy(update={"rates": {"r": [{"learning_rate": 0.1}]}})
+    choice = search.tune(one, "t", "m", ("n",), tmp_path)[PAIR]
+    assert (dict(choice.rate), choice.size, choice.seconds) == ({"learning_rate": 0.1}, (), None)
+    assert outcomes[1] == []

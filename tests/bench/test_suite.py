@@ -118,6 +118,8 @@ def test_a_part_of_a_suite_is_chosen_by_names(tmp_path):
     assert [(g.method, g.networks) for g in groups(suite, part)] == [("adaptive", ("slow",))]
     with pytest.raises(InputError, match="'oort' is none of the methods: adaptive, uniform"):
         Part(methods=("oort",)).check(suite)
+    with pytest.raises(InputError, match="7 is none of the seeds: 0, 1"):
+        Part(seeds=(7,)).check(suite)
 
 
 @pytest.mark.torch
@@ -186,12 +188,14 @@ def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
     suite = tiny_suite(tmp_path)
     keep, results = tmp_path / "keep", tmp_path / "tiny.jsonl"
 
-    def play():
+    def play(part=Part()):
         return run_suite(
-            suite, "tiny", Part(), folder=keep, results=results, cores=1, show=lambda *_: None
+            suite, "tiny", part, folder=keep, results=results, cores=1, show=lambda *_: None
         )
 
-    added = play()
+    added = play(Part(seeds=(suite.seeds[0],)))
+    assert added == (2 + 4) * 1
+    added += play()
     lines = [json.loads(line) for line in results.read_text().splitlines()]
     # Ours: two networks. Uniform: two networks, two rules. Two seeds each.
     assert added == len(lines) == 2 * 2 + 4 * 2

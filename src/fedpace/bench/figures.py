@@ -17,13 +17,16 @@ _COLUMNS = 3
 
 
 @styled
-def draw_curves(lines: Sequence[Line], ours: str, others: Sequence[str]) -> "Figure":
+def draw_curves(
+    lines: Sequence[Line], ours: str, others: Sequence[str], rule: str = "equal-finish"
+) -> "Figure":
     """The metric against the clock, a panel for each setting, the first seed.
 
     Args:
         lines: of one suite.
         ours: our method.
-        others: drawn with equal finish; those that ran in every setting, if there are such.
+        others: those that ran in every setting are drawn, if there are such.
+        rule: how the band was divided.
     """
     from matplotlib.figure import Figure
 
@@ -32,11 +35,11 @@ def draw_curves(lines: Sequence[Line], ours: str, others: Sequence[str]) -> "Fig
     rows = -(-len(settings) // columns)
     made = Figure(figsize=(3.3 * columns, 2.6 * rows + 0.6), layout="constrained")
     grid = made.subplots(rows, columns, squeeze=False).ravel()
-    everywhere = [m for m in others if all(_curve(lines, s, m) is not None for s in settings)]
+    everywhere = [m for m in others if all(_curve(lines, s, m, rule) is not None for s in settings)]
     styles = method_styles([ours, *(everywhere or others)])
     for axes, setting in zip(grid, settings, strict=False):
         for name, style in styles.items():
-            curve = _curve(lines, setting, name)
+            curve = _curve(lines, setting, name, rule)
             if curve is not None:
                 wide = 2.6 if name == ours else 1.2
                 axes.plot(*curve.T, label=name, **style, linewidth=wide)
@@ -53,10 +56,10 @@ def draw_curves(lines: Sequence[Line], ours: str, others: Sequence[str]) -> "Fig
     return made
 
 
-def _curve(lines: Sequence[Line], setting: Setting, method: str) -> "np.ndarray | None":
+def _curve(lines: Sequence[Line], setting: Setting, method: str, rule: str) -> "np.ndarray | None":
     for line in lines:
         here = (line["task"], line["network"]) == setting
-        if here and line["method"] == method and line["rule"] == "equal-finish":
+        if here and line["method"] == method and line["rule"] == rule:
             return np.array(line["curve"], dtype=float)
     return None
 

@@ -41,7 +41,7 @@ def write_page(
     Returns:
         The files written.
     """
-    lines = _in_order(lines, suite)
+    lines = in_order(lines, suite)
     ours = rivals(lines, ["ours"])
     if len(ours) != 1:
         raise InputError(
@@ -77,7 +77,7 @@ def write_page(
         "Methods of aggregation move by the server's plain average, as in their papers. Ways "
         "to sample are given our aggregation and server Adam, so that a comparison with them is "
         "one of sampling alone; what Adam brings is in the ablation.",
-        *_missing(lines, suite),
+        *missing(lines, suite),
         "## What was to be shown",
         _claims(share, finish, others),
         "## Seconds to the target",
@@ -112,7 +112,7 @@ def write_page(
             share,
         ),
         "## Predicted against measured time",
-        _predictions(lines),
+        predictions(lines),
     ]
     out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return [out, *figures.values()]
@@ -150,7 +150,7 @@ def _claims(share: Table, finish: Table, others: Sequence[str]) -> str:
         f"against every method with equal finish; nowhere below {_NEVER:g}x. Lower bounds count "
         "as they stand."
     )
-    return f"{text}\n\n{_markdown(header, rows)}"
+    return f"{text}\n\n{markdown(header, rows)}"
 
 
 def _times(lines: Sequence[Line], ours: str, others: Sequence[str]) -> str:
@@ -158,14 +158,15 @@ def _times(lines: Sequence[Line], ours: str, others: Sequence[str]) -> str:
     for setting in settings_of(lines):
         rows = []
         for method in [ours, *others]:
-            cells = [_seconds(time_of(lines, setting, method, rule)) for rule in _RULES]
+            cells = [seconds_cell(time_of(lines, setting, method, rule)) for rule in _RULES]
             if any(cells):
                 rows.append([method, *(cell or "–" for cell in cells)])
-        parts += [f"**{', '.join(setting)}**", _markdown(["seconds", *_RULES.values()], rows)]
+        parts += [f"**{', '.join(setting)}**", markdown(["seconds", *_RULES.values()], rows)]
     return "\n\n".join(parts)
 
 
-def _seconds(found: Time | None) -> str:
+def seconds_cell(found: Time | None) -> str:
+    """Return the median, the spread, and how many arrived; nothing for a method not run."""
     if found is None:
         return ""
     text = ("" if found.reached else "> ") + f"{found.seconds:.4g}"
@@ -177,7 +178,7 @@ def _seconds(found: Time | None) -> str:
     return text
 
 
-def _in_order(lines: Sequence[Line], suite: Suite | None) -> list[Line]:
+def in_order(lines: Sequence[Line], suite: Suite | None) -> list[Line]:
     """The lines in the order of the suite file, whatever order they were run in."""
     if suite is None:
         return list(lines)
@@ -194,7 +195,7 @@ def _in_order(lines: Sequence[Line], suite: Suite | None) -> list[Line]:
     return sorted(lines, key=place)
 
 
-def _missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:
+def missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:
     """What of the suite has not been run, as a paragraph; nothing if all has."""
     if suite is None:
         return []
@@ -244,7 +245,7 @@ def _speedups(found: Table, methods: Sequence[str]) -> str:
     for method in methods:
         values = [_ratio(row[method]) for row in found.values() if row.get(method)]
         medians.append(f"**{np.median(values):.2f}**" if values else "–")
-    return _markdown(["setting", *methods], [*rows, ["**median**", *medians]])
+    return markdown(["setting", *methods], [*rows, ["**median**", *medians]])
 
 
 def _losses(own: dict[Setting, Time | None], finish: Table, share: Table) -> str:
@@ -263,7 +264,8 @@ def _losses(own: dict[Setting, Time | None], finish: Table, share: Table) -> str
     return "\n".join([*missed, *worse]) or "In no setting that was run was another method faster."
 
 
-def _predictions(lines: Sequence[Line]) -> str:
+def predictions(lines: Sequence[Line]) -> str:
+    """Return how far the clock was from the plan's, in a sentence."""
     errors = prediction_errors(lines)
     if not errors:
         return "No run has a prediction."
@@ -285,7 +287,8 @@ def _ratio(found: Speedup | None) -> float:
     return np.nan if found is None else found.ratio
 
 
-def _markdown(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown(header: Iterable[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table."""
     header = list(header)
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

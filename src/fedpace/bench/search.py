@@ -32,7 +32,8 @@ def tune(
 ) -> dict[Pair, Choice]:
     """Choose rate and size for each network and rule.
 
-    Where no candidate reaches the target, the one that came nearest is chosen.
+    Where no candidate reaches the target, the one that came nearest is chosen. Where there is one
+    candidate alone, nothing is trained.
 
     Args:
         suite: the suite.
@@ -61,10 +62,13 @@ def tune(
 
     sizes = [_keys(table) for table in suite.sizes[entry.sizes]] if entry.sizes else [()]
     middle = len(sizes) // 2
-    for table in suite.rates[entry.rates]:
-        attempt(_keys(table), sizes[middle])
+    rates = [_keys(table) for table in suite.rates[entry.rates]]
+    if len(rates) == len(sizes) == 1:
+        return dict.fromkeys(pairs, Choice(rates[0], sizes[0], None))
+    for rate in rates:
+        attempt(rate, sizes[middle])
     metric = suite.tasks[task].target.split(">")[0].split("<")[0].strip()
-    rates = dict.fromkeys(_first(tried, pair, metric)[0] for pair in pairs)
+    rates = list(dict.fromkeys(_first(tried, pair, metric)[0] for pair in pairs))
     for direction in (-1, 1):
         at = middle + direction
         while 0 <= at < len(sizes):

@@ -81,6 +81,8 @@ class Suite(_Section):
 
     about: str = ""
     """What it is for."""
+    quantity: Literal["seconds", "rounds"] = "seconds"
+    """What its page compares: the clock, or the number of server steps."""
     seeds: Annotated[list[int], Field(min_length=1)]
     """The compared runs."""
     tuning_seed: int = 100

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from multiprocessing import get_context
@@ -61,14 +61,21 @@ class Part:
     tasks: tuple[str, ...] = ()
     networks: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()
+    seeds: tuple[int, ...] = ()
 
     def check(self, suite: Suite) -> None:
         """Refuse a name that the suite does not have."""
-        for what in ("tasks", "networks", "methods"):
+        for what in ("tasks", "networks", "methods", "seeds"):
             known = getattr(suite, what)
             for name in getattr(self, what):
                 if name not in known:
-                    raise InputError(f"{name!r} is none of the {what}: {', '.join(known)}")
+                    raise InputError(
+                        f"{name!r} is none of the {what}: {', '.join(map(str, known))}"
+                    )
+
+    def seeds_of(self, suite: Suite) -> list[int]:
+        """Return the suite's seeds that are wanted."""
+        return [seed for seed in suite.seeds if seed in (self.seeds or (seed,))]
 
 
 def groups(suite: Suite, part: Part) -> list[_Group]:
@@ -124,7 +131,8 @@ def run_suite(
     facts = {"suite": name, "command": " ".join(["fedpace", *sys.argv[1:]]), **_where()}
     added = 0
     # What was tuned is run before the next is tuned: cut off, the results hold whole tasks.
-    wanted = [g for g in groups(suite, part) if not _complete(suite, name, g, known)]
+    seeds = part.seeds_of(suite)
+    wanted = [g for g in groups(suite, part) if not _complete(suite, name, g, seeds, known)]
     waiting: deque[_Job] = deque(_Job(group) for group in wanted)
     running: dict[Future[Any], _Job] = {}
     total, done = len(waiting), 0
@@ -138,7 +146,7 @@ def run_suite(
                 job = running.pop(future)
                 done += 1
                 if job.spec is None:
-                    more = list(_final(suite, job.group, future.result()))
+                    more = list(_final(job.group, seeds, future.result()))
                     waiting.extendleft(reversed(more))
                     total += len(more)
                 else:
@@ -150,14 +158,16 @@ def run_suite(
     return added
 
 
-def _complete(suite: Suite, name: str, group: _Group, known: set[str]) -> bool:
-    """Whether the results hold every line of a group."""
+def _complete(
+    suite: Suite, name: str, group: _Group, seeds: Sequence[int], known: set[str]
+) -> bool:
+    """Whether the results hold every line of a group and these seeds."""
     lines = (
         {"suite": name, "digest": suite.digest(group.task, network, group.method),
          "task": group.task, "network": network, "rule": rule, "method": group.method, "seed": seed}
         for network in group.networks
         for rule in suite.rules_of(group.method)
-        for seed in suite.seeds
+        for seed in seeds
     )  # fmt: skip
     return all(identity(line) in known for line in lines)
 
@@ -166,13 +176,13 @@ def _run(suite: Suite, spec: Spec, folder: Path) -> Trained:
     return train(suite, spec, folder, lambda now: False)
 
 
-def _final(suite: Suite, group: _Group, choices: dict[Pair, Choice]) -> Iterator[_Job]:
+def _final(group: _Group, seeds: Sequence[int], choices: dict[Pair, Choice]) -> Iterator[_Job]:
     """The trainings that the choices ask for: one may serve several networks and rules."""
     shared: dict[Candidate, dict[Pair, Choice]] = {}
     for pair, choice in choices.items():
         shared.setdefault((choice.rate, choice.size), {})[pair] = choice
     for (rate, size), chosen in shared.items():
-        for seed in suite.seeds:
+        for seed in seeds:
             spec = Spec(group.task, group.method, group.networks, rate, size, seed, False)
             yield _Job(group, spec, chosen)
 
@@ -202,6 +212,7 @@ def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
             "predicted_seconds": trained.predicted_seconds[network]
             if rule == suite.rules_of(spec.method)[0] and suite.waits(spec.method) else None,
             "predicted_gain": dict(trained.predicted_gain),
+            "over_limit": trained.over_limit,
             "rounds": rounds,
             "client_updates": trained.client_updates,
             "upload_bits": trained.upload_bits,

@@ -72,6 +72,9 @@ class Trained:
     upload_bits: int
     computing_seconds: float
     """Seconds of this machine."""
+    over_limit: float | None = None
+    """Planned time over the least that any scheme could need on the first network's band; None
+    where the first plan says neither."""
 
     def seconds(self, pair: Pair) -> float | None:
         """Return the clock when the target was reached, s; None if it was not."""
@@ -139,11 +142,13 @@ def _train(
     mean_seconds: dict[str, float] = {}
     in_force: Plan | None = None
     gain: Mapping[str, float] | None = None
+    over_limit: float | None = None
     evaluations: list[tuple[int, Mapping[str, float]]] = []
     updates = bits = 0
     ended = "budget"
     for record, plan in play(prepared, experiment.methods[0]):
-        gain = dict(plan.gain) if gain is None else gain
+        if gain is None:
+            gain, over_limit = dict(plan.gain), _over_limit(plan)
         for pair, network in networks.items():
             now[pair] = (
                 now[pair] + round_seconds(record, network, spec.seed)
@@ -171,8 +176,13 @@ def _train(
             break
     return Trained(
         ended, clocks, predicted, gain or {}, evaluations, updates, bits,
-        time.monotonic() - began,
+        time.monotonic() - began, over_limit,
     )  # fmt: skip
+
+
+def _over_limit(plan: Plan) -> float | None:
+    ratio = plan.objective_seconds / plan.limit_seconds
+    return float(ratio) if np.isfinite(ratio) else None
 
 
 def _networks(suite: Suite, spec: Spec, prepared: Prepared) -> dict[Pair, Network]:
