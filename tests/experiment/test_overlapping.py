@@ -111,7 +111,7 @@ def test_a_beat_of_nothing_is_refused():
 
 
 def test_an_engine_that_can_only_wait_says_so(tmp_path):
-    with pytest.raises(InputError, match="virtual clock"):
+    with pytest.raises(InputError, match="SimulatedEngine waits for all"):
         late = toy_experiment(
             methods=["uniform"], training=LATE, network={"allocation": "work-conserving"}
         )

@@ -135,10 +135,39 @@ class Untrained(OverlappingSimulation):
     def train(self, tasks, underway):
         return list(underway)
 
-    def read(self, arrived):
+    def read(self, ended):
         updates = [replace(self._same, client=u.client, round_index=u.started_round)
-                   for u in arrived]  # fmt: skip
+                   for u in ended if u.arrived]  # fmt: skip
         return RoundOutcome(updates, [Delivery(0, 0, 0.0, 0.0, 0.0)] * len(updates), 0.0)
+
+
+class Failing(Untrained):
+    """Half of what a client is asked comes to nothing; the server learns it three beats later."""
+
+    def advance(self, round_index, underway, *, until, arrivals=None):
+        fails = [u for u in underway
+                 if np.random.default_rng((u.client, u.started_round)).random() < 0.5]  # fmt: skip
+        sound = [u for u in underway if u not in fails]
+        ended, left = super().advance(round_index, sound, until=until)
+        over = [u for u in fails if round_index - u.started_round == 3]
+        return [*over, *ended], [*left, *(u for u in fails if u not in over)]
+
+
+@pytest.mark.slow
+def test_what_failed_late_has_its_share_in_the_weight_of_the_next_update():
+    net, rounds = network([0.1, 1.2, 0.3], efficiency=10.0), 8_000
+    fed = federation(net, availability=np.full(3, 0.5))
+    state, weights = ServerState(0, blank(), {}, overlapping([0.4, 1.0, 0.9], [2] * 3, 0.5)), []
+    engine = Failing(net)
+    for _ in range(rounds):
+        record, state = run_beat(engine, fed, state)
+        assert not {p.client for p in record.participants} & set(record.missing)
+        weights.append(np.bincount([p.client for p in record.participants],
+                                   [p.weight for p in record.participants], 3))  # fmt: skip
+    blocks = np.mean(np.reshape(weights, (100, -1, 3)), axis=1)
+    error = np.std(blocks, axis=0) / 10
+    assert np.all(np.abs(blocks.mean(axis=0) - 1 / 3) <= 4 * error)
+    assert np.all(error <= 0.015)
 
 
 def test_a_method_that_needs_a_barrier_says_so():

@@ -32,6 +32,10 @@ class OverlappingSimulation(SimulatedEngine):
     Block fading changes with the server steps.
     """
 
+    def stepped(self) -> float:
+        """Return the present second: what a server does takes no time here."""
+        return self._clock.now
+
     def start(self, tasks: Sequence[ClientTask]) -> list[Underway]:
         """Ask clients for their tasks, now; who does not answer at once does not begin."""
         clients, system = self._network.clients, self._network.system
@@ -108,10 +112,10 @@ class OverlappingSimulation(SimulatedEngine):
         message = encode_update(self._exchange, update, underway.task(self._seed))
         return replace(underway, message=message, train_loss=update.train_loss)
 
-    def read(self, arrived: Sequence[Underway]) -> RoundOutcome:
-        """Decode what has arrived."""
+    def read(self, ended: Sequence[Underway]) -> RoundOutcome:
+        """Decode what has arrived, which is all that has ended."""
         updates, deliveries = [], []
-        for u in arrived:
+        for u in ended:
             task = u.task(self._seed)
             updates.append(decode_update(self._exchange, u.message, task, u.train_loss))
             deliveries.append(delivery(u))

@@ -117,6 +117,7 @@ def write_progress(folder: Path, method: str, progress: Progress, work: Work) ->
         "watch": progress.state.watch.to_json(),
         "step_factor": at.step_factor,
         "underway": to_json(at.underway),
+        "in_vain": {str(client): beats for client, beats in at.in_vain.items()},
         "finished": progress.finished,
         "good_round": None if progress.good is None else progress.good.round_index,
     }
@@ -165,6 +166,7 @@ def read_progress(
             Watch.from_json(state["watch"]),
             state["step_factor"],
             from_arrays(state["underway"], found.more.get("underway", {})),
+            {int(client): beats for client, beats in state["in_vain"].items()},
         ),
         clock_seconds=state["clock_seconds"],
         plans=plans,

@@ -82,6 +82,8 @@ def rounds(
             # The noise scale is measured from independent samples of one adapter's updates.
             state = replace(state, plan=course.renewal(record, state.plan))
             record = replace(record, noise_scale=course.renewal.noise_record())
+        elif site.learn_availability:
+            course.renewal.watch(record)
         course.progress = Progress(
             state=state,
             clock_seconds=engine.now(),
@@ -153,8 +155,8 @@ def _step(
         return run_round(engine, federation, state)
     if not isinstance(engine, OverlappingEngine):
         raise InputError(
-            "[training] schedule = 'overlapping' and the asynchronous methods run on the virtual "
-            "clock (`fedpace run`) only; for a deployment set schedule = 'synchronous'"
+            f"{type(engine).__name__} waits for all who take part in a round, so it has neither "
+            "overlapping rounds nor asynchronous methods; set [training] schedule = 'synchronous'"
         )
     run = run_beat if federation.aggregation.buffer is None else run_buffer
     return run(engine, federation, state)

@@ -11,6 +11,9 @@ A client's updates are a renewal process: from one to the next it is idle for
 length is that of the process, and by the renewal-reward theorem the mean weight of a client in a
 beat tends to a_n, for any law of its waits, which nobody needs to know. b_n = 1 for all is the
 synchronous round.
+
+Where a client was asked and nothing came of it, its cycle is longer by the beats, but the first,
+for which it seemed to be busy; the next update that counts has the weight of these, too.
 """
 
 from dataclasses import replace
@@ -62,22 +65,33 @@ def run_beat(
         for n in inverse
         if n not in away
     ]
-    began = engine.now()
+    began = engine.stepped()
     begun = [replace(u, inverse_probability=inverse[u.client]) for u in engine.start(tasks)]
     underway = engine.train(tasks, [*state.underway, *begun])
-    arrived, left = engine.advance(index, underway, until=began + plan.beat_seconds)
-    outcome = replace(engine.read(arrived), round_seconds=engine.now() - began)
-    chance = {u.client: u.inverse_probability for u in arrived}
+    ended, left = engine.advance(index, underway, until=engine.stepped() + plan.beat_seconds)
+    outcome = replace(engine.read(ended), round_seconds=engine.now() - began)
+    chance = {u.client: u.inverse_probability for u in ended}
 
     def weight(update: ClientUpdate, share: float) -> float:
-        n, late = update.client, index - update.round_index
+        n = update.client
+        busy = index - update.round_index + state.in_vain.get(n, 0)
         # As in a round that waits, to the bit, where nothing is late.
-        return share * chance[n] / float(federation.availability[n]) + share * late
+        return share * chance[n] / float(federation.availability[n]) + share * busy
 
     took = {u.client for u in begun}
     record, after = settle(
-        federation, state, [u.task(federation.seed) for u in arrived], start, outcome, weight,
+        federation, state, [u.task(federation.seed) for u in ended], start, outcome, weight,
         clock_seconds=engine.now(),
-        missing=tuple(t.client for t in tasks if t.client not in took),
+        missing=(
+            *(t.client for t in tasks if t.client not in took),
+            *(u.client for u in ended if not u.arrived),
+        ),
+        underway=left,
     )  # fmt: skip
-    return record, replace(after, underway=tuple(left))
+    in_vain = dict(state.in_vain)
+    for u in ended:
+        if not u.arrived:
+            in_vain[u.client] = in_vain.get(u.client, 0) + index - u.started_round
+        else:
+            in_vain.pop(u.client, None)
+    return record, replace(after, in_vain=in_vain)

@@ -48,12 +48,12 @@ def run_buffer(
     start = aggregation.start(state.adapter, index, federation.seed)
     order = rng_for(federation.seed, "participation", index).permutation(len(plan)).tolist()
     excluded = excluded_clients(federation, state)
-    began = engine.now()
-    arrived: list[Underway] = []
+    began = engine.stepped()
+    ended: list[Underway] = []
     underway = list(state.underway)
     tasks: list[ClientTask] = []
     missing: list[int] = []
-    while len(arrived) < aggregation.buffer:
+    while sum(u.arrived for u in ended) < aggregation.buffer:
         while len(underway) < concurrency(state):
             # The first idle client of a random order is a uniform draw of the idle ones.
             busy = excluded | {u.client for u in underway} | {t.client for t in tasks}
@@ -70,15 +70,14 @@ def run_buffer(
         if not underway:
             break
         came, underway = engine.advance(index, underway, arrivals=1)
-        arrived += came
-    trained = engine.train(tasks, [*arrived, *underway])
-    arrived, underway = trained[: len(arrived)], trained[len(arrived) :]
-    outcome = replace(engine.read(arrived), round_seconds=engine.now() - began)
-    record, after = settle(
-        federation, state, [u.task(federation.seed) for u in arrived], start, outcome,
+        ended += came
+    trained = engine.train(tasks, [*ended, *underway])
+    ended, underway = trained[: len(ended)], trained[len(ended) :]
+    outcome = replace(engine.read(ended), round_seconds=engine.now() - began)
+    return settle(
+        federation, state, [u.task(federation.seed) for u in ended], start, outcome,
         lambda update, share: share,
         clock_seconds=engine.now(),
-        missing=tuple(missing),
-        needed=frozenset(u.started_round for u in underway),
+        missing=(*missing, *(u.client for u in ended if not u.arrived)),
+        underway=underway,
     )  # fmt: skip
-    return record, replace(after, underway=tuple(underway))

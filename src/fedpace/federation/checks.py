@@ -201,12 +201,15 @@ def check_updates(
     Returns:
         Which updates to use, why not the others, and the state for the next round.
     """
-    asked = {task.client: task for task in tasks}
+    # Where rounds overlap, one client may have answered two tasks of different rounds.
+    asked: dict[int, list[ClientTask]] = {}
+    for task in tasks:
+        asked.setdefault(task.client, []).append(task)
     refusals = list(unreadable)
     sound: list[int] = []
     norms: list[tuple[int, Norms]] = []
     for position, update in enumerate(updates):
-        reason = _fault(update, asked.pop(update.client, None), layout, sketch)
+        reason = _fault(update, _taken(asked.get(update.client, []), update), layout, sketch)
         if reason is not None:
             refusals.append((update.client, reason))
             continue
@@ -310,6 +313,13 @@ def _own_scale(watch: Watch, client: int, part: int, otherwise: float) -> float:
     if len(sizes) < ESTABLISHED:
         return otherwise
     return sizes[min(len(sizes) - 1, math.ceil(OWN_QUANTILE * len(sizes)) - 1)]
+
+
+def _taken(asked: list[ClientTask], update: ClientUpdate) -> ClientTask | None:
+    """Take the task that an update answers from those of its client, or else any of them."""
+    rounds = [task.round_index for task in asked]
+    at = rounds.index(update.round_index) if update.round_index in rounds else 0
+    return asked.pop(at) if asked else None
 
 
 def _fault(

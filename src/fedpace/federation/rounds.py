@@ -56,7 +56,10 @@ class ServerState:
     step_factor: float = 1.0
     """Factor of the server's step; below 1 once the run has stepped back."""
     underway: tuple[Underway, ...] = ()
-    """What was begun and has not arrived; empty between rounds that wait for all."""
+    """What was begun and has not ended; empty between rounds that wait for all."""
+    in_vain: Mapping[int, int] = field(default_factory=dict)
+    """Beats, but the first of each task, for which a client seemed to be busy with what came to
+    nothing, since its last update that arrived; by client."""
 
 
 def run_round(
@@ -138,7 +141,7 @@ def settle(
     *,
     clock_seconds: float,
     missing: tuple[int, ...],
-    needed: frozenset[int] = frozenset(),
+    underway: Sequence[Underway] = (),
 ) -> tuple[RoundRecord, ServerState]:
     """Check what came back, aggregate it, and move the server.
 
@@ -152,7 +155,7 @@ def settle(
             its weight, whose mean in a round is a_n.
         clock_seconds: when the round ended.
         missing: who was asked and did not answer.
-        needed: rounds on whose adapters someone who is underway trains.
+        underway: what has not ended.
 
     Returns:
         The round's record (not yet evaluated) and the state for the next round.
@@ -167,7 +170,7 @@ def settle(
         verdict = check_updates(
             checks,
             watch,
-            asked,
+            [replace(task, adapter=start) for task in asked],
             updates,
             federation.layout.only(aggregation.trained),
             aggregation.sketch,
@@ -183,6 +186,7 @@ def settle(
     diverged = fault_of_updates(updates)
     moved = _Moved(_unknown(weights), state.adapter, state.optimizer, state.memory)
     if diverged is None:
+        needed = frozenset(u.started_round for u in underway)
         returned = Returned(updates, start, share, weights, index, needed)
         then, diverged = _move(federation, state, returned)
         moved = then if diverged is None else moved
@@ -221,10 +225,11 @@ def settle(
         late=tuple(outcome.late),
         overhead_seconds=outcome.overhead_seconds,
         diverged=diverged,
+        underway=len(underway),
     )  # fmt: skip
     return record, replace(
         state, round_index=index + 1, adapter=moved.adapter, optimizer=moved.optimizer,
-        memory=moved.memory, watch=watch,
+        memory=moved.memory, watch=watch, underway=tuple(underway),
     )  # fmt: skip
 
 

@@ -32,7 +32,12 @@ class Underway:
     sending: Sending
     train_loss: float = np.nan
     message: bytes = b""
-    """The encoded update; empty until it was trained."""
+    """The encoded update; empty until it was trained, or where the engine has it elsewhere."""
+
+    @property
+    def arrived(self) -> bool:
+        """Whether its update is there; of one that has ended without, none will come."""
+        return self.sending.arrived_seconds is not None
 
     def task(self, seed: int) -> ClientTask:
         """Return what it was asked for, without the adapter."""
@@ -45,6 +50,12 @@ class OverlappingEngine(Protocol):
 
     def now(self) -> float:
         """Seconds since the run began, on this engine's own clock."""
+
+    def stepped(self) -> float:
+        """When the server stepped last; what it has done since is part of the beat.
+
+        Later than that by what it waited until somebody was there.
+        """
 
     def start(self, tasks: Sequence[ClientTask]) -> list[Underway]:
         """Ask clients for their tasks, now, and return those who took them."""
@@ -60,9 +71,12 @@ class OverlappingEngine(Protocol):
         until: float = math.inf,
         arrivals: int | None = None,
     ) -> tuple[list[Underway], list[Underway]]:
-        """Wait until then, or for so many arrivals, and return who has arrived and who has not."""
+        """Wait until then, or for so many arrivals, and return who has ended and who has not.
 
-    def read(self, arrived: Sequence[Underway]) -> RoundOutcome:
+        Whoever has ended has arrived, or failed.
+        """
+
+    def read(self, ended: Sequence[Underway]) -> RoundOutcome:
         """Decode what has arrived; times count from the start of each client."""
 
 

@@ -148,7 +148,9 @@ class Renewal:
 
     def __call__(self, record: RoundRecord, plan: Plan) -> Plan:
         """Take one round into account and return the plan for the next one."""
-        self.state = _observe(self.state, record, self.clients, self.system)
+        self.watch(record)
+        seen = observe(self.state.noise, record, self.clients.data_weight, self.system.lora_rank)
+        self.state = replace(self.state, noise=seen)
         if (record.round + 1) % self.every:
             return plan
         noise = self.noise_scale()
@@ -167,6 +169,10 @@ class Renewal:
             switched=self.state.switched + better,
         )
         return self.replan(clients, system, start=candidate, predict=True) if better else plan
+
+    def watch(self, record: RoundRecord) -> None:
+        """Take who answered, and in how many seconds, into account, and no noise scale."""
+        self.state = _watched(self.state, record, self.clients, self.system)
 
     def grow(self, clients: Clients) -> None:
         """Take in clients who stand behind the known ones; `clients` are all, as profiled."""
@@ -338,11 +344,10 @@ def _answering(clients: Clients, availability: Floats) -> Clients:
     return Clients.from_columns(**{**clients.columns(), "availability": availability})
 
 
-def _observe(
+def _watched(
     state: RenewalState, record: RoundRecord, clients: Clients, system: System
 ) -> RenewalState:
-    """Take one round into account."""
-    noise = observe(state.noise, record, clients.data_weight, system.lora_rank)
+    """Take who answered, and in how many seconds, into account."""
     # A late answer did not count, but it tells how slow its client is.
     people: list[ParticipantRecord | LateRecord] = [*record.participants, *record.late]
     index = np.array([p.client for p in people], dtype=np.int64)
@@ -372,7 +377,6 @@ def _observe(
     answered = _counts([*in_time, *refused], len(clients))
     return replace(
         state,
-        noise=noise,
         invited=state.invited + answered + _counts(record.missing, len(clients)),
         answered=state.answered + answered,
         start=told(state.start, started),
