@@ -108,8 +108,9 @@ class TimedGrid(FakeGrid):
             up, down, seconds = self.traffic.message_up, self.traffic.message_down, 0.8 * pause
             if message.metadata.message_type == "train":
                 seconds += self.work[node]
-                reply.content["head"]["train_seconds"] = self.work[node]
-                up += len(reply.content["body"]["bytes"])
+                if not reply.has_error():
+                    reply.content["head"]["train_seconds"] = self.work[node]
+                    up += len(reply.content["body"]["bytes"])
                 down += len(message.content["body"]["bytes"])
             self.ready[name] = reply
             self.coming[name] = 0.2 * pause + up / self.up[node]

@@ -30,9 +30,10 @@ from fedpace.deploy.server_view import ServerView
 from fedpace.deploy.standing import Standing
 from fedpace.deploy.waiting import Waiting
 from fedpace.engines.flower.arrivals import Arrivals
+from fedpace.engines.flower.asked import Asked
 from fedpace.engines.flower.echoes import Echoes
-from fedpace.engines.flower.engine import FlowerEngine
 from fedpace.engines.flower.messages import Wire
+from fedpace.engines.flower.overlapping import OverlappingFlower
 from fedpace.engines.flower.roster import Roster
 from fedpace.engines.flower.traffic import Traffic
 from fedpace.experiment.build import (
@@ -169,10 +170,10 @@ def _site(
         remember(folder[0], listening, roster.expected)
         return replace(work, network=grown_population(experiment, work.network, roster))
 
-    echoes = Echoes()  # of the clients, whatever the method
+    echoes, asked = Echoes(), Asked()  # of the clients, whatever the method
 
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
-        return FlowerEngine(
+        return OverlappingFlower(
             grid,
             roster,
             Wire(run_name, setup.method, setup.exchange),
@@ -184,6 +185,7 @@ def _site(
             refused=standing.refused,
             traffic=traffic,
             echoes=echoes,
+            asked=asked,
             show=view.show_status,
         )
 

@@ -79,6 +79,14 @@ class Echoes:
                 self.seen_upload = _folded(self.seen_upload, client, came.seconds)
         return True
 
+    def forget(self, now: float) -> None:
+        """Wait no more for answers that will not come."""
+        self.pending = {
+            name: (client, at)
+            for name, (client, at) in self.pending.items()
+            if now - at < ECHO_SECONDS
+        }
+
     def seconds(self, clients: int) -> Floats:
         """Return each client's mean, shrunk to the fleet's, shape (clients,); 0 where none is."""
         return _means(self.seen, clients)
