@@ -10,7 +10,7 @@ from rich.console import Console
 
 pytest.importorskip("flwr")
 
-from fedpace.core.plan import Decision, Plan, RoundSeconds
+from fedpace.core.plan import Decision, Plan, RoundSeconds, StalenessSeconds
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.deploy.server_view import ServerView
 from fedpace.engines.flower.engine import RoundStatus
@@ -60,12 +60,35 @@ def test_in_a_file_every_line_has_its_round_and_its_clients():
         "listening on 127.0.0.1:8080",
         "plan: 1.9 of 3 clients a round, ranks 4 to 16, 2.00 s a round, 95 % within 3.50 s",
         "adaptive round 1/4  clock 10.0 s  took 2.00 s  overhead –  answered 2/2  "
-        "slowest cat  up 2.00 kB  loss 0.5000  accuracy 0.7500",
+        "slowest cat  uplink 2.00 kB  loss 0.5000  accuracy 0.7500",
         "round 2: cat refused: its loss is nan",
         "round 2: no answer from ann, ben",
         "adaptive round 2/4  clock 20.0 s  took 2.00 s  overhead –  answered 0/3  "
-        "slowest –  up 2.00 kB",
+        "slowest –  uplink 2.00 kB",
     ]
+
+
+def test_beats_are_shown_with_who_is_late_and_at_work():
+    plan = replace(
+        PLAN, decision=replace(PLAN.decision, beat_seconds=2.0), round_seconds=None,
+        updates_per_second=np.array([0.5, 0.25, 0.1]), staleness_seconds=StalenessSeconds(3.0, 6.0),
+    )  # fmt: skip
+    people = replace(person(0, 1.0), started_round=1), replace(person(2, 1.0), started_round=2)
+    console = Console(file=StringIO(), width=200)
+    with ServerView(console) as view:
+        view.names = ("ann", "ben", "cat")
+        view.show_plan(plan)
+        view.show_record(record(2, participants=people, missing=(1,), underway=1), 4)
+        view.show_status(RoundStatus(3, 2, 0, 1, 0.0, 1.5, 2))
+        state = str(view._state)
+    assert console.file.getvalue().splitlines() == [
+        "plan: a beat every 2.00 s, 1.7 updates a beat of 3 clients, ranks 4 to 16, "
+        "counted 3.00 s after their start",
+        "beat 3: no answer from ben",
+        "adaptive beat 3/4  clock 30.0 s  took 2.00 s  overhead –  counted 2  late 0.5  at work 1  "
+        "uplink 2.00 kB",
+    ]
+    assert state == "beat 4: 1 updates have come, 2 clients are at work; the next in 1.50 s"
 
 
 def test_on_a_terminal_the_last_frame_has_rounds_accuracy_plan_and_state():

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,10 +11,12 @@ from fedpace.core.target import Target
 from fedpace.reporting.metrics import (
     curve,
     expected_participation,
+    overlapped,
     participation_counts,
     predicted_seconds,
     rounds_in_force,
     speedups,
+    staleness,
     summarise,
     time_split,
     time_to_target,
@@ -69,6 +72,30 @@ def test_each_plan_counts_for_the_rounds_it_was_in_force():
     assert rounds_in_force(plans, 10) == [4, 6, 0]
     expected = expected_participation(plans, 10, np.array([1.0, 0.5]))
     np.testing.assert_allclose(expected, [4 * 0.5 + 6 * 0.1, 0.5 * (4 * 1.0 + 6 * 0.2)])
+
+
+def test_of_beats_it_is_what_the_queue_is_expected_to_bring():
+    beats = replace(
+        plan([0.5, 1.0], None, beat_seconds=2.0), updates_per_second=np.array([0.1, 0.4])
+    )
+    expected = expected_participation([(0, beats)], 10, np.array([1.0, 0.5]))
+    np.testing.assert_allclose(expected, [2.0, 8.0])
+
+
+def test_updates_are_late_by_the_steps_since_their_adapter():
+    late = [replace(person(n), started_round=start) for n, start in ((0, 2), (1, 0), (2, 1))]
+    records = [replace(record(0, 1.0), underway=2), record(1, 2.0), record(2, 3.0, late)]
+    assert staleness(records).tolist() == [0, 2, 1]
+    assert staleness([record(0, 1.0, [person(0)])]).tolist() == [], "it does not say"
+    assert [overlapped(r) for r in (records, records[:1], records[1:2])] == [True, True, False]
+    beats = plan([0.5], None, beat_seconds=1.0)
+    for made, schedule in ((beats, "overlapping"), (plan([0.5]), "asynchronous")):
+        entry = summarise(records, [(0, made)], None)
+        assert entry["schedule"] == schedule
+        assert entry["mean_staleness"] == 1.0
+        assert entry["p95_staleness"] == pytest.approx(1.9)
+        assert entry["mean_underway"] == pytest.approx(2 / 3)
+    assert summarise(records[1:2], [(0, plan([0.5]))], None)["schedule"] == "synchronous"
 
 
 def test_expected_participation_is_the_mean_of_what_sampling_does():

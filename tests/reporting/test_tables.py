@@ -38,6 +38,18 @@ def test_columns_that_mean_nothing_are_left_out():
     assert rows[0][1:3] == ["not reached", "–"]
 
 
+def test_beats_are_called_so_and_say_how_late_updates_were():
+    entry = {"rounds": 3, "clock_seconds": 9.0, "upload_bits": 8e6, "final_loss": 1.25,
+             "time_to_target_seconds": None, "rounds_to_target": None}  # fmt: skip
+    late = {**entry, "schedule": "overlapping", "mean_staleness": 1.25, "mean_underway": 4.0}
+    summary = {"methods": {"ours": late, "full": entry}, "speedup": {}, "target": None}
+    header, rows = summary_rows(summary)
+    assert header == ["Method", "Rounds or beats run", "Clock", "Upload", "Updates late by",
+                      "At work at a time", "Final loss"]  # fmt: skip
+    assert [row[4:6] for row in rows] == [["1.2", "4.0"], ["–", "–"]]
+    assert summary_rows({**summary, "methods": {"ours": late}})[0][1] == "Beats run"
+
+
 def test_predictions_stand_beside_what_was_measured(run_folder):
     summary = read_summary(run_folder)
     _, rows = prediction_rows(summary)

@@ -10,6 +10,7 @@ from rich.text import Text
 from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord
 from fedpace.engines.flower.engine import RoundStatus
+from fedpace.reporting.metrics import staleness
 from fedpace.reporting.units import bits_text, seconds_text
 
 ROWS = 8
@@ -24,7 +25,7 @@ class ServerView:
         self._live = Live(console=console, refresh_per_second=4, transient=False)
         self._records: list[RoundRecord] = []
         self._rounds, self._plan, self._state, self._said = 0, "", Text(""), ""
-        self._refused = 0
+        self._refused, self._beats = 0, False
         self.names: Sequence[str] = ()
         """Names of the clients, by position; set when the run begins."""
 
@@ -54,7 +55,7 @@ class ServerView:
         text = _plan_text(plan)
         if self._lines and text != self._plan:
             self.note(text)
-        self._plan = text
+        self._plan, self._beats = text, plan.schedule == "overlapping"
         self._draw()
 
     def show_arrivals(
@@ -78,13 +79,18 @@ class ServerView:
 
     def show_status(self, status: RoundStatus) -> None:
         """Show a round on its way."""
-        text = (
-            f"round {status.round_index + 1}: {status.answered} of "
-            f"{status.invited - status.away} answered"
-        )
-        if status.away:
-            text += f", {status.away} of those chosen are away"
-        self._state = Text(f"{text}; it waits {seconds_text(status.deadline_seconds)} at most")
+        if status.underway is not None:
+            text = f"{self._word} {status.round_index + 1}: {status.answered} updates have come, "
+            text += f"{status.underway} clients are at work"
+            if self._beats:
+                text += f"; the next in {seconds_text(status.deadline_seconds)}"
+        else:
+            text = f"round {status.round_index + 1}: {status.answered} of "
+            text += f"{status.invited - status.away} answered"
+            if status.away:
+                text += f", {status.away} of those chosen are away"
+            text += f"; it waits {seconds_text(status.deadline_seconds)} at most"
+        self._state = Text(text)
         self._draw()
 
     def show_record(self, record: RoundRecord, rounds: int) -> None:
@@ -94,38 +100,35 @@ class ServerView:
         self._records.append(record)
         self._rounds, self._state = rounds, Text("")
         for client, reason in record.refusals:
-            self.note(f"round {record.round + 1}: {self._name(client)} refused: {reason}")
+            self.note(f"{self._word} {record.round + 1}: {self._name(client)} refused: {reason}")
         for client in record.excluded:
             self.note(
-                f"round {record.round + 1}: {self._name(client)} is excluded from the run: "
+                f"{self._word} {record.round + 1}: {self._name(client)} is excluded from the run: "
                 f"refused too often ([checks] strikes), the last time for: "
                 f"{dict(record.refusals).get(client, '')}"
             )
         for client, reason in record.failed:
-            self.note(f"round {record.round + 1}: {self._name(client)} failed: {reason}")
+            self.note(f"{self._word} {record.round + 1}: {self._name(client)} failed: {reason}")
         for answer in record.late:
             self.note(
-                f"round {record.round + 1}: the answer of {self._name(answer.client)} to round "
-                f"{answer.round + 1} came, after "
+                f"{self._word} {record.round + 1}: the answer of {self._name(answer.client)} to "
+                f"{self._word} {answer.round + 1} came, after "
                 f"{seconds_text(answer.start_seconds + answer.upload_seconds)}"
             )
         silent = set(record.missing) - {client for client, _ in record.failed}
         if silent:
             names = ", ".join(map(self._name, sorted(silent)))
-            self.note(f"round {record.round + 1}: no answer from {names}")
+            self.note(f"{self._word} {record.round + 1}: no answer from {names}")
         if record.diverged is not None:
             back = record.stepped_back_to
             then = "" if back is None else f"; back to the adapter of round {back}"
-            self.note(f"{record.method} diverged at round {record.round + 1}: "
+            self.note(f"{record.method} diverged at {self._word} {record.round + 1}: "
                       f"{record.diverged}{then}")  # fmt: skip
         if self._lines:
-            row = self._row(record)
             evaluation = "".join(f"  {n} {v:.4f}" for n, v in (record.evaluation or {}).items())
-            self.note(
-                f"{record.method} round {record.round + 1}/{rounds}  "
-                f"clock {row[1]}  took {row[2]}  overhead {row[3]}  answered {row[4]}  "
-                f"slowest {row[5]}  up {row[6]}{evaluation}"
-            )
+            row = list(self._row(record).items())[1:]
+            told = "".join(f"  {name} {value}" for name, value in row)
+            self.note(f"{record.method} {self._word} {record.round + 1}/{rounds}{told}{evaluation}")
         self._draw()
 
     def _draw(self) -> None:
@@ -135,7 +138,9 @@ class ServerView:
         if self._records:
             last = self._records[-1]
             parts += [
-                Text.assemble((last.method, "bold"), f", round {last.round + 1} of {self._rounds}"),
+                Text.assemble(
+                    (last.method, "bold"), f", {self._word} {last.round + 1} of {self._rounds}"
+                ),
                 self._table(),
             ]
         self._live.update(Group(*parts, Text(self._plan), self._state))
@@ -143,28 +148,38 @@ class ServerView:
     def _table(self) -> Table:
         measured = list(dict.fromkeys(n for r in self._records for n in r.evaluation or ()))
         table = Table(box=None, pad_edge=False)
-        head = ("round", "clock", "took", "overhead", "answered", "slowest", "uplink")
-        for name in (*head, *measured):
+        for name in (*self._row(self._records[-1]), *measured):
             table.add_column(name, justify="right")
         for record in self._records[-ROWS:]:
             found = record.evaluation or {}
             values = (f"{found[name]:.4f}" if name in found else "" for name in measured)
-            table.add_row(*self._row(record), *values)
+            table.add_row(*self._row(record).values(), *values)
         return table
 
-    def _row(self, record: RoundRecord) -> list[str]:
-        people = record.participants
-        invited = len(people) + len(record.missing) + len(record.refusals)
-        slowest = max(people, key=lambda p: p.start_seconds + p.upload_seconds, default=None)
-        return [
-            str(record.round + 1),
-            seconds_text(record.clock_seconds),
-            seconds_text(record.round_seconds),
-            "–" if record.overhead_seconds is None else seconds_text(record.overhead_seconds),
-            f"{len(people)}/{invited}",
-            "–" if slowest is None else self._name(slowest.client),
-            bits_text(record.upload_bits),
-        ]
+    @property
+    def _word(self) -> str:
+        return "beat" if self._beats else "round"
+
+    def _row(self, record: RoundRecord) -> dict[str, str]:
+        """Return what the table says of a step, by column."""
+        people, late = record.participants, staleness([record])
+        overhead = record.overhead_seconds
+        row = {
+            self._word: str(record.round + 1),
+            "clock": seconds_text(record.clock_seconds),
+            "took": seconds_text(record.round_seconds),
+            "overhead": "–" if overhead is None else seconds_text(overhead),
+        }
+        if self._beats:
+            row["counted"] = str(len(people))
+            row["late"] = f"{late.mean():.1f}" if len(late) else "–"
+            row["at work"] = str(record.underway)
+        else:
+            invited = len(people) + len(record.missing) + len(record.refusals)
+            slowest = max(people, key=lambda p: p.start_seconds + p.upload_seconds, default=None)
+            row["answered"] = f"{len(people)}/{invited}"
+            row["slowest"] = "–" if slowest is None else self._name(slowest.client)
+        return {**row, "uplink": bits_text(record.upload_bits)}
 
     def _name(self, client: int) -> str:
         return self.names[client] if client < len(self.names) else str(client)
@@ -174,6 +189,13 @@ def _plan_text(plan: Plan) -> str:
     chance = plan.participation_probability()
     low, high = int(plan.sketch_rank.min()), int(plan.sketch_rank.max())
     ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
+    if plan.updates_per_second is not None and plan.beat_seconds is not None:
+        updates = plan.updates_per_second.sum() * plan.beat_seconds
+        text = f"plan: a beat every {seconds_text(plan.beat_seconds)}, {updates:.1f} updates a "
+        text += f"beat of {len(plan)} clients, {ranks}"
+        if plan.staleness_seconds is not None:
+            text += f", counted {seconds_text(plan.staleness_seconds.mean)} after their start"
+        return text
     text = f"plan: {chance.sum():.1f} of {len(plan)} clients a round, {ranks}"
     if plan.round_seconds is not None:
         seconds = plan.round_seconds

@@ -121,6 +121,22 @@ def time_split(records: Sequence[RoundRecord]) -> TimeSplit:
     return TimeSplit(compute, upload, waiting, clock - compute - upload - waiting)
 
 
+def staleness(records: Sequence[RoundRecord]) -> NDArray[np.int64]:
+    """Return how many steps the server made since the adapter of each update, shape (updates,)."""
+    late = [
+        record.round - p.started_round
+        for record in records
+        for p in record.participants
+        if p.started_round >= 0  # records of earlier versions do not say
+    ]
+    return np.array(late, dtype=np.int64)
+
+
+def overlapped(records: Sequence[RoundRecord]) -> bool:
+    """Say whether clients were at work across steps of the server."""
+    return any(r.underway for r in records) or bool(np.any(staleness(records)))
+
+
 def participation_counts(records: Sequence[RoundRecord], clients: int) -> NDArray[np.int64]:
     """Return in how many rounds each client took part, shape (clients,)."""
     counts = np.zeros(clients, dtype=np.int64)
@@ -132,6 +148,8 @@ def participation_counts(records: Sequence[RoundRecord], clients: int) -> NDArra
 def expected_participation(plans: Plans, rounds: int, availability: Floats) -> Floats:
     """Return the rounds each client was to take part in: q_n times its availability, summed.
 
+    Where rounds overlap, the beats in which an update of it was to count.
+
     Args:
         plans: in force.
         rounds: how many rounds were run.
@@ -142,8 +160,11 @@ def expected_participation(plans: Plans, rounds: int, availability: Floats) -> F
     """
     chance = np.zeros(len(availability))
     for (_, plan), length in zip(plans, rounds_in_force(plans, rounds), strict=True):
-        chance[: len(plan)] += length * plan.participation_probability()  # newcomers: from later on
-    return chance * availability
+        asked = plan.participation_probability() * availability[: len(plan)]
+        if plan.updates_per_second is not None and plan.beat_seconds is not None:
+            asked = plan.updates_per_second * plan.beat_seconds
+        chance[: len(plan)] += length * asked  # newcomers: from later on
+    return chance
 
 
 def predicted_seconds(plans: Plans, rounds: int) -> float | None:
@@ -198,6 +219,7 @@ def summarise(
     predicted = predicted_seconds(plans, rounds)
     entry: dict[str, float | str | None] = {
         "planner": plans[0][1].planner,
+        "schedule": _schedule(records, plans),
         "verdict": plans[0][1].verdict,
         "time_to_target_seconds": None if reached is None else reached.clock_seconds,
         "rounds_to_target": None if reached is None else reached.round + 1,
@@ -215,6 +237,11 @@ def summarise(
         "predicted_round_seconds": None if predicted is None else predicted / rounds,
         "predicted_seconds": predicted,
     }
+    if entry["schedule"] != "synchronous":
+        late = staleness(records)
+        entry["mean_staleness"] = float(late.mean()) if len(late) else None
+        entry["p95_staleness"] = float(np.quantile(late, 0.95)) if len(late) else None
+        entry["mean_underway"] = float(np.mean([r.underway for r in records]))
     if "accuracy" not in final and "loss" in final:  # a language model
         entry["final_perplexity"] = _perplexity(final.get("loss"))
         entry["initial_perplexity"] = _perplexity((initial or {}).get("loss"))
@@ -222,6 +249,12 @@ def summarise(
         entry["final_accuracy"] = _known(final.get("accuracy"))
         entry["initial_accuracy"] = _known((initial or {}).get("accuracy"))
     return entry
+
+
+def _schedule(records: Sequence[RoundRecord], plans: Plans) -> str:
+    if any(plan.schedule == "overlapping" for _, plan in plans):
+        return "overlapping"
+    return "asynchronous" if overlapped(records) else "synchronous"
 
 
 def _perplexity(loss: float | None) -> float | None:

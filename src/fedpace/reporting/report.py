@@ -19,6 +19,7 @@ from fedpace.reporting.metrics import (
     TimeSplit,
     curve,
     expected_participation,
+    overlapped,
     participation_counts,
     time_split,
 )
@@ -93,6 +94,7 @@ def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
         clock=run.summary.get("clock", "virtual"),
         notes=[*run.notes, *_tokens(run.summary), *deviations(run)],
         summary=summary_rows(run.summary),
+        overlaps=any(map(overlapped, run.records.values())),
         prediction=prediction_rows(run.summary),
         samples=run.summary.get("samples") or [],
         answers=answer_rows(run.summary),
@@ -129,21 +131,23 @@ def _figures(run: Run) -> Iterator[_Figure]:
 
     splits = {}
     for name, records in run.records.items():
+        if overlapped(records):
+            continue  # a beat has no last one to wait for
         end = reached[name]
         splits[name] = time_split([r for r in records if end is None or r.clock_seconds <= end])
-    title = "Where the time went"
-    until = (
-        "Until the target, or the end of the run where it was not reached."
-        if run.target
-        else "Over the whole run."
-    )
-    shares = "; ".join(f"{name}: {_shares(split)}" for name, split in splits.items())
-    yield _Figure(
-        inline_svg(plots.time_splits(splits), "split", f"{title}. {shares}."), title,
-        f"{until} A round is split as "
-        "its mean participant sees it: compute (download and local steps), upload, waiting for the "
-        "last to finish; overhead is the rest.",
-    )  # fmt: skip
+    if splits:
+        title = "Where the time went"
+        until = (
+            "Until the target, or the end of the run where it was not reached."
+            if run.target
+            else "Over the whole run."
+        )
+        shares = "; ".join(f"{name}: {_shares(split)}" for name, split in splits.items())
+        yield _Figure(
+            inline_svg(plots.time_splits(splits), "split", f"{title}. {shares}."), title,
+            f"{until} A round is split as its mean participant sees it: compute (download and "
+            "local steps), upload, waiting for the last to finish; overhead is the rest.",
+        )  # fmt: skip
 
     availability, count = run.clients.availability, len(run.clients)
     counts = {n: participation_counts(r, count) for n, r in run.records.items()}
@@ -155,8 +159,8 @@ def _figures(run: Run) -> Iterator[_Figure]:
     yield _Figure(
         inline_svg(plots.participation(counts, expected), "participation", title), title,
         "Rounds in which each client took part, and the number its plan expects: sampling "
-        "probability times availability, summed over the rounds. Dots scatter about the line "
-        "by chance.",
+        "probability times availability, summed over the rounds; of beats, those in which an "
+        "update of it was to count. Dots scatter about the line by chance.",
     )  # fmt: skip
 
     title = "Round time, measured and predicted"

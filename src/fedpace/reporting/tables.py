@@ -18,8 +18,9 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     methods = summary["methods"]
     first = next(iter(methods))
     header, columns = ["Method"], [list(methods)]
+    steps = step_word(summary)
     if summary["target"] is not None:
-        header += [f"Time to {target_text(summary['target'])}", "Rounds to it"]
+        header += [f"Time to {target_text(summary['target'])}", f"{steps} to it"]
         columns += [
             [
                 f"diverged at round {e['diverged']}" if e.get("diverged")
@@ -32,7 +33,7 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
         if len(methods) > 1:
             header.append(f"Time vs {first}")
             columns.append([ratio_text(summary["speedup"].get(name)) for name in methods])
-    header += ["Rounds run", "Clock", "Upload"]
+    header += [f"{steps} run", "Clock", "Upload"]
     columns += [
         [
             _count(e["rounds"]) + (", diverged" if e.get("diverged") else "")
@@ -41,12 +42,31 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
         [seconds_text(e["clock_seconds"]) for e in methods.values()],
         [bits_text(e["upload_bits"]) for e in methods.values()],
     ]
+    for title, key in (
+        ("Updates late by", "mean_staleness"),
+        ("At work at a time", "mean_underway"),
+    ):
+        values = [e.get(key) for e in methods.values()]
+        if any(value is not None for value in values):
+            header.append(title)
+            columns.append(["–" if value is None else f"{value:.1f}" for value in values])
     for metric in ("accuracy", "loss", "perplexity"):
         values = [e.get(f"final_{metric}") for e in methods.values()]
         if any(value is not None for value in values):
             header.append(f"Final {metric}")
             columns.append([share_text(value) for value in values])
     return header, [list(row) for row in zip(*columns, strict=True)]
+
+
+def step_word(summary: Mapping[str, Any]) -> str:
+    """Return what the steps of a run's methods are called: rounds, beats, or both.
+
+    Args:
+        summary: summary.json.
+    """
+    words = {"synchronous": "rounds", "overlapping": "beats", "asynchronous": "steps"}
+    found = [e.get("schedule", "synchronous") for e in summary["methods"].values()]
+    return " or ".join(words[each] for each in words if each in found).capitalize()
 
 
 def prediction_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
