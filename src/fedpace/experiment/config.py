@@ -175,6 +175,8 @@ class NetworkSection(_Section):
     """A named population of devices and links."""
     upload_compute_ratio: Positive | None = None
     """In place of the scenario's: mean upload over mean computation time; above 1 is link-bound."""
+    ratio_cohort: Annotated[float, Field(ge=1)] | None = None
+    """In place of the scenario's 5: how many clients share the band where that ratio holds."""
     step_spread: NonNegative | None = None
     """In place of the scenario's: standard deviation of ln(time of a local step)."""
     shadowing_db: NonNegative | None = None

@@ -16,6 +16,7 @@ from fedpace.wireless.population import draw_clients, scenario_named
 
 DRAWN = (
     "upload_compute_ratio",
+    "ratio_cohort",
     "step_spread",
     "shadowing_db",
     "size_slowness_correlation",

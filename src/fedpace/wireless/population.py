@@ -58,6 +58,8 @@ class Scenario:
     """Part of a full-rank local step that is proportional to the rank, in [0, 1]."""
     upload_compute_ratio: float | None = 1.0
     """Scale all step times so that `upload_compute_ratio` is this; None: leave them."""
+    ratio_cohort: float = 5.0
+    """How many clients share the band equally where that ratio holds, at least 1."""
     size_slowness_correlation: float = 0.0
     """In [-1, 1]; above 0, clients with much data compute and send slowly."""
     small_memory_share: float = 0.0
@@ -98,6 +100,7 @@ _LIMITS = (
     ("step_spread", 0, 10),
     ("rank_share", 0, 1),
     ("upload_compute_ratio", _TINY, _HUGE),
+    ("ratio_cohort", 1, _HUGE),
     ("size_slowness_correlation", -1, 1),
     ("small_memory_share", 0, 1),
 )
@@ -157,7 +160,8 @@ def draw_clients(
     order), z' fresh normal noise: who gets which time changes, the times drawn do not.
 
     With `upload_compute_ratio` set, step times (not the links, nor the band) are multiplied by one
-    common factor so that the function of that name gives it.
+    common factor so that the function of that name gives it for `ratio_cohort` clients that share
+    the band: how fast the devices are does not depend on how many there are.
 
     Args:
         scenario: the cell and its devices.
@@ -207,7 +211,8 @@ def draw_clients(
     )
     if scenario.upload_compute_ratio is None:
         return clients
-    factor = upload_compute_ratio(clients, system) / scenario.upload_compute_ratio
+    ratio = upload_compute_ratio(clients, system, scenario.ratio_cohort)
+    factor = ratio / scenario.upload_compute_ratio
     return replace(
         clients,
         step_seconds=_frozen(clients.step_seconds * factor),
@@ -238,23 +243,23 @@ def with_newcomers(clients: Clients, client_id: Sequence[str], data_weight: Arra
     return Clients.from_columns(client_id=names, data_weight=data_weight, **columns)
 
 
-def upload_compute_ratio(clients: Clients, system: System) -> float:
+def upload_compute_ratio(clients: Clients, system: System, cohort: float = 5.0) -> float:
     """Whether the links or the devices dominate: mean upload time over mean computation time.
 
-    Both at full rank. A client's upload time is the one it has when a tenth of the population
-    (at least one client) shares the band equally, d(r) / R_n(W / max(1, N / 10)); for links of
-    constant efficiency the mean is max(1, N / 10) mean(t_n) / W, the time the band needs for a
-    tenth of the clients. Computation is H (step_seconds + r step_seconds_per_rank), without the
-    download.
+    Both at full rank. A client's upload time is the one it has when a cohort of M shares the band
+    equally, d(r) / R_n(W / M); for links of constant efficiency the mean is M mean(t_n) / W, the
+    time the band needs for the cohort. Computation is H (step_seconds + r step_seconds_per_rank),
+    without the download.
 
     Args:
         clients: N clients.
         system: gives W, r, H and the message sizes.
+        cohort: M, clients that share the band, at least 1.
 
     Returns:
         The ratio; 1 is balanced, above 1 link-bound.
     """
-    share_hz = system.bandwidth_hz / max(1.0, len(clients) / 10)
+    share_hz = system.bandwidth_hz / cohort
     bits = upload_bits(system, system.lora_rank)
     upload = bits / rate_bps(share_hz, **uplink(clients))
     step = clients.step_seconds + system.lora_rank * clients.step_seconds_per_rank
