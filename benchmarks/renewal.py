@@ -112,7 +112,8 @@ def population(count: int, scenario: str, ratio: float) -> tuple[Clients, System
         noise_ratio=world.ratio,
         overhead_seconds=2.0,
     )
-    clients = draw_clients(scenario_named(scenario), world.data_weight, 0, system)
+    cell = replace(scenario_named(scenario), ratio_cohort=count / 10)
+    clients = draw_clients(cell, world.data_weight, 0, system)
     columns = {**clients.columns(), "update_second_moment": world.second_moment}
     return Clients.from_columns(**columns), system, world
 

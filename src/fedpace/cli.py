@@ -107,6 +107,10 @@ def run_command(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train in so many processes, one thread each [this process]."),
+    ] = None,
 ) -> None:
     """Fine-tune by federated LoRA on the virtual clock.
 
@@ -119,12 +123,14 @@ def run_command(
 
         fedpace run my.toml --set training.rounds=20 --set network.scenario=cell-link-bound
 
+        fedpace run my.toml --workers 4
+
         fedpace run --resume runs/mine
     """
     from fedpace.commands import run_experiment
     from fedpace.experiment.request import Request
 
-    run_experiment(Request(experiment, method or (), set_ or (), out, resume), _out, _err)
+    run_experiment(Request(experiment, method or (), set_ or (), out, resume), workers, _out, _err)
 
 
 @app.command("plan")

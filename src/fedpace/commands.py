@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,20 +14,25 @@ from fedpace.progress import RunProgress
 from fedpace.terminal import say
 
 
-def run_experiment(request: Request, console: Console, errors: Console) -> None:
+def run_experiment(
+    request: Request, workers: int | None, console: Console, errors: Console
+) -> None:
     """`fedpace run`: run or resume, show the table, write the report."""
     experiment = request.experiment()
     # Only now: these load torch, which a mistake in the file need not wait for.
     from fedpace.experiment.run import resume, run
+    from fedpace.experiment.site import in_process
     from fedpace.terminal import show_outcome
 
+    site = partial(in_process, workers=workers)
     with RunProgress(errors) as progress:
         if request.resume is not None:
             record = resume(
-                request.resume, experiment=experiment, show=progress.show, note=progress.note
-            )
+                request.resume, experiment=experiment, show=progress.show, note=progress.note,
+                site=site,
+            )  # fmt: skip
         else:
-            record = run(experiment, out=request.out, show=progress.show)
+            record = run(experiment, out=request.out, show=progress.show, site=site)
     show_outcome(record, console)
 
 

@@ -5,7 +5,6 @@ import pytest
 
 from fedpace.core.messages import ClientTask
 from fedpace.core.sketch import LEADING, RESIDUAL, SCALED
-from fedpace.lora import stacked
 from fedpace.lora.loop import train_loop
 from fedpace.lora.stacked import train_stacked
 from lora import tiny_models
@@ -88,16 +87,6 @@ def test_who_else_joins_and_in_which_order_does_not_matter(folder):
     alone = [train_stacked(model, clients, STEPS, 4096, [task])[0] for task in work]
     assert_same_updates(together, backwards[::-1], atol=1e-6)
     assert_same_updates(together, alone, atol=1e-6)
-
-
-def test_more_participants_than_are_stacked_at_once_come_back_in_order(folder, monkeypatch):
-    monkeypatch.setattr(stacked, "_MAX_CLIENTS", 3)
-    model, adapter = tiny_models.adapted(folder("bert"))
-    clients = tiny_models.shards(model)
-    work = tiny_models.tasks(adapter, RANKS)
-    assert_same_updates(
-        train_stacked(model, clients, STEPS, 4096, work), train_loop(model, clients, STEPS, work)
-    )
 
 
 def test_tasks_may_start_from_different_adapters_and_rounds(folder):

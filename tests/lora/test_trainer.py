@@ -1,4 +1,5 @@
 import logging
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,7 +7,7 @@ import torch
 from torch import nn
 
 from fedpace.core.errors import InputError
-from fedpace.lora import attach_adapter, load_base, make_trainer, tokenise
+from fedpace.lora import attach_adapter, load_base, make_trainer, tokenise, trainer
 from fedpace.lora.loop import train_loop
 from fedpace.lora.trainer import objection_to_stacking
 from lora import tiny_models
@@ -87,7 +88,7 @@ def test_a_forward_pass_that_fails_when_stacked_falls_back_to_the_loop(folder, c
 def test_no_warning_and_stacked_training_otherwise(folder, caplog):
     model, adapter = tiny_models.adapted(folder("bert"))
     train = make_trainer(model, tiny_models.shards(model), STEPS)
-    assert train.func.__name__ == "train_stacked"
+    assert train.together
     assert not caplog.records
     assert list(train([])) == []
 
@@ -95,7 +96,20 @@ def test_no_warning_and_stacked_training_otherwise(folder, caplog):
 def test_the_loop_on_request(folder):
     model, _ = tiny_models.adapted(folder("bert"))
     train = make_trainer(model, tiny_models.shards(model), STEPS, stacked=False)
-    assert train.func.__name__ == "train_loop"
+    assert not train.together
+
+
+@pytest.mark.parametrize("stacked", [True, False])
+def test_more_participants_than_a_part_holds_come_back_in_order(folder, monkeypatch, stacked):
+    monkeypatch.setattr(trainer, "MOST_TOGETHER", 3)
+    model, adapter = tiny_models.adapted(folder("bert"))
+    clients = tiny_models.shards(model)
+    work = tiny_models.tasks(adapter, [2, 4, 1, 3])
+    train = make_trainer(model, clients, STEPS, stacked=stacked)
+    assert [len(part) for part in train.parts(work)] == ([2, 2] if stacked else [1, 1, 1, 1])
+    for ours, alone in zip(train(work), train_loop(model, clients, STEPS, work), strict=True):
+        for name, value in alone.delta.items():
+            np.testing.assert_allclose(ours.delta[name], value, atol=1e-6)
 
 
 @pytest.mark.parametrize("stacked", [True, False])
@@ -107,7 +121,25 @@ def test_clients_may_be_given_by_position_alone(folder, stacked):
     whole = make_trainer(model, shards, STEPS, stacked=stacked)([task])
     own = make_trainer(model, {2: shards[2]}, STEPS, stacked=stacked)([task])
     for name, value in whole[0].delta.items():
-        np.testing.assert_array_equal(own[0].delta[name], value)
+        np.testing.assert_allclose(own[0].delta[name], value, atol=1e-6)
+
+
+def test_what_stacking_saves_is_padding_and_passes(folder):
+    model, _ = tiny_models.adapted(folder("bert"))
+    tokens = tokenise(tiny_models.labelled(8), model.base, max_length=8)
+    short, long = np.arange(5), np.arange(20)
+
+    def of(*lengths):
+        ids = tuple(np.resize(i, n) for i, n in zip((short, long), lengths, strict=True))
+        return replace(tokens.take([0, 1]), tokens=ids)
+
+    one = replace(STEPS, local_steps=1, batch_size=2)
+    # Two clients with rows of 5 and 20: alone 2 (64 + 2 * 20); together in one pass 64 + 4 * 20.
+    found = trainer.saved_by_stacking([of(5, 20), of(5, 20)], one, 4096)
+    assert found == pytest.approx(1 - 144 / 208)
+    # Rows of 500: alone 2 (64 + 1000); if 1000 tokens fill a pass, together the same.
+    assert trainer.saved_by_stacking([of(500, 500)] * 2, one, 1000) == 0
+    assert not make_trainer(model, [of(500, 500)] * 2, one, max_tokens=1000).together
 
 
 @pytest.mark.parametrize("stacked", [True, False])

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fedpace.core.adapter import Adapter, AdapterLayout, Role
+from fedpace.core.adapter import ROLES, Adapter, AdapterLayout, Role
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
 from fedpace.core.payload import with_payload
@@ -65,7 +65,7 @@ class Work:
 
     layout: AdapterLayout
     initial_adapter: Adapter
-    make_train: Callable[[Sketch, tuple[Role, ...]], Train]
+    make_train: Callable[[Sketch, tuple[Role, ...]], Any]
     """How k of r components are trained, and what is -> the trainer of all clients."""
     evaluate: Callable[[Adapter], dict[str, float]]
     """A global adapter -> "loss" and, for classification, "accuracy" on held-out data."""
@@ -74,6 +74,8 @@ class Work:
     network: Network
     fingerprint: Mapping[str, str]
     """A hash of each thing that a resumed run must find again, by what it is."""
+    clients: ClientExamples = ()
+    """Each client's examples as token ids; none where they are elsewhere."""
     tokens: Mapping[str, Any] | None = None
     """What `max_length` cuts of the training examples; None where they are elsewhere."""
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -192,6 +194,7 @@ def build_work(experiment: Experiment) -> Work:
         network=first_network(experiment, adapted.layout, [len(s) for s in shares]),
         fingerprint=work_fingerprint(adapted, [train, held_out], shares, clients),
         facts=(facts := model_facts(experiment, train.label_names)),
+        clients=clients,
         tokens=cuts.to_json(),
         describe=partial(describe_adapter, adapted, facts),
         interview=interview_with(experiment, adapted, held_out),
@@ -259,22 +262,29 @@ def trainers(
     stepped: Callable[[int], None] = lambda steps: None,
 ) -> Callable[[Sketch, tuple[Role, ...]], Train]:
     """Return what makes a trainer of these clients: how k of r are trained, and what is."""
-    training = experiment.training
 
     @cache  # a trainer tries itself out on the model
     def make_train(sketch: Sketch, trained: tuple[Role, ...]) -> Train:
-        settings = LocalTraining(
-            local_steps=training.local_steps,
-            batch_size=training.batch_size,
-            learning_rate=training.learning_rate,
-            optimizer=training.optimizer,
-            weight_decay=training.weight_decay,
-            sketch=sketch,
-            trained=trained,
-        )
+        settings = local_training(experiment, sketch, trained)
         return make_trainer(adapted, clients, settings, stacked=stacked, stepped=stepped)
 
     return make_train
+
+
+def local_training(
+    experiment: Experiment, sketch: Sketch = RESIDUAL, trained: tuple[Role, ...] = ROLES
+) -> LocalTraining:
+    """Return what [training] says a client does in a round."""
+    training = experiment.training
+    return LocalTraining(
+        local_steps=training.local_steps,
+        batch_size=training.batch_size,
+        learning_rate=training.learning_rate,
+        optimizer=training.optimizer,
+        weight_decay=training.weight_decay,
+        sketch=sketch,
+        trained=trained,
+    )
 
 
 def tokenised(

@@ -34,6 +34,12 @@ _COMPARED = 60
 """More clients than this are compared over the schedules by a sample."""
 _SWEPT = 300
 """More clients than this are swept over by a sample."""
+_LARGE_FLEET = 100
+"""From so many clients a plan that asks for a large share of them says so."""
+_LARGE_SHARE = 0.2
+"""Share of the fleet that is large."""
+_LONG_STEP_SECONDS = 60.0
+"""A local step that is longer, s, is seldom meant."""
 _SIMULATED = 2e7
 """Clients times rounds that are simulated for the figure, about."""
 
@@ -103,6 +109,7 @@ def plan_lines(made: Plan, network: Network) -> Iterator[str]:
         return
     joining = made.participation_probability() * network.clients.availability
     yield f"{made.planner}: {made.verdict}; {joining.sum():.1f} of {len(made)} clients a round"
+    yield from _warning_lines(made, network)
     empty = np.exp(np.sum(np.log1p(-np.minimum(joining, 1 - 1e-16))))
     if empty > 0.01:
         yield f"{100 * empty:.0f} % of the rounds will be empty and cost their overhead alone"
@@ -113,6 +120,23 @@ def plan_lines(made: Plan, network: Network) -> Iterator[str]:
         f"rounds needed: {made.relative_rounds:.3g} times those of full participation at full rank"
     )
     yield from _gain_lines(made)
+
+
+def _warning_lines(made: Plan, network: Network) -> Iterator[str]:
+    """Yield what is seldom meant: a large part of a large fleet at once, steps of minutes."""
+    asked = made.participation_probability().sum()
+    if len(made) >= _LARGE_FLEET and asked >= _LARGE_SHARE * len(made):
+        yield (
+            f"note: a round asks {asked:.0f} of {len(made)} clients, a fifth of the fleet or more; "
+            "[planner] max_participants limits it"
+        )
+    clients, system = network.clients, network.system
+    step = np.median(clients.step_seconds + system.lora_rank * clients.step_seconds_per_rank)
+    if step >= _LONG_STEP_SECONDS:
+        yield (
+            f"note: a local step takes {step:.3g} s on the median device; if that is not meant, "
+            "see step_seconds of the clients file, or [network] ratio_cohort"
+        )
 
 
 def _beat_lines(made: Plan) -> Iterator[str]:

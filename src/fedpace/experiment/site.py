@@ -8,6 +8,7 @@ from fedpace.core.plan import Plan
 from fedpace.engines.overlapping import OverlappingSimulation
 from fedpace.experiment.build import Setup, Work, build_work
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.workers import with_workers
 from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.planning.renewal import Renewal
@@ -44,12 +45,20 @@ MakeSite = Callable[[Experiment], Site]
 """Called once the experiment is checked and the run folder is claimed."""
 
 
-def in_process(experiment: Experiment) -> Site:
-    """Return the site of clients that are all in this process, on the virtual clock."""
+def in_process(experiment: Experiment, workers: int | None = None) -> Site:
+    """Return the site of clients that are all on this machine, on the virtual clock.
+
+    Args:
+        experiment: what is to be run.
+        workers: processes that train, on one thread each; None trains in this one.
+    """
 
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
         return OverlappingSimulation(
             setup.train, setup.network, setup.exchange, seed=experiment.seed, now=now
         )  # fmt: skip
 
-    return Site(build_work(experiment), make_engine)
+    work = build_work(experiment)
+    if workers is not None:
+        work = with_workers(experiment, work, workers)
+    return Site(work, make_engine)

@@ -8,7 +8,8 @@ from torch.func import functional_call
 from fedpace.core.adapter import Adapter
 from fedpace.core.errors import InputError
 from fedpace.lora.adapter import AdaptedModel, to_tensors
-from fedpace.lora.grouping import default_max_tokens, group_by_length
+from fedpace.lora.grouping import group_by_length
+from fedpace.lora.memory import default_max_tokens
 from fedpace.lora.merged import merged_into_base
 from fedpace.lora.tasks import collate, row_scores
 from fedpace.lora.tokens import TokenisedExamples
@@ -30,7 +31,7 @@ def evaluate(
         adapter: the global adapter.
         examples: held-out examples.
         max_tokens: most tokens, padding included, that go through the model at once; by default
-            1024 on a processor, 16384 on an accelerator.
+            what `default_max_tokens` says.
 
     Returns:
         {"loss": ..., "accuracy": ...} for classification, {"loss": ...} for causal LM; NaN where a
@@ -39,7 +40,7 @@ def evaluate(
     if not len(examples):
         raise InputError("there are no held-out examples to evaluate on")
     tensors = to_tensors(adapted, adapter)
-    limit = max_tokens or default_max_tokens(adapted.device)
+    limit = max_tokens or default_max_tokens(adapted)
     loss = hits = 0.0
     finite = True
     with merged_into_base(adapted, adapter), torch.inference_mode():

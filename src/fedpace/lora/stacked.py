@@ -33,9 +33,6 @@ from fedpace.lora.sketch import chosen_first, component_scale
 from fedpace.lora.tasks import collate, concatenate, row_scores
 from fedpace.lora.tokens import Integers
 
-_MAX_CLIENTS = 32
-"""Clients stacked at once: what a pass costs beyond its tokens is shared well before that."""
-
 
 @dataclass(slots=True, eq=False)
 class _Stack:
@@ -62,32 +59,20 @@ def train_stacked(
     max_tokens: int,
     tasks: Sequence[ClientTask],
 ) -> list[ClientUpdate]:
-    """Train the participants of a round together.
+    """Train participants of a round together.
 
     Args:
         adapted: the model.
         clients: each client's examples.
         training: what a client does in a round.
         max_tokens: most tokens, padding included, that go through the model at once.
-        tasks: of one round, or of several.
+        tasks: of one round, or of several; each takes the memory of an adapter.
 
     Returns:
         The updates in the order of the tasks; those of `train_loop` up to rounding.
     """
-    updates = []
-    for first in range(0, len(tasks), _MAX_CLIENTS):
-        part = tasks[first : first + _MAX_CLIENTS]
-        updates += _train_together(adapted, clients, training, max_tokens, part)
-    return updates
-
-
-def _train_together(
-    adapted: AdaptedModel,
-    clients: ClientExamples,
-    training: LocalTraining,
-    max_tokens: int,
-    tasks: Sequence[ClientTask],
-) -> list[ClientUpdate]:
+    if not tasks:
+        return []
     examples = [examples_of(clients, task) for task in tasks]
     batches = [training.draw_batches(t, e) for t, e in zip(tasks, examples, strict=True)]
     stack = _stack(adapted, training, tasks)

@@ -1,8 +1,9 @@
-"""The trainer of a run: stacked where that gives what the loop gives, else the loop."""
+"""The trainer of a run: stacked where that gives what the loop gives and pays, else the loop."""
 
 import logging
 from collections.abc import Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -13,14 +14,54 @@ from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.rng import rng_for
 from fedpace.core.sketch import SCALED
-from fedpace.federation.engine import Train
 from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel
-from fedpace.lora.grouping import default_max_tokens
+from fedpace.lora.grouping import cost, group_by_length
 from fedpace.lora.local_training import ClientExamples, LocalTraining
 from fedpace.lora.loop import Stepped, train_loop
+from fedpace.lora.memory import default_max_tokens
 from fedpace.lora.stacked import train_stacked
 
 _log = logging.getLogger(__name__)
+
+_LEAST_SAVED = 0.1
+"""Part of the loop's work that stacking must save on a processor; it takes more memory."""
+MOST_TOGETHER = 8
+"""Clients in one part of a round. What a pass costs beyond its tokens is shared by then, and parts
+of a round can be trained in several processes."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trainer:
+    """Trains the participants of a round: tasks -> updates, in the order of the tasks.
+
+    It does so part by part, and no part depends on another, nor on where it is trained.
+    """
+
+    adapted: AdaptedModel
+    clients: ClientExamples
+    training: LocalTraining
+    together: bool
+    """Stacked, else one after another."""
+    max_tokens: int
+    """Most tokens, padding included, that go through the model at once when stacked."""
+    stepped: Stepped = lambda steps: None
+    """Called after each step of a client that is trained alone."""
+
+    def __call__(self, tasks: Sequence[ClientTask]) -> list[ClientUpdate]:
+        """Train all parts of a round."""
+        return [update for part in self.parts(tasks) for update in self.train_part(part)]
+
+    def parts(self, tasks: Sequence[ClientTask]) -> list[Sequence[ClientTask]]:
+        """Divide a round: as evenly as can be where stacked, else one task a part."""
+        count = -(-len(tasks) // MOST_TOGETHER) if self.together else len(tasks)
+        ends = np.linspace(0, len(tasks), count + 1).round().astype(int)
+        return [tasks[a:b] for a, b in pairwise(ends)]
+
+    def train_part(self, tasks: Sequence[ClientTask]) -> list[ClientUpdate]:
+        """Train one part."""
+        if self.together:
+            return train_stacked(self.adapted, self.clients, self.training, self.max_tokens, tasks)
+        return train_loop(self.adapted, self.clients, self.training, tasks, stepped=self.stepped)
 
 
 def make_trainer(
@@ -31,18 +72,18 @@ def make_trainer(
     stacked: bool = True,
     max_tokens: int | None = None,
     stepped: Stepped = lambda steps: None,
-) -> Train:
+) -> Trainer:
     """Make the callable that trains the participants of a round.
 
     Args:
         adapted: the model.
         clients: each client's examples, by its position in the population.
         training: what a client does in a round.
-        stacked: train the participants together. That is first tried against the loop on the
-            model at hand; where the two do not agree, the loop is used and a warning logged.
+        stacked: train the participants together where that saves a tenth of the work, by the
+            lengths of the examples (`saved_by_stacking`). It is first tried against the loop on the
+            model at hand; where the two do not agree, the loop is used. Either is logged.
         max_tokens: most tokens, padding included, that go through the model at once when
-            stacked; with the width and depth of the model it bounds the memory. By default 1024
-            on a processor, 16384 on an accelerator.
+            stacked; it bounds the memory. By default what `default_max_tokens` says.
         stepped: called after each step of a client that is trained alone.
 
     Returns:
@@ -51,17 +92,56 @@ def make_trainer(
     Raises:
         InputError: no client has any examples.
     """
-    if stacked:
-        limit = max_tokens or default_max_tokens(adapted.device)
-        objection = objection_to_stacking(adapted, clients)
-        if objection is None:
-            return partial(train_stacked, adapted, clients, training, limit)
-        _log.warning(
-            "clients are trained one after another: %s cannot train them together (%s)",
-            adapted.base.name,
-            objection,
+    limit = max_tokens or default_max_tokens(adapted)
+    saved = saved_by_stacking(clients, training, limit) if stacked else 0.0
+    if stacked and saved < _LEAST_SAVED and adapted.device.type == "cpu":
+        _log.info(
+            "clients are trained one after another: together would save %.0f %% of the work",
+            100 * max(saved, 0.0),
         )
-    return partial(train_loop, adapted, clients, training, stepped=stepped)
+        stacked = False
+    if stacked:
+        objection = objection_to_stacking(adapted, clients)
+        if objection is not None:
+            _log.warning(
+                "clients are trained one after another: %s cannot train them together (%s)",
+                adapted.base.name,
+                objection,
+            )
+            stacked = False
+    return Trainer(adapted, clients, training, stacked, limit, stepped)
+
+
+def saved_by_stacking(clients: ClientExamples, training: LocalTraining, max_tokens: int) -> float:
+    """Return which part of the loop's work a stacked pass saves: padding, and passes.
+
+    Counted for the mini-batches of a few clients, in tokens and what a pass costs beside them, so
+    it is the same on every machine. Where mini-batches fill a pass, or lengths are equal, little
+    is saved.
+
+    Raises:
+        InputError: no client has any examples.
+    """
+    some = _with_examples(clients)
+    chosen = np.unique(np.linspace(0, len(some) - 1, MOST_TOGETHER).round().astype(int))
+    alone = together = 0.0
+    drawn = []
+    for n in (some[i] for i in chosen):
+        batches = training.draw_batches(ClientTask(n, 0, {}, 1, seed=0), clients[n])
+        drawn.append([clients[n].lengths[rows] for rows in batches])
+    for step in zip(*drawn, strict=True):
+        alone += sum(cost(lengths, [np.arange(len(lengths))]) for lengths in step)
+        lengths = np.concatenate(step)
+        together += cost(lengths, group_by_length(lengths, max_tokens))
+    return 1 - together / alone
+
+
+def _with_examples(clients: ClientExamples) -> list[int]:
+    positions = clients.keys() if isinstance(clients, Mapping) else range(len(clients))
+    found = [n for n in positions if len(clients[n])]
+    if not found:
+        raise InputError("no client has any examples to train on")
+    return found
 
 
 def objection_to_stacking(adapted: AdaptedModel, clients: ClientExamples) -> str | None:
@@ -90,10 +170,7 @@ def objection_to_stacking(adapted: AdaptedModel, clients: ClientExamples) -> str
 
 
 def _probe_tasks(adapted: AdaptedModel, clients: ClientExamples) -> list[ClientTask]:
-    positions = clients.keys() if isinstance(clients, Mapping) else range(len(clients))
-    found = [n for n in positions if len(clients[n])]
-    if not found:
-        raise InputError("no client has any examples to train on")
+    found = _with_examples(clients)
     rng = rng_for(0, "simulation", 0)
     adapter = dict(adapted.initial)
     for t in adapted.layout.tensors:
