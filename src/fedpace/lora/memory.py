@@ -26,8 +26,8 @@ def default_max_tokens(adapted: AdaptedModel) -> int:
 def token_bytes(adapted: AdaptedModel) -> float:
     """Return about what a token takes while a pass and its gradients are computed, bytes.
 
-    Per layer what the norms, the attention and the feed-forward part keep for the way back: eight
-    vectors of the width and four of the inner width. A language model keeps a token's logits besides,
+    Per layer what norms, attention and the feed-forward part keep for the way back: eight vectors
+    of the width and four of the inner width. A language model besides keeps the logits of a token
     in the base's type and, for the loss and its gradient, twice in float32.
     """
     model = adapted.base.model

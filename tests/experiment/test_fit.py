@@ -1,0 +1,55 @@
+"""Whether an experiment fits: what is told of memory and time, and what is not tried."""
+
+import pytest
+
+pytest.importorskip("torch")
+
+import tiny
+from fedpace import load_experiment
+from fedpace.doctor import fit_lines
+from fedpace.experiment import fit
+from fedpace.experiment.build import build_work, set_up
+from fedpace.experiment.methods import make_plan
+
+pytestmark = pytest.mark.torch
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("place")
+    tiny.write_experiment(folder)
+    return load_experiment(folder / "my.toml")
+
+
+def test_a_small_experiment_fits_and_a_round_is_that_of_the_plan(experiment):
+    found = fit.try_fit(experiment)
+    work = build_work(experiment)
+    plan = make_plan(experiment, set_up(experiment, work, "adaptive").network, "adaptive")
+    assert found.participants == pytest.approx(plan.sampling_probability.sum())
+    assert found.fits and found.together
+    assert found.seconds_per_round > 0
+    told = " ".join(fit_lines(found, experiment))
+    assert "it fits" in told and "trained together" in told
+
+
+def test_what_would_not_fit_is_not_tried(experiment, monkeypatch):
+    monkeypatch.setattr(fit, "_free_bytes", lambda: 1e6)
+    monkeypatch.setattr(fit.Trainer, "__call__", lambda self, tasks: pytest.fail("it was tried"))
+    found = fit.try_fit(experiment)
+    assert not found.fits and found.seconds_per_round is None
+    told = " ".join(fit_lines(found, experiment))
+    assert "it does not fit" in told and 'take [model] dtype = "bfloat16"' in told
+
+
+def test_the_longest_examples_of_all_are_what_is_tried_for_the_peak(experiment, monkeypatch):
+    seen = []
+    train_part = fit.Trainer.train_part
+
+    def watch(self, tasks):
+        seen.append(sorted(n for t in tasks for n in self.clients[t.client].lengths.tolist()))
+        return train_part(self, tasks)
+
+    monkeypatch.setattr(fit.Trainer, "train_part", watch)
+    fit.try_fit(experiment)
+    lengths = sorted(n for each in build_work(experiment).clients for n in each.lengths.tolist())
+    assert seen[-1] == lengths[-len(seen[-1]) :]
