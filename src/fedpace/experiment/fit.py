@@ -23,8 +23,8 @@ from fedpace.lora.tasks import concatenate
 from fedpace.lora.trainer import MOST_TOGETHER, Trainer
 
 _COPIES = 5
-"""Of an adapter for each participant of a round: messages and what they hold, both ways, and what
-the server makes of them."""
+"""Times an adapter that a participant of a round takes: messages and what they hold, both ways, and
+what the server makes of them."""
 
 
 @dataclass(frozen=True, slots=True)
