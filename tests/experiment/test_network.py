@@ -16,8 +16,10 @@ def drawn(*overrides):
 
 def test_a_key_of_the_network_stands_in_place_of_the_scenarios():
     plain, mild = drawn(), drawn("network.step_spread=0.1", "network.upload_compute_ratio=3.0")
-    assert upload_compute_ratio(plain.clients, plain.system) == pytest.approx(1.0)
-    assert upload_compute_ratio(mild.clients, mild.system) == pytest.approx(3.0)
+    assert upload_compute_ratio(plain.clients, plain.system, 4) == pytest.approx(1.0)
+    assert upload_compute_ratio(mild.clients, mild.system, 4) == pytest.approx(3.0)
+    wide = drawn("network.ratio_cohort=20.0")
+    assert upload_compute_ratio(wide.clients, wide.system, 20) == pytest.approx(1.0)
     spread = [np.std(np.log(n.clients.step_seconds)) for n in (plain, mild)]
     assert spread[0] > 0.8 and spread[1] < 0.13
 
