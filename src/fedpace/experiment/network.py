@@ -48,9 +48,11 @@ def build_network(
     section = experiment.network
     own = {key: value for key in DRAWN if (value := getattr(section, key)) is not None}
     scenario = replace(scenario_named(section.scenario), **own)
-    if own and section.clients is not None:
+    # The cohort alone says nothing: it may stand in a file whose population another one replaces.
+    drawn = [key for key in own if key != "ratio_cohort"]
+    if drawn and section.clients is not None:
         raise InputError(
-            f"[network] {next(iter(own))} and clients exclude each other: the former draws a "
+            f"[network] {drawn[0]} and clients exclude each other: the former draws a "
             "population, the latter reads one; remove one of them"
         )
     system = System(
