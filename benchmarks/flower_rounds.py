@@ -44,6 +44,8 @@ clients = "{profiles}"
 
 IDLE_ANSWER_BYTES = 300
 """The answer to a poll that brings nothing is shorter."""
+EARLY_ANSWER_BYTES = 150
+"""So is that to whoever asks for what is not there yet; the smallest part comes in 160."""
 
 
 @dataclass
@@ -62,6 +64,11 @@ class Call:
     def idle(self) -> bool:
         """Whether it asked for work, and there was none."""
         return self.name == "pull-messages" and self.down < IDLE_ANSWER_BYTES
+
+    @property
+    def early(self) -> bool:
+        """Whether it asked for a part of a message that was still on its way."""
+        return self.name == "pull-object" and self.down < EARLY_ANSWER_BYTES
 
 
 class Counter:
@@ -174,7 +181,7 @@ def main() -> None:
     (began, first, before), (ended, last, whole) = after[0], after[-1]
     calls = counter.calls[first:last]
     idle = [call for call in calls if call.idle]
-    about = [c for c in calls if not c.idle and c.name != "send-node-heartbeat"]
+    about = [c for c in calls if not (c.idle or c.early) and c.name != "send-node-heartbeat"]
     messages = sum(len(r.participants) for r in ours)
     sent = np.array(
         [sum(getattr(p, way) for r in ours for p in r.participants) for way in
@@ -204,6 +211,7 @@ def main() -> None:
     if not options.tls:
         found |= {
             "request_bytes": ((bytes_of(about) - blocks) / messages).round().tolist(),
+            "asked_too_early": sum(call.early for call in calls),
             "idle_poll_bytes": (bytes_of(idle) / len(idle)).round().tolist(),
             "idle_polls_a_second": round(len(idle) / (ended - began) / options.clients, 2),
         }

@@ -1,6 +1,7 @@
 """Attacks over the network on a run of real processes with TLS and keys: each outcome is that of
 docs/deployment.md, and the run goes on."""
 
+import json
 import re
 import socket
 import ssl
@@ -44,7 +45,7 @@ class SecureFleet(Fleet):
         self.wait_for("server", "listening", 60)
         for n, name in enumerate(("one", "two")):
             self.joined(name, n)
-        self.goes_on(180)
+        self.goes_on()
         return self
 
     def let_in(self, name):
@@ -58,7 +59,7 @@ class SecureFleet(Fleet):
             self.ca, "--key", key or self.keys / name, "--log", f"node-{said}.log", first=first,
         )  # fmt: skip
 
-    def goes_on(self, seconds=60):
+    def goes_on(self, seconds=240):
         """Two more rounds with both honest clients."""
         before = self.rounds()
         try:
@@ -68,7 +69,10 @@ class SecureFleet(Fleet):
             raise
 
     def rounds(self):
-        return len(re.findall(r"answered 2/", self.said("server")))
+        path = self.folder / "run" / "rounds.jsonl"
+        lines = path.read_text().split("\n")[:-1] if path.exists() else []
+        people = [{p["client"] for p in json.loads(line)["participants"]} for line in lines]
+        return sum({0, 1} <= each for each in people)
 
     def signed(self, key, **changes):
         private = load_ssh_private_key(key.read_bytes(), None)
@@ -131,7 +135,7 @@ def watched(fleet, attack):
 def test_an_unknown_key_does_not_join_and_both_sides_say_why(fleet):
     make_key(fleet.folder / "other", "unknown")
     client = fleet.joined("unknown", 0, fleet.folder / "other" / "unknown")
-    assert client.wait(60) == 2
+    assert client.wait(180) == 2
     assert "its key is not among those that may join; there: fedpace keys add" in (
         fleet.said("unknown")
     )
@@ -142,16 +146,16 @@ def test_an_unknown_key_does_not_join_and_both_sides_say_why(fleet):
 def test_a_revoked_client_ends_within_seconds(fleet):
     key = fleet.let_in("gone")
     client = fleet.joined("gone", 0, key)
-    fleet.wait_for("server", "gone entered the run", 90)
-    fleet.wait_for("gone", "training", 90)
+    fleet.wait_for("server", "gone entered the run", 240)
+    fleet.wait_for("gone", "training", 240)
     began = time.monotonic()
     revoke_key(fleet.keys, "gone")
-    assert client.wait(60) == 2
+    assert client.wait(180) == 2
     seconds = time.monotonic() - began
     print(f"revoked: the client ended after {seconds:.1f} s")
     assert seconds < 15
     assert "its key is not among those that may join" in fleet.said("gone")
-    fleet.goes_on(120)
+    fleet.goes_on()
 
 
 def test_replayed_and_doubled_and_forged_calls_are_refused(fleet):
@@ -222,7 +226,7 @@ def test_slow_headers_and_a_thousand_idle_connections_hold_up_nobody(fleet):
                     idle.append(sender)
                 if n % 50 == 0:
                     yield
-            fleet.goes_on(120)
+            fleet.goes_on()
             yield
 
     most = watched(fleet, attack())
@@ -251,7 +255,7 @@ def test_a_huge_body_of_a_client_is_refused_at_its_bound(fleet):
 def test_a_clock_that_is_off_by_a_day_is_told_on_both_sides(fleet, seconds, way):
     name = f"clock-{way.split()[0]}"
     client = fleet.joined(name, 0, fleet.let_in(name), first=partial(wrong_clock, seconds))
-    assert client.wait(60) == 2
+    assert client.wait(180) == 2
     said = f"the client's clock is 86400 s {way} the server's"
     assert said in fleet.said(name)
     assert f"refused {name}: {said}" in fleet.said("server")

@@ -166,15 +166,39 @@ def test_without_control_the_node_connects_as_ever():
         link.pace(1.0, 1)
 
 
-def test_a_paced_node_waits_longer_for_answers(monkeypatch):
+@pytest.fixture
+def client():
+    """Flower's, as it was before and is after the test."""
     from flwr.supercore.protobuf.client import ProtobufClient
 
-    defaults = dict(ProtobufClient.__init__.__kwdefaults__)
-    try:
-        set_timeout()
-        assert ProtobufClient("http://localhost")._client.timeout.read == 30.0
-        monkeypatch.setenv(TIMEOUT_VARIABLE, "700")
-        set_timeout()
-        assert ProtobufClient("http://localhost")._client.timeout.read == 700.0
-    finally:
-        ProtobufClient.__init__.__kwdefaults__.update(defaults)
+    defaults, ask = dict(ProtobufClient.__init__.__kwdefaults__), ProtobufClient._unary_unary
+    yield ProtobufClient
+    ProtobufClient.__init__.__kwdefaults__.update(defaults)
+    ProtobufClient._unary_unary = ask
+
+
+def test_a_paced_node_waits_longer_for_answers(client, monkeypatch):
+    set_timeout()
+    assert client("http://localhost")._client.timeout.read == 30.0
+    monkeypatch.setenv(TIMEOUT_VARIABLE, "700")
+    set_timeout()
+    assert client("http://localhost")._client.timeout.read == 700.0
+
+
+def test_a_node_waits_for_an_answer_as_long_as_its_bytes_may_take_to_leave(client, monkeypatch):
+    from flwr.proto.message_pb2 import PushObjectRequest, PushObjectResponse
+
+    asked = []
+
+    def respond(self, request, **options):
+        asked.append(request.extensions["timeout"]["read"])
+        return httpx.Response(200, content=b"", request=request)
+
+    monkeypatch.setattr(httpx.Client, "send", respond)
+    set_timeout()
+    for size in (0, 300_000):
+        client("http://localhost")._unary_unary(
+            path="x", rpc_method="x", request=PushObjectRequest(object_content=bytes(size)),
+            response_type=PushObjectResponse,
+        )  # fmt: skip
+    assert asked == pytest.approx([30, 330], rel=1e-3)

@@ -26,14 +26,25 @@ REMOTE_BACKOFF_SECONDS = 0.25
 
 TIMEOUT_VARIABLE = "FEDPACE_NODE_TIMEOUT"
 """Environment variable: seconds that a node gives the server for an answer, in place of 30."""
+SLOWEST_BYTES_PER_SECOND = 1000.0
+"""What an uplink carries at least: a node gives each answer as much longer as its question takes to
+leave, or it would give up an update that is on its way, and send it again and again."""
 
 
 def set_timeout() -> None:
-    """Give answers as long as the environment says, in the process that runs a node."""
+    """Give answers as long as the environment says, and their questions' bytes take, in a node."""
+    client: Any = importlib.import_module("flwr.supercore.protobuf.client").ProtobufClient
     seconds = os.environ.get(TIMEOUT_VARIABLE)
     if seconds is not None:
-        client: Any = importlib.import_module("flwr.supercore.protobuf.client").ProtobufClient
         client.__init__.__kwdefaults__["timeout"] = float(seconds)
+    ask = client._unary_unary
+
+    def patient(self: Any, *, request: Any, timeout: float | None = None, **rest: Any) -> Any:
+        if timeout is None:
+            timeout = self._client.timeout.read + request.ByteSize() / SLOWEST_BYTES_PER_SECOND
+        return ask(self, request=request, timeout=timeout, **rest)
+
+    client._unary_unary = patient
 
 
 SIGNED_VARIABLE = "FEDPACE_SIGNED_SECONDS"
