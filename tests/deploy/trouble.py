@@ -69,3 +69,18 @@ def full_disk(file, count):
         resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
 
     threading.Thread(target=fill, daemon=True).start()
+
+
+def slow(seconds):
+    """Have this process take so many seconds for a local step."""
+    import time
+
+    import torch
+
+    true = torch.Tensor.backward
+
+    def backward(*arguments, **named):
+        time.sleep(seconds)
+        return true(*arguments, **named)
+
+    torch.Tensor.backward = backward

@@ -82,9 +82,9 @@ class RoundRecord:
     """Answers to earlier rounds that came in this one."""
     overhead_seconds: float | None = None
     """Neither training nor transfer, since the round before, s; None on the virtual clock."""
-    underway: int = 0
-    """How many clients were still at work on what they were asked when the round ended; 0 where a
-    round waits for all."""
+    underway: int | None = None
+    """How many clients were still at work on what they were asked when it ended; None of a round
+    that waits for all."""
     entered: tuple[int, ...] = ()
     """Clients that take part in the run from this round on."""
     diverged: str | None = None

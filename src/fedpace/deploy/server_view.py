@@ -173,7 +173,7 @@ class ServerView:
         if self._beats:
             row["counted"] = str(len(people))
             row["late"] = f"{late.mean():.1f}" if len(late) else "–"
-            row["at work"] = str(record.underway)
+            row["at work"] = str(record.underway or 0)
         else:
             invited = len(people) + len(record.missing) + len(record.refusals)
             slowest = max(people, key=lambda p: p.start_seconds + p.upload_seconds, default=None)

@@ -23,9 +23,9 @@ from fedpace.experiment.config import Experiment
 from fedpace.experiment.fingerprint import work_fingerprint
 from fedpace.experiment.interview import Interview
 from fedpace.experiment.methods import (
+    check_schedule,
     hooks_of,
     method_context,
-    planner_options,
     server_of,
 )
 from fedpace.experiment.network import build_network
@@ -208,7 +208,7 @@ def check(experiment: Experiment) -> None:
         InputError: a method, a planner or a target does not fit.
     """
     for method in experiment.methods:
-        planner_options(experiment, method)
+        check_schedule(experiment, method)
     if experiment.training.target is not None:
         target = Target.parse(experiment.training.target)
         if target.metric == "accuracy" and experiment.model.task != "classification":

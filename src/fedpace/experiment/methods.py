@@ -13,7 +13,7 @@ from fedpace.core.profile import Clients, Floats
 from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
-from fedpace.experiment.schedule import with_schedule
+from fedpace.experiment.schedule import beat_of, with_schedule
 from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.hooks.fedvarp import fedvarp
 from fedpace.federation.hooks.hook import UpdateHook
@@ -197,6 +197,17 @@ def can_overlap(experiment: Experiment, method: str) -> bool:
     entry, training = method_named(method), experiment.training
     ours = entry.published is None and entry.asynchronous is None
     return ours and not training.server_memory and not experiment.planner.replan_every
+
+
+def check_schedule(experiment: Experiment, method: str) -> None:
+    """Check, before anything is loaded or waited for, that a method can follow the schedule.
+
+    Raises:
+        InputError: it has to wait for all, or the beat is none that it could follow.
+    """
+    entry, planned = method_named(method), "schedule" in planner_options(experiment, method)
+    if experiment.training.schedule == "overlapping" and not planned and not entry.asynchronous:
+        beat_of(experiment, method, overlaps=entry.published is None)
 
 
 def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:

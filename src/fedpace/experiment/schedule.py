@@ -42,16 +42,11 @@ def with_schedule(
     Raises:
         InputError: the method has to wait for all, or the beat is none that it could follow.
     """
-    training = experiment.training
-    if training.schedule != "overlapping" or made.schedule == "overlapping":
+    if experiment.training.schedule != "overlapping" or made.schedule == "overlapping":
         return made
-    if not overlaps or made.draws is not None or training.server_memory:
-        why = " with server_memory" if training.server_memory else ""
-        raise InputError(
-            f"method {method!r}{why} has to wait for all who take part in a round; set [training] "
-            "schedule = 'synchronous', or leave it out"
-        )
-    return _described(network, clients, made, _beat(experiment, network))
+    if made.draws is not None:
+        raise _has_to_wait(method)
+    return _described(network, clients, made, beat_of(experiment, method, overlaps=overlaps))
 
 
 def rate_factor(experiment: Experiment, plan: Plan) -> float:
@@ -72,10 +67,23 @@ def rate_factor(experiment: Experiment, plan: Plan) -> float:
     )  # fmt: skip
 
 
-def _beat(experiment: Experiment, network: Network) -> float:
-    """Return the beat, if the experiment can follow it."""
-    training, system = experiment.training, network.system
-    beat, overhead = training.beat_seconds, system.overhead_seconds
+def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
+    """Return the beat that the experiment gives, if the method and all else can follow it.
+
+    Args:
+        experiment: with [training] schedule = "overlapping".
+        method: its name, for the error.
+        overlaps: whether the method's aggregation can do without a barrier.
+
+    Raises:
+        InputError: the method has to wait for all, or the beat is none that it could follow.
+    """
+    training, section = experiment.training, experiment.network
+    if not overlaps:
+        raise _has_to_wait(method)
+    if training.server_memory:
+        raise _has_to_wait(method, " with server_memory")
+    beat, overhead = training.beat_seconds, section.overhead_seconds
     if beat is None:
         raise InputError(
             "[training] schedule = 'overlapping' needs beat_seconds; set it (only the planner "
@@ -86,9 +94,9 @@ def _beat(experiment: Experiment, network: Network) -> float:
             f"[training] beat_seconds = {beat:g} is below [network] overhead_seconds = "
             f"{overhead:g}, which the server needs for every step; set a longer beat"
         )
-    if system.allocation != "work-conserving":
+    if section.allocation != "work-conserving":
         raise InputError(
-            f"[network] allocation = {system.allocation!r} divides the band of a round that waits "
+            f"[network] allocation = {section.allocation!r} divides the band of a round that waits "
             "for all; with schedule = 'overlapping' set 'work-conserving'"
         )
     if experiment.planner.replan_every:
@@ -97,6 +105,13 @@ def _beat(experiment: Experiment, network: Network) -> float:
             "measured in rounds that wait; set it to 0, or schedule = 'synchronous'"
         )
     return beat
+
+
+def _has_to_wait(method: str, why: str = "") -> InputError:
+    return InputError(
+        f"method {method!r}{why} has to wait for all who take part in a round; set [training] "
+        "schedule = 'synchronous', or leave it out"
+    )
 
 
 def _described(network: Network, clients: Clients, made: Plan, beat: float) -> Plan:

@@ -141,7 +141,7 @@ def settle(
     *,
     clock_seconds: float,
     missing: tuple[int, ...],
-    underway: Sequence[Underway] = (),
+    underway: Sequence[Underway] | None = None,
 ) -> tuple[RoundRecord, ServerState]:
     """Check what came back, aggregate it, and move the server.
 
@@ -155,7 +155,7 @@ def settle(
             its weight, whose mean in a round is a_n.
         clock_seconds: when the round ended.
         missing: who was asked and did not answer.
-        underway: what has not ended.
+        underway: what has not ended; None of a round that waits for all.
 
     Returns:
         The round's record (not yet evaluated) and the state for the next round.
@@ -186,7 +186,7 @@ def settle(
     diverged = fault_of_updates(updates)
     moved = _Moved(_unknown(weights), state.adapter, state.optimizer, state.memory)
     if diverged is None:
-        needed = frozenset(u.started_round for u in underway)
+        needed = frozenset(u.started_round for u in underway or ())
         returned = Returned(updates, start, share, weights, index, needed)
         then, diverged = _move(federation, state, returned)
         moved = then if diverged is None else moved
@@ -225,11 +225,11 @@ def settle(
         late=tuple(outcome.late),
         overhead_seconds=outcome.overhead_seconds,
         diverged=diverged,
-        underway=len(underway),
+        underway=None if underway is None else len(underway),
     )  # fmt: skip
     return record, replace(
         state, round_index=index + 1, adapter=moved.adapter, optimizer=moved.optimizer,
-        memory=moved.memory, watch=watch, underway=tuple(underway),
+        memory=moved.memory, watch=watch, underway=tuple(underway or ()),
     )  # fmt: skip
 
 

@@ -133,8 +133,8 @@ def staleness(records: Sequence[RoundRecord]) -> NDArray[np.int64]:
 
 
 def overlapped(records: Sequence[RoundRecord]) -> bool:
-    """Say whether clients were at work across steps of the server."""
-    return any(r.underway for r in records) or bool(np.any(staleness(records)))
+    """Say whether the server stepped without waiting for all."""
+    return any(record.underway is not None for record in records)
 
 
 def participation_counts(records: Sequence[RoundRecord], clients: int) -> NDArray[np.int64]:
@@ -241,7 +241,7 @@ def summarise(
         late = staleness(records)
         entry["mean_staleness"] = float(late.mean()) if len(late) else None
         entry["p95_staleness"] = float(np.quantile(late, 0.95)) if len(late) else None
-        entry["mean_underway"] = float(np.mean([r.underway for r in records]))
+        entry["mean_underway"] = float(np.mean([r.underway or 0 for r in records]))
     if "accuracy" not in final and "loss" in final:  # a language model
         entry["final_perplexity"] = _perplexity(final.get("loss"))
         entry["initial_perplexity"] = _perplexity((initial or {}).get("loss"))
