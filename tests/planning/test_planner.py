@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients
 from fedpace.planning.planner import PLANNERS, plan
 from fedpace.planning.round_time.distribution import round_time
-from fedpace.planning.solver.objective import relative_rounds
+from fedpace.planning.solver.objective import Problem, log_objective, relative_rounds
 from planning.some_problems import some_clients, some_system
 
 
@@ -190,3 +190,49 @@ def test_equal_shares_are_planned_for_as_equal_finish_and_the_plan_says_so():
     np.testing.assert_array_equal(shared.sampling_probability, static.sampling_probability)
     busy = plan(clients, replace(system, allocation="work-conserving"))
     assert busy.verdict == "converged" and busy.objective_seconds < static.objective_seconds
+
+
+@pytest.mark.parametrize("name", sorted(PLANNERS))
+def test_no_planner_asks_more_than_max_participants(name):
+    clients, system = some_clients(30, 6), some_system(30)
+    free = plan(clients, system, name, predict=False)
+    most = 0.4 * float(free.participation_probability().sum())
+    made = plan(clients, system, name, max_participants=most, predict=False)
+    if name == "full":
+        assert made.verdict.startswith("infeasible: full participation asks for 30 clients a round")
+        return
+    assert made.verdict == "converged"
+    asked = made.draws or made.sampling_probability.sum()
+    assert 0.95 * most - 1 < asked <= most * (1 + 1e-9)
+    assert np.all(made.sampling_probability >= (1e-3 / made.draws if made.draws else 1e-3))
+    loose = plan(clients, system, name, max_participants=1000, predict=False)
+    np.testing.assert_allclose(
+        loose.sampling_probability, free.sampling_probability, rtol=0.05, atol=1e-3
+    )
+
+
+def test_under_max_participants_the_plan_is_the_best_of_a_grid():
+    clients, system = some_clients(2, 3), some_system(2)
+    made = plan(clients, system, "icc24", max_participants=0.7)
+    problem, k = Problem(clients, system), np.full(2, 8)
+    grid = np.geomspace(1e-2, 1, 45)
+    values = [
+        log_objective(problem, Decision(np.array([a, b]), k))
+        for a in grid
+        for b in grid
+        if a + b <= 0.7
+    ]
+    assert np.log(made.objective_seconds) <= min(values) + 5e-3
+
+
+def test_a_limit_on_participants_that_cannot_be_kept_is_told_with_the_remedy():
+    clients, system = some_clients(20), some_system(20)
+    made = plan(clients, system, q_min=0.1, max_participants=1.5)
+    assert "q_min = 0.1 asks for 2 of 20 clients a round, max_participants is 1.5" in made.verdict
+    made = plan(clients, system, "uniform", cohort=0.5, max_participants=5)
+    assert "cohort = 0.5 asks for 10 clients a round, max_participants is 5" in made.verdict
+    with pytest.raises(InputError, match="max_participants is 0"):
+        plan(clients, system, max_participants=0)
+    with pytest.raises(InputError, match="rounds that overlap have no cohort"):
+        plan(clients, replace(system, allocation="work-conserving"), schedule="overlapping",
+             max_participants=3)  # fmt: skip

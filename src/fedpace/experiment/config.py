@@ -212,6 +212,8 @@ class PlannerSection(_Section):
     cohort: Annotated[float, Field(gt=0, le=1)] | None = None
     """Mean sampling probability at which the methods that leave it open (uniform, weighted,
     statistics, oort, infocom22, fslora) are held; without it each takes its best."""
+    max_participants: Positive | None = None
+    """Most clients that a round may ask, in the mean, for every method; without it no limit."""
     noise_ratio: NonNegative = 0.5
     """V / ||u||^2 at full participation and rank; a guess before a run, measured in it."""
 

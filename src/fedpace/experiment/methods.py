@@ -188,6 +188,7 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
         "q_min": section.q_min,
         "quantile": section.quantile,
         "cohort": section.cohort if name in SCALED else None,
+        "max_participants": section.max_participants,
         **schedule,
     }
 

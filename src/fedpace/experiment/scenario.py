@@ -74,6 +74,7 @@ def plan_scenario(scenario: Scenario, network: Network, planner: str | None = No
     return plan(
         planning_clients(network), network.system, planner or section.name,
         q_min=section.q_min, quantile=section.quantile, cohort=section.cohort,
+        max_participants=section.max_participants,
         schedule=scenario.training.schedule, beat_seconds=scenario.training.beat_seconds,
     )  # fmt: skip
 

@@ -22,7 +22,7 @@ from fedpace.planning.solver.objective import (
     rank_limit,
 )
 from fedpace.planning.solver.ranks import whole
-from fedpace.planning.solver.sampling import best_scale, held_scale
+from fedpace.planning.solver.sampling import asked, best_scale, held_scale, within_participants
 
 __all__ = ["TOO_SLOW", "fslora", "full", "oort", "statistics", "uniform", "weighted"]
 
@@ -32,6 +32,11 @@ _UNPAID_VERDICT = (
     "infeasible: max_joules_per_round does not pay for cohort = {:g}; lower one, raise the other"
 )
 """Verdict where energy forbids the cohort asked for."""
+_CROWDED_VERDICT = (
+    "infeasible: {} asks for {:g} clients a round, max_participants is {:g}; raise the latter, or "
+    "take another planner"
+)
+"""Verdict where a planner that is held at a cohort would ask for too many."""
 _OORT_ALPHA = 2.0
 """Power of the penalty for slow clients."""
 _OORT_PREFERRED_SHARES = (0.3, 0.5, 0.7, 0.9)
@@ -46,6 +51,10 @@ def full(problem: Problem, start: Decision | None = None) -> Solution:
     """
     k = rank_limit(problem)
     q = probability_limit(problem, k)
+    if (crowd := _crowd(problem, q)) is not None:
+        return Solution(
+            Decision(q, whole(k)), _CROWDED_VERDICT.format("full participation", *crowd)
+        )
     if shrink_to_p95(problem, lambda part: q, k) is None:
         return Solution(Decision(q, whole(k)), TOO_SLOW.format("at full participation"))
     return Solution(Decision(q, whole(k)))
@@ -126,6 +135,12 @@ def fslora(problem: Problem, start: Decision | None = None) -> Solution:
     return _scaled(problem, np.ones(len(k)), k)
 
 
+def _crowd(problem: Problem, sampling_probability: Floats) -> tuple[float, float] | None:
+    """How many clients a round asks and how many it may, where that is fewer."""
+    many, limit = asked(problem, sampling_probability), problem.max_participants
+    return None if limit is None or many <= limit * (1 + 1e-9) else (many, limit)
+
+
 def _scaled(problem: Problem, direction: Floats, k: Floats) -> Solution:
     """The best plan of the form q = min(limit, s direction) that keeps the p95 limit.
 
@@ -137,6 +152,9 @@ def _scaled(problem: Problem, direction: Floats, k: Floats) -> Solution:
         held = held_scale(direction, problem.cohort, problem.q_min, most)
         if held is None:
             return Solution(Decision(most, whole(k)), _UNPAID_VERDICT.format(problem.cohort))
+        if (crowd := _crowd(problem, held)) is not None:
+            verdict = _CROWDED_VERDICT.format(f"cohort = {problem.cohort:g}", *crowd)
+            return Solution(Decision(held, whole(k)), verdict)
         if shrink_to_p95(problem, lambda part: held, k) is None:
             verdict = TOO_SLOW.format(f"at cohort = {problem.cohort:g}")
             return Solution(Decision(held, whole(k)), verdict)
@@ -148,6 +166,7 @@ def _scaled(problem: Problem, direction: Floats, k: Floats) -> Solution:
         q = np.clip((q / towards).max() * direction, problem.q_min, most)
     else:
         q, _ = best_scale(problem, exact_law(problem), direction, k)
+    q = within_participants(problem, q)
     span = np.log((problem.q_min / direction).min() / (q / direction).max())
 
     def path(part: float) -> Floats:

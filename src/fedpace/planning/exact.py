@@ -29,6 +29,7 @@ from fedpace.planning.solver.objective import (
     rank_limit,
 )
 from fedpace.planning.solver.ranks import better_ranks, rounded_ranks, whole
+from fedpace.planning.solver.sampling import within_participants
 
 __all__ = ["exact", "icc24"]
 
@@ -277,6 +278,7 @@ def _solution(
     problem: Problem, optimum: LocalOptimum, evaluations: int, statistics: dict[str, float]
 ) -> Solution:
     q, k = optimum.q, optimum.k
+    q = within_participants(problem, q)
     fitting = shrink_to_p95(problem, falling_path(problem, q, k), k)
     verdict = optimum.verdict
     if fitting is None:

@@ -57,6 +57,8 @@ def infocom22(problem: Problem, start: Decision | None = None) -> Solution:
     least, most = max(1, int(np.ceil(count * problem.q_min))), 2 * count
     if problem.cohort is not None:
         least = most = max(1, round(problem.cohort * count))
+    if problem.max_participants is not None and problem.cohort is None:
+        most = max(least, min(most, int(problem.max_participants)))
     first = exact_law(problem) if count <= _FEW_CLIENTS else bound_law(problem)
     grid = np.unique(np.geomspace(least, max(least, most), _GRID_COHORTS).astype(np.int64)).tolist()
     draws = min(grid, key=lambda K: _value(problem, first, K, k))
@@ -76,7 +78,8 @@ def infocom22(problem: Problem, start: Decision | None = None) -> Solution:
     if not np.isfinite(value(draws)):
         return Solution(
             Decision(_chances(problem, least, k), whole(k), least),
-            "infeasible: no number of draws keeps the energy budgets and the p95 limit",
+            "infeasible: no number of draws keeps the energy budgets, the p95 limit and "
+            "max_participants",
         )  # fmt: skip
     decision = Decision(_chances(problem, draws, k), whole(k), draws)
     return Solution(decision, statistics={"draws": draws})
@@ -108,6 +111,8 @@ def _value(problem: Problem, law: TimeLaw, draws: int, k: Floats) -> float:
     decision = Decision(_chances(problem, draws, k), whole(k), draws)
     joins = decision.participation_probability()
     if np.any(joins > probability_limit(problem, k) * (1 + 1e-9)):
+        return np.inf
+    if problem.max_participants is not None and draws > problem.max_participants:
         return np.inf
     limit = problem.p95_limit_seconds
     if limit is not None and p95_seconds(problem, joins, k) > limit:

@@ -29,7 +29,7 @@ from fedpace.planning.solver.objective import (
     rank_limit,
 )
 from fedpace.planning.solver.ranks import relaxed_ranks, rounded_ranks, whole
-from fedpace.planning.solver.sampling import best_scale, fill
+from fedpace.planning.solver.sampling import best_scale, fill, within_participants
 
 __all__ = ["paper"]
 
@@ -70,6 +70,7 @@ def paper(problem: Problem, start: Decision | None = None) -> Solution:
     else:
         k = np.minimum(start.sketch_rank.astype(np.float64), rank_limit(problem))
         q = np.clip(start.sampling_probability, problem.q_min, probability_limit(problem, k))
+        q = within_participants(problem, q)
         point = evaluate(problem, law, q, k)
     verdict, iterations = "iteration cap", 0
     while iterations < _MAX_ITERATIONS:
@@ -82,6 +83,7 @@ def paper(problem: Problem, start: Decision | None = None) -> Solution:
             verdict = "converged"
             break
     q, k = rounded_ranks(problem, point, q, k)
+    q = within_participants(problem, q)
     for _ in range(3):
         point = evaluate(problem, law, q, k)
         q, _, point = _improved(problem, point, (q, k), _filled(problem, point, q, k), k)
@@ -103,6 +105,9 @@ def _beginning(problem: Problem, k: Floats) -> tuple[Floats, Point]:
         plans.append(
             best_scale(problem, law, np.where(alone <= deadline, shape, _LEAST_DIRECTION), k)
         )
+    if problem.max_participants is not None:
+        fitting = [within_participants(problem, q) for q, _ in plans]
+        plans = [(q, evaluate(problem, law, q, k)) for q in fitting]
     return min(plans, key=lambda plan: plan[1].log_objective)
 
 
@@ -113,12 +118,16 @@ def _filled(problem: Problem, point: Point, q: Floats, k: Floats) -> Floats:
     price, reward = point.time_by_q / q, point.rounds_by_q * q
     time_rest, rounds_rest = 1 - price @ q, 1 - reward @ (1 / q)
 
+    def filled(log_level: float) -> Floats:
+        level = float(np.exp(log_level))
+        return within_participants(problem, fill(reward, price, level, lower, upper))
+
     def at(log_level: float) -> float:
-        new = fill(reward, price, np.exp(log_level), lower, upper)
+        new = filled(log_level)
         return float(np.log(time_rest + price @ new) + np.log(rounds_rest + reward @ (1 / new)))
 
     best = minimize_scalar(at, bounds=(-12.0, 12.0), method="bounded", options={"xatol": 1e-3})
-    return fill(reward, price, float(np.exp(best.x)), lower, upper)
+    return filled(best.x)
 
 
 def _improved(

@@ -68,7 +68,8 @@ _EQUAL_SHARE_NOTE = (
 
 @takes(
     clients=(Clients, Sequence), system=System, planner=str, q_min=NUMBER, quantile=NUMBER,
-    p95_limit_seconds=NUMBER, cohort=NUMBER, schedule=str, beat_seconds=NUMBER, start=Plan,
+    p95_limit_seconds=NUMBER, cohort=NUMBER, max_participants=NUMBER, schedule=str,
+    beat_seconds=NUMBER, start=Plan,
 )  # fmt: skip
 def plan(
     clients: Clients | Sequence[ClientProfile],
@@ -79,6 +80,7 @@ def plan(
     quantile: float | None = None,
     p95_limit_seconds: float | None = None,
     cohort: float | None = None,
+    max_participants: float | None = None,
     schedule: ScheduleChoice = "synchronous",
     beat_seconds: float | None = None,
     start: Plan | None = None,
@@ -102,6 +104,8 @@ def plan(
         cohort: mean sampling probability, in [q_min, 1], at which a planner of `SCALED` is held;
             "infocom22" makes cohort x N draws. None: each takes the best for its objective. The
             gains of the plan compare with the best uniform and weighted plans in any case.
+        max_participants: most clients that a round may ask, in the mean: the sum of q, or the
+            draws. None: no limit. For rounds that wait; "auto" then leaves them synchronous.
         schedule: "synchronous", "overlapping", or "auto", what is predicted to be faster. Only the
             planner "exact" plans rounds that overlap, on a band that never idles; "auto" leaves
             all else synchronous.
@@ -135,7 +139,12 @@ def plan(
             f"or choose one of {', '.join(SCALED)}"
         )
     _check_schedule(planner, schedule, beat_seconds, system)
-    problem = Problem(clients, system, q_min, quantile, p95_limit_seconds, cohort)
+    if schedule == "overlapping" and max_participants is not None:
+        raise InputError(
+            f"max_participants = {max_participants!r}: rounds that overlap have no cohort of their "
+            "own; leave it out, or take schedule 'synchronous'"
+        )
+    problem = Problem(clients, system, q_min, quantile, p95_limit_seconds, cohort, max_participants)
     if start is not None and not np.array_equal(start.client_id, clients.client_id):
         raise InputError("start is a plan for other clients; give one with the same client_id")
     contradiction = _contradiction(problem)
@@ -145,7 +154,7 @@ def plan(
         return _described(problem, planner, Solution(least_of_all, contradiction))
     given = None if start is None or start.schedule == "overlapping" else start.decision
     solution = PLANNERS[planner](problem, given)
-    never_idle = system.allocation == "work-conserving"
+    never_idle = system.allocation == "work-conserving" and max_participants is None
     if planner == "exact" and schedule != "synchronous" and never_idle:
         rounds = _described(problem, planner, solution)
         beats = overlapping_plan(problem, planner, beat_seconds, rounds)
@@ -204,6 +213,13 @@ def _contradiction(problem: Problem) -> str | None:
         return (
             f"infeasible: max_joules_per_round of client {who!r} does not pay for q_min = "
             f"{problem.q_min:g} at rank 1; raise it, lower q_min, or drop the client"
+        )
+    least_asked, most_asked = problem.q_min * len(clients), problem.max_participants
+    if most_asked is not None and least_asked > most_asked:
+        return (
+            f"infeasible: q_min = {problem.q_min:g} asks for {least_asked:g} of {len(clients)} "
+            f"clients a round, max_participants is {most_asked:g}; lower q_min, or raise "
+            "max_participants"
         )
     limit = problem.p95_limit_seconds
     if limit is not None:

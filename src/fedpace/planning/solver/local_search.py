@@ -24,6 +24,7 @@ from fedpace.planning.solver.objective import (
     probability_limit,
     rank_limit,
 )
+from fedpace.planning.solver.sampling import asked, within_participants
 
 __all__ = ["LocalOptimum", "local_search"]
 
@@ -84,13 +85,15 @@ def local_search(
     def split(z: Floats) -> tuple[Floats, Floats]:
         return np.exp(z[:count]), np.exp(z[count:]) if move_ranks else k
 
+    q = within_participants(problem, q, _INSIDE_SHARE)
     limit = np.inf
     if problem.p95_limit_seconds is not None:
         q, k, limit = _inside(problem, q, k, move_ranks)
     z = np.log(np.concatenate([q, k]) if move_ranks else q)
     evaluations = iterations = 0
     # Without a limit a barrier has no effect; a search ends with the wide one.
-    ends_early = limit == np.inf or tolerance >= _BARRIER_TOLERANCE
+    free = limit == np.inf and problem.max_participants is None
+    ends_early = free or tolerance >= _BARRIER_TOLERANCE
     for barrier in _BARRIER_WEIGHTS[:1] if ends_early else _BARRIER_WEIGHTS:
 
         def make(
@@ -138,7 +141,10 @@ def _local(
     k: Floats,
     move_ranks: bool,
 ) -> Local:
-    """Log of the objective minus weight * log(-g), g the p95 excess over the limit of `wall`."""
+    """Log of the objective minus weight * log(-g), g the p95 excess over the limit of `wall`.
+
+    And minus weight * log of the part of `max_participants` that is left.
+    """
     point = evaluate(problem, law, q, k)
     value = point.log_objective
     time_by_q, time_by_k = point.time_by_q, point.time_by_k
@@ -151,6 +157,14 @@ def _local(
             value -= weight * float(np.log(-excess))
             pressure = weight / -excess
             time_by_q, time_by_k = time_by_q + pressure * by_q, time_by_k + pressure * by_k
+    if problem.max_participants is not None:
+        left = 1 - asked(problem, q) / problem.max_participants
+        if left <= 0:
+            value = np.inf
+        else:
+            value -= weight * float(np.log(left))
+            count = 1.0 if problem.groups is None else problem.groups.count
+            time_by_q = time_by_q + weight / left * q * count / problem.max_participants
     # Second derivatives of the model of `ranks`, client by client.
     xx = np.maximum(time_by_q, 0.0) + point.rounds_by_q + 1e-300
     if not move_ranks:

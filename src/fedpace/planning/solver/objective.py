@@ -80,6 +80,8 @@ class Problem:
     """Longest p95 round time allowed, s; None: no limit."""
     cohort: float | None = None
     """Mean sampling probability of the planners of one scale; None: each takes its best."""
+    max_participants: float | None = None
+    """Most clients that a round may ask, in the mean; None: no limit."""
     groups: Groups | None = None
     """Groups of similar clients; made here where clients are many."""
     made: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -97,6 +99,10 @@ class Problem:
             raise InputError(
                 f"cohort is {self.cohort!r}; give a mean sampling probability from q_min = "
                 f"{self.q_min:g} to 1, or none"
+            )
+        if self.max_participants is not None and not self.max_participants > 0:
+            raise InputError(
+                f"max_participants is {self.max_participants!r}; give a number above 0, or none"
             )
         _refuse_unbounded(self.clients, self.system)
         most = _NEVER_IDLE_GROUPS if self.system.allocation == "work-conserving" else None

@@ -16,7 +16,7 @@ from fedpace.planning.solver.objective import (
     probability_limit,
 )
 
-__all__ = ["best_scale", "fill", "held_scale"]
+__all__ = ["asked", "best_scale", "fill", "held_scale", "within_participants"]
 
 _FEW_CLIENTS = 16
 """Up to this many clients every scale of the grid is tried by the law itself."""
@@ -103,6 +103,44 @@ def best_scale(
     _root_near(slope, center, ends)
     point(float(grid[-1]))  # everyone at the limit is a minimum of its own, with a ridge before it
     return min(seen.values(), key=lambda entry: entry[1].log_objective)
+
+
+def asked(problem: Problem, sampling_probability: Floats) -> float:
+    """Return how many clients a round asks in the mean."""
+    groups = problem.groups
+    if groups is None:
+        return float(sampling_probability.sum())
+    return float(sampling_probability @ np.broadcast_to(groups.count, sampling_probability.shape))
+
+
+def within_participants(
+    problem: Problem, sampling_probability: Floats, share: float = 1.0
+) -> Floats:
+    """Return q, scaled down where it asks for more clients than `max_participants`.
+
+    Args:
+        problem: with or without that limit; q_min keeps it.
+        sampling_probability: q, shape (N,).
+        share: of the limit that may be used.
+
+    Returns:
+        q_n cut to max(q_min, s q_n), the largest s at most 1 that keeps the limit.
+    """
+    q, limit = sampling_probability, problem.max_participants
+    if limit is None or asked(problem, q) <= share * limit:
+        return q
+
+    def scaled(log_scale: float) -> Floats:
+        return np.asarray(np.minimum(q, np.maximum(np.exp(log_scale) * q, problem.q_min)))
+
+    def excess(log_scale: float) -> float:
+        return asked(problem, scaled(log_scale)) - share * limit
+
+    least = float(np.log(problem.q_min / q.max()))
+    if excess(least) >= 0:
+        return scaled(least)
+    root = brentq(excess, least, 0.0, xtol=1e-13)
+    return scaled(root - 1e-12)
 
 
 def held_scale(direction: Floats, mean: float, lower: float, upper: Floats) -> Floats | None:
