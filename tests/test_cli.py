@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -79,10 +80,15 @@ def test_help_shows_an_example(command, tmp_path):
     assert f"fedpace {command}" in done.stdout.split("Example", 1)[1]
 
 
+def test_it_says_its_version(tmp_path):
+    assert fedpace("--version", cwd=tmp_path).stdout.strip() == f"fedpace {version('fedpace')}"
+
+
 def test_doctor_names_versions_and_remedies(tmp_path):
     found = json.loads(fedpace("doctor", "--json", cwd=tmp_path).stdout)
     by_name = {part["package"]: part for part in found["parts"]}
     assert by_name["numpy"]["version"]
+    assert "serve and join" in by_name["flwr"]["for"]
     assert all(part["version"] or part["remedy"] for part in found["parts"])
 
 

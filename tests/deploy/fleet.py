@@ -65,7 +65,7 @@ class Fleet:
         path = self.folder / f"{name}.out"
         return path.read_text() if path.exists() else ""
 
-    def wait_for(self, name, text, seconds=120.0):
+    def wait_for(self, name, text, seconds=240.0):
         wait_until(lambda: text in self.said(name), f"{name} saying {text!r}", seconds)
 
 

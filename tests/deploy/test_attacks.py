@@ -42,7 +42,7 @@ class SecureFleet(Fleet):
             self.let_in(name)
         self.serve(self.experiment, "--out", "run", "--clients", 2, "--certificates", "certs",
                    "--keys", "keys")  # fmt: skip
-        self.wait_for("server", "listening", 60)
+        self.wait_for("server", "listening")
         for n, name in enumerate(("one", "two")):
             self.joined(name, n)
         self.goes_on()

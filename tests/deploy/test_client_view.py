@@ -89,3 +89,12 @@ def test_clients_know_their_round_rank_rate_progress_loss_and_what_was_accepted(
         assert said[name][0] == "loading model and data"
         assert said[name][1].startswith("60 examples of 6 tokens in the median")
         assert said[name][2] == "ready with 60 examples"
+
+
+def test_what_flower_said_last_is_shown_without_its_colours(tmp_path):
+    from fedpace.deploy.client import _why
+
+    log = tmp_path / "node.log"
+    assert _why(log) == "it did not say why"
+    log.write_text("\x1b[91mERROR\x1b[0m:  \x1b[93mtimed out\x1b[0m\n\x1b[92mINFO\x1b[0m: bye\n")
+    assert _why(log) == "ERROR:  timed out"

@@ -117,6 +117,7 @@ def test_a_clock_that_is_off_is_told_by_how_much():
     assert clock_fault(0.0) is None and clock_fault(4.9) is None and clock_fault(-300.0) is None
     assert "clock is 20 s ahead of the server's" in judged(raw(signed(seconds=20.0))).reason
     assert "clock is 86400 s behind the server's" in judged(raw(signed(seconds=-86400.0))).reason
+    assert "clock is 310 s behind the server's" in judged(raw(signed(seconds=-310.0))).reason
     assert judged(raw(signed(seconds=-86400.0))).client == "one"
 
 

@@ -26,12 +26,12 @@ def test_learned_uplinks_are_the_rates_that_were_set(tmp_path):
     with Fleet(tmp_path, clients=4, rounds=ROUNDS, text=WIDE) as fleet, ExitStack() as stack:
         write_model(tmp_path / "model", width=256)
         fleet.serve(fleet.experiment, "--out", "run", "--clients", 4)
-        fleet.wait_for("server", "listening", 30)
+        fleet.wait_for("server", "listening")
         for n, rate in enumerate(RATES_MBPS):
             relay = stack.enter_context(open_relay("127.0.0.1", fleet.port))
             relay.pace(rate * 1e6)
             fleet.join(n, port=relay.port)
-        end(fleet.running[0], 300)
+        end(fleet.running[0], 600)
     lines = (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()
     records = [json.loads(line) for line in lines]
     found, bands = [[] for _ in RATES_MBPS], [[] for _ in RATES_MBPS]

@@ -30,11 +30,11 @@ PLACES = {
 calls the process is killed."""
 
 
-def die_at(place, count, before):
+def die_at(place, count, before, places=PLACES):
     """Have this process kill itself at the count-th call of a place, before or after it is done."""
     import importlib
 
-    module, _, name = PLACES[place][0].partition(":")
+    module, _, name = places[place][0].partition(":")
     owner = importlib.import_module(module)
     *path, last = name.split(".")
     for part in path:
