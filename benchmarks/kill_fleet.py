@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    rounds, seen = 4 * options.kills, []
+    rounds, seen = 3 * options.kills + 3, []
 
     def show(who: str, what: str, held: str) -> None:
         seen.append(who)

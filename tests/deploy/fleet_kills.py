@@ -33,7 +33,7 @@ _PATIENCE = 600.0
 
 def fleet_of(folder, rounds):
     folder.mkdir()
-    return Fleet(folder, clients=CLIENTS, rounds=rounds, method="uniform", text=MEMORY)
+    return Fleet(folder, clients=CLIENTS, rounds=rounds, method="full", text=MEMORY)
 
 
 def left_alone(folder, rounds):
@@ -112,7 +112,7 @@ def differences(run, whole):
             found.append(name)
     one, two = (list(map(_timeless, read_records(each))) for each in (run, whole))
     found += [f"round {n + 1}" for n, (a, b) in enumerate(zip(one, two, strict=True)) if a != b]
-    one, two = (read_checkpoint(each, "uniform") for each in (run, whole))
+    one, two = (read_checkpoint(each, "full") for each in (run, whole))
     for part in ("adapter", "optimizer", "memory"):
         a, b = getattr(one, part), getattr(two, part)
         if a.keys() != b.keys() or any(not np.array_equal(a[n], b[n]) for n in a):

@@ -17,6 +17,8 @@ from fedpace.deploy.secure_server import Protection, open_secure_server
 from fedpace.deploy.upload_times import VARIABLE, UploadTimes
 from fedpace.engines.flower.arrivals import Arrivals
 
+START_SECONDS = 300.0
+"""Flower's server takes some seconds; on a machine that is very busy, minutes."""
 CLAIM_SECONDS = 8.0
 """How long a port that is in use may become free."""
 
@@ -93,7 +95,7 @@ def _free_port() -> int:
 
 
 def _wait_for_port(host: str, port: int, alive: Callable[[], bool], log: Path) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + START_SECONDS
     while time.monotonic() < end:
         try:
             socket.create_connection((host, port), 1.0).close()
