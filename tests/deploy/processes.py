@@ -90,7 +90,7 @@ def superlink(folder, port, certificates=None):
                     "--ssl-certfile", certificates.certificate,
                     "--ssl-keyfile", certificates.key]  # fmt: skip
     with process(command, folder / "superlink.log", folder / "home") as running:
-        wait_until(lambda: answers(port), "the server's port")
+        wait_until(lambda: answers(port), "the server's port", 240)
         yield running
 
 
@@ -188,7 +188,7 @@ def connect(home, name, port, ca):
 def flwr(home, *words):
     return subprocess.run(
         [str(BIN / "flwr"), *map(str, words)], capture_output=True, text=True,
-        env=environment(home), timeout=120, stdin=subprocess.DEVNULL, cwd=home,
+        env=environment(home), timeout=300, stdin=subprocess.DEVNULL, cwd=home,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 pytest.importorskip("flwr")
@@ -49,8 +50,11 @@ def test_a_client_that_becomes_slow_misses_few_rounds_and_comes_in_time_again(tm
         link.pace(3e4)
         since = len(rounds_of(tmp_path))
         wait_until(lambda: len(took_part(0, since + 1)) >= 2, "two rounds in time", 600)
-    late = [a for r in rounds_of(tmp_path)[since:] for a in r["late"] if a["client"] == 0]
-    print(f"{len(late)} rounds waited in vain; sending took "
-          f"{[round(a['upload_seconds'], 1) for a in late]} s")  # fmt: skip
-    assert 1 <= len(late) <= 4
-    assert all(a["upload_seconds"] > 70.0 for a in late)  # 277 kB at 30 kbit/s, at least
+    found = rounds_of(tmp_path)[since:]
+    late = [a["upload_seconds"] for r in found for a in r["late"] if a["client"] == 0]
+    people = [p for r in found[1:] for p in r["participants"] if p["client"] == 0]
+    in_time = [p["upload_seconds"] for p in people]
+    print(f"late: {np.round(late, 1)} s, in time: {np.round(in_time, 1)} s")
+    assert len(late) <= 4  # on a machine that is very busy deadlines are long: none is late
+    # 277 kB at 30 kbit/s, once.
+    assert all(70.0 < seconds < 110.0 for seconds in [*late, *in_time])

@@ -41,12 +41,12 @@ def test_the_example_project_runs_by_flowers_own_command(tmp_path):
         settings = f'experiment="{experiment}" out="{tmp_path / "run"}" clients=2'
         begun = flwr(home, "run", PROJECT, "here", "-c", settings)
         assert begun.returncode == 0, begun.stdout + begun.stderr
-        wait_until((tmp_path / "run" / "summary.json").exists, "the run's end", 400)
+        wait_until((tmp_path / "run" / "summary.json").exists, "the run's end", 900)
         said = lambda run: log_of(home, run)  # noqa: E731
-        wait_until(lambda: "report:" in said(begun), "the report", 60)
+        wait_until(lambda: "report:" in said(begun), "the report", 240)
         again = flwr(home, "run", PROJECT, "here", "-c", settings)
         assert again.returncode == 0
-        wait_until(lambda: "exists and is not empty" in said(again), "the refusal", 120)
+        wait_until(lambda: "exists and is not empty" in said(again), "the refusal", 400)
         for run in (begun, again):
             assert "Traceback" not in said(run) and 'File "' not in said(run)
     assert (tmp_path / "run" / "report.html").exists()
