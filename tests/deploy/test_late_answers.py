@@ -1,6 +1,7 @@
 """A client whose link becomes slow during a run: it is waited for, and then planned for."""
 
 import json
+from contextlib import ExitStack
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ def rounds_of(folder):
 
 
 def test_a_client_that_becomes_slow_misses_few_rounds_and_comes_in_time_again(tmp_path):
-    """From 2 Mbit/s to 0.03: a minute and a half of sending, far beyond the deadline."""
+    """From 2 Mbit/s to 0.15, as far below the others as a fleet still waits for."""
 
     def took_part(client, since):
         return [
@@ -36,18 +37,16 @@ def test_a_client_that_becomes_slow_misses_few_rounds_and_comes_in_time_again(tm
             if record["round"] >= since and client in [p["client"] for p in record["participants"]]
         ]
 
-    with (
-        Fleet(tmp_path, clients=3, rounds=1000, text=WIDE) as fleet,
-        open_relay("127.0.0.1", fleet.port) as link,
-    ):
+    with Fleet(tmp_path, clients=3, rounds=1000, text=WIDE) as fleet, ExitStack() as stack:
         write_model(tmp_path / "model", width=256)
-        link.pace(2e6)
         fleet.serve(fleet.experiment, "--out", "run", "--clients", 3)
         fleet.wait_for("server", "listening")
-        for n in range(3):
-            fleet.join(n, port=link.port if n == 0 else None)
+        links = [stack.enter_context(open_relay("127.0.0.1", fleet.port)) for _ in range(3)]
+        for n, link in enumerate(links):
+            link.pace(2e6)
+            fleet.join(n, port=link.port)
         wait_until(lambda: len(took_part(0, 0)) >= 6, "six rounds", 400)
-        link.pace(3e4)
+        links[0].pace(1.5e5)
         since = len(rounds_of(tmp_path))
         wait_until(lambda: len(took_part(0, since + 1)) >= 2, "two rounds in time", 600)
     found = rounds_of(tmp_path)[since:]
@@ -56,5 +55,5 @@ def test_a_client_that_becomes_slow_misses_few_rounds_and_comes_in_time_again(tm
     in_time = [p["upload_seconds"] for p in people]
     print(f"late: {np.round(late, 1)} s, in time: {np.round(in_time, 1)} s")
     assert len(late) <= 4  # on a machine that is very busy deadlines are long: none is late
-    # 277 kB at 30 kbit/s, once.
-    assert all(70.0 < seconds < 110.0 for seconds in [*late, *in_time])
+    # 277 kB at 150 kbit/s, once.
+    assert all(13.0 < seconds < 25.0 for seconds in [*late, *in_time])
