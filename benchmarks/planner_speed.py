@@ -2,10 +2,13 @@
 
     OMP_NUM_THREADS=2 python benchmarks/planner_speed.py                  # a few minutes
     OMP_NUM_THREADS=2 python benchmarks/planner_speed.py --most 10000
+    OMP_NUM_THREADS=2 python benchmarks/planner_speed.py --allocation equal-finish
+    OMP_NUM_THREADS=2 python benchmarks/planner_speed.py --schedule auto
 
-Seconds, processor seconds and peak memory of one plan, each size in a fresh process, and the
-exponent of the cost in N. On a machine with other work the processor seconds are what counts.
-Then the ratio to SciPy's SLSQP on the same objective and gradient from one start at N = 100.
+The band is the default's, one that never idles. Seconds, processor seconds and peak memory of one
+plan, each size in a fresh process, and the exponent of the cost in N. On a machine with other work
+the processor seconds are what counts. Then the ratio to SciPy's SLSQP on the same objective and
+gradient from one start at N = 100.
 """
 
 import argparse
@@ -23,7 +26,7 @@ from fedpace.core.rng import rng_for
 SIZES = (100, 1_000, 10_000, 100_000, 1_000_000)
 
 
-def population(count: int) -> tuple[fp.Clients, fp.System]:
+def population(count: int, allocation: str = "work-conserving") -> tuple[fp.Clients, fp.System]:
     """Log-normal data, devices and links; a tenth of the clients upload while one computes."""
     rng = rng_for(0, "population", count)
     clients = fp.Clients.from_columns(
@@ -34,18 +37,18 @@ def population(count: int) -> tuple[fp.Clients, fp.System]:
     )
     system = fp.System(
         bandwidth_hz=2e5 * count, lora_rank=16, local_steps=5, fixed_bits=4e6, bits_per_rank=1e6,
-        overhead_seconds=0.5,
+        overhead_seconds=0.5, allocation=allocation,
     )  # fmt: skip
     return clients, system
 
 
-def measure(count: int) -> dict[str, float | str]:
-    clients, system = population(count)
-    fp.plan(*population(50))  # imports and caches
+def measure(count: int, allocation: str, schedule: str) -> dict[str, float | str]:
+    clients, system = population(count, allocation)
+    fp.plan(*population(50, allocation), schedule=schedule)  # imports and caches
     times = []
     for _ in range(5 if count <= 1000 else 1):
         began = time.perf_counter(), time.process_time()
-        made = fp.plan(clients, system)
+        made = fp.plan(clients, system, schedule=schedule)
         times.append((time.perf_counter() - began[0], time.process_time() - began[1]))
     seconds, processor = np.median(times, axis=0).tolist()
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -53,7 +56,7 @@ def measure(count: int) -> dict[str, float | str]:
             "verdict": made.verdict, "gain_uniform": made.gain["uniform"]}  # fmt: skip
 
 
-def slsqp_ratio(count: int = 100) -> tuple[float, float, float]:
+def slsqp_ratio(allocation: str, count: int = 100) -> tuple[float, float, float]:
     """Processor seconds of exact, those of SLSQP from one start, and its objective over exact's."""
     from scipy.optimize import minimize
 
@@ -66,7 +69,7 @@ def slsqp_ratio(count: int = 100) -> tuple[float, float, float]:
         rank_limit,
     )
 
-    clients, system = population(count)
+    clients, system = population(count, allocation)
 
     def problem() -> Problem:
         return Problem(clients, system)
@@ -98,14 +101,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--most", type=int, default=1_000_000, help="largest N")
     parser.add_argument("--one", type=int, help="measure this N alone and print JSON")
+    parser.add_argument("--allocation", default="work-conserving")
+    parser.add_argument("--schedule", default="synchronous")
     arguments = parser.parse_args()
+    kind = arguments.allocation, arguments.schedule
     if arguments.one:
-        print(json.dumps(measure(arguments.one)))
+        print(json.dumps(measure(arguments.one, *kind)))
         return
     rows = []
     print(f"{'clients':>9} {'seconds':>9} {'processor':>9} {'peak GB':>8}  verdict")
     for count in (n for n in SIZES if n <= arguments.most):
-        command = [sys.executable, __file__, "--one", str(count)]
+        command = [
+            sys.executable, __file__, "--one", str(count), "--allocation", kind[0],
+            "--schedule", kind[1],
+        ]  # fmt: skip
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         row = json.loads(done.stdout)
         rows.append(row)
@@ -118,7 +127,7 @@ def main() -> None:
         rows[-1]["clients"] / first["clients"]
     )
     print(f"cost exponent from N = {first['clients']} to {rows[-1]['clients']}: {exponent:.2f}")
-    ours, theirs, excess = slsqp_ratio()
+    ours, theirs, excess = slsqp_ratio(arguments.allocation)
     print(
         f"N = 100: exact {ours:.3f} s, SLSQP {theirs:.2f} s from one start: {theirs / ours:.0f} x"
     )

@@ -92,6 +92,8 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, whole, st
         ({"planner": {"replan_every": 3}}, "replan_every = 3"),
         ({"network": {"allocation": "equal-finish"}}, "'equal-finish' divides the band"),
         ({"training": {"beat_seconds": None}}, "needs beat_seconds"),
+        ({"training": {"beat_seconds": 1e4}}, "one beat would last longer than a run of 12 rounds"),
+        ({"training": {"beat_seconds": 0.2, "rounds": 1}}, "over before the first update"),
     ],
 )
 def test_what_cannot_overlap_is_refused_in_one_line(tmp_path, changes, message):
@@ -124,7 +126,7 @@ def test_the_rate_of_the_server_follows_the_noise_and_the_delay_of_a_beat():
     for beat in (1e3, 0.5, 0.2):
         ready = prepare(toy_experiment(
             methods=["uniform"], network={"allocation": BAND, "bandwidth_hz": 3e3},
-            training={**LATE, "beat_seconds": beat, "server_optimizer": "adam"},
+            training={**LATE, "beat_seconds": beat, "rounds": 10**5, "server_optimizer": "adam"},
         ), place())  # fmt: skip
         factors.append(rate_factor(ready.experiment, ready.plans["uniform"]))
         assert ready.plans["uniform"].staleness_seconds.mean >= beat

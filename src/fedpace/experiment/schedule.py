@@ -1,18 +1,14 @@
 """The schedule of a plan: rounds that wait for all, or beats that wait for nobody."""
 
-from dataclasses import replace
-
 import numpy as np
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan, StalenessSeconds
-from fedpace.core.profile import Clients
+from fedpace.core.plan import Plan
+from fedpace.core.profile import Clients, System
 from fedpace.experiment.config import Experiment
-from fedpace.planning.overlap.law import queue_law
+from fedpace.planning.overlap.described import at_beats
 from fedpace.planning.overlap.step import server_rate_factor
-from fedpace.planning.solver.objective import noise_weight
-from fedpace.wireless.channel import rate_bps, uplink
-from fedpace.wireless.latency import start_seconds, upload_bits
+from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.wireless.network import Network
 
 
@@ -42,11 +38,17 @@ def with_schedule(
     Raises:
         InputError: the method has to wait for all, or the beat is none that it could follow.
     """
-    if experiment.training.schedule != "overlapping" or made.schedule == "overlapping":
+    training = experiment.training
+    if training.schedule != "overlapping":
+        return made
+    if training.beat_seconds is not None:
+        _check_span(training.beat_seconds, training.rounds, clients, network.system)
+    if made.schedule == "overlapping":
         return made
     if made.draws is not None:
         raise _has_to_wait(method)
-    return _described(network, clients, made, beat_of(experiment, method, overlaps=overlaps))
+    beat = beat_of(experiment, method, overlaps=overlaps)
+    return at_beats(made, clients, network.system, beat)
 
 
 def rate_factor(experiment: Experiment, plan: Plan) -> float:
@@ -114,34 +116,18 @@ def _has_to_wait(method: str, why: str = "") -> InputError:
     )
 
 
-def _described(network: Network, clients: Clients, made: Plan, beat: float) -> Plan:
-    """The plan with a beat, and its queue."""
-    system, rank = network.system, made.sketch_rank.astype(np.float64)
-    bits = upload_bits(system, rank)
-    whole = bits / rate_bps(system.bandwidth_hz, **uplink(clients))
-    width = np.minimum(clients.max_bandwidth_hz, system.bandwidth_hz)
-    law = queue_law(
-        made.sampling_probability,
-        system.overhead_seconds + start_seconds(clients, system, rank),
-        whole,
-        beat,
-        bits / rate_bps(width, **uplink(clients)) - whole,
-        clients.availability,
-    )
-    noise = noise_weight(clients, system) * system.lora_rank / rank
-    return replace(
-        made,
-        decision=replace(made.decision, beat_seconds=beat),
-        round_seconds=None,
-        relative_rounds=np.nan,
-        objective_seconds=np.nan,
-        updates_per_second=law.update_rate(),
-        staleness_seconds=StalenessSeconds(law.mean_age_seconds(), law.p95_age_seconds()),
-        band_utilisation=law.utilisation,
-        gain={},
-        statistics={
-            "delay_beats": float(clients.data_weight @ (law.age_beats - 1)),
-            "beat_noise": float(np.sum(noise * clients.availability / law.chance)),
-            "tuned_noise": float(np.sum(noise / made.sampling_probability)),
-        },
-    )
+def _check_span(beat: float, beats: int, clients: Clients, system: System) -> None:
+    """Refuse beats that are over before anything arrives, and one that outlasts the whole run."""
+    most = np.floor(np.minimum(clients.max_rank, system.lora_rank))
+    alone = system.overhead_seconds + solo_seconds(clients, system, most)
+    soonest, slowest = float(alone.min()), float(alone.max())
+    if beats * beat < soonest:
+        raise InputError(
+            f"[training] beat_seconds = {beat:g}: the {beats} beats of the run are over before the "
+            f"first update can arrive, after {soonest:.4g} s; set a longer beat or more rounds"
+        )
+    if beat > beats * slowest:
+        raise InputError(
+            f"[training] beat_seconds = {beat:g}: one beat would last longer than a run of {beats} "
+            f"rounds that wait for the slowest client ({slowest:.4g} s each); set a shorter beat"
+        )

@@ -7,7 +7,8 @@ import pytest
 
 import fedpace as fp
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Plan
+from fedpace.core.plan import Decision, Plan
+from fedpace.planning.overlap.described import at_beats
 from planning.some_problems import some_clients, some_system
 
 
@@ -63,3 +64,27 @@ def test_bad_schedules_are_named(changes, message):
     with pytest.raises(InputError) as caught:
         fp.plan(clients, system, **changes)
     assert message in str(caught.value)
+
+
+def test_a_plan_of_rounds_at_beats_charges_a_limited_client_for_its_share_of_the_band():
+    # A Shannon link makes more of each hertz where its band is a quarter of W.
+    clients = fp.Clients.from_columns(
+        data_weight=[1.0], step_seconds=[0.2], snr_hz=[3e6], max_bandwidth_hz=[5e5]
+    )
+    system = fp.System(
+        bandwidth_hz=2e6, lora_rank=8, local_steps=5, fixed_bits=0.0, bits_per_rank=1e6,
+        overhead_seconds=0.1, allocation="work-conserving",
+    )  # fmt: skip
+    rounds = Plan("uniform", clients.client_id, Decision(np.ones(1), np.array([8])), "converged")
+    made = at_beats(rounds, clients, system, 2.0)
+    upload = 8e6 / (5e5 * np.log2(1 + 3e6 / 5e5))  # 5.7 s; with 0.1 + 1 s before, 4 beats
+    assert made.updates_per_second.tolist() == [1 / 8]
+    assert made.staleness_seconds.mean == 8.0
+    assert made.band_utilisation == pytest.approx(upload / 4 / 8)
+    assert made.statistics["delay_beats"] == 3
+    # Planned for beats, the same schedule is stated to do the same.
+    best = fp.plan(clients, system, schedule="overlapping", beat_seconds=2.0)
+    assert best.sampling_probability == pytest.approx(1) and best.sketch_rank.tolist() == [8]
+    for name in ("band_utilisation", "objective_seconds", "relative_rounds"):
+        assert getattr(best, name) == pytest.approx(getattr(made, name))
+    assert best.statistics["beat_noise"] == pytest.approx(made.statistics["beat_noise"])

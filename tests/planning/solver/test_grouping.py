@@ -7,8 +7,8 @@ from fedpace.planning.round_time.distribution import mean_and_gradient
 from fedpace.planning.round_time.grouped import grouped_mean_and_gradient
 from fedpace.planning.solver import grouping as grouping_module
 from fedpace.planning.solver.grouping import expand, grouped_problem
-from fedpace.planning.solver.objective import evaluate, relative_rounds
-from planning.some_problems import some_problem
+from fedpace.planning.solver.objective import Problem, evaluate, exact_law, relative_rounds
+from planning.some_problems import some_clients, some_problem, some_system
 
 
 def test_a_plan_of_groups_makes_the_noise_of_its_expansion(monkeypatch):
@@ -43,6 +43,17 @@ def test_a_population_of_groups_takes_as_long_as_the_whole(monkeypatch):
         by_group, lambda q, k: grouped_mean_and_gradient(by_group.groups, q, k), q, k.astype(float)
     )
     assert point.seconds == few
+
+
+def test_the_law_of_a_band_that_never_idles_merges_the_groups_once_more():
+    problem = Problem(some_clients(3000), some_system(3000, allocation="work-conserving"))
+    by_group, groups = grouped_problem(problem)
+    assert len(by_group.groups.first) <= 500 < len(by_group.clients)
+    assert by_group.groups.count.sum() == 3000
+    q, k = np.full(len(by_group.clients), 0.03), np.full(len(by_group.clients), 8.0)
+    merged = exact_law(by_group)(q, k)[0]
+    whole = exact_law(problem)(*expand(problem, groups, q, k))[0]
+    assert merged == pytest.approx(whole, rel=3e-3)
 
 
 def test_where_members_reach_their_limit_the_others_make_up_for_it(monkeypatch):

@@ -10,6 +10,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients
 from fedpace.core.sketch import RESIDUAL, SCALED
+from fedpace.planning.round_time.distribution import mean_and_gradient
 from fedpace.planning.solver.objective import (
     Problem,
     evaluate,
@@ -19,7 +20,7 @@ from fedpace.planning.solver.objective import (
     rank_limit,
     relative_rounds,
 )
-from planning.some_problems import some_problem
+from planning.some_problems import some_clients, some_problem, some_system
 
 
 def rounds_by_hand(q, k, problem):
@@ -68,6 +69,19 @@ def test_draws_count_by_the_second_moment_of_how_often_a_client_is_drawn():
     rank = np.array([8.0, 4, 2])
     args = (rank, problem.clients, problem.system)
     assert relative_rounds(p, *args, draws) == pytest.approx(relative_rounds(1 / inverse, *args))
+
+
+def test_a_band_that_never_idles_is_seen_by_groups_and_they_take_as_long_as_all():
+    system = some_system(900, allocation="work-conserving")
+    clients = some_clients(900, availability=np.linspace(0.5, 1, 900))
+    problem = Problem(clients, system)
+    assert len(problem.groups.first) <= 500
+    assert Problem(clients, replace(system, allocation="equal-finish")).groups is None
+    q, k = np.clip(clients.data_weight * 30, 1e-3, 1), np.full(900, 5.0)
+    seconds, by_q, _ = exact_law(problem)(q, k)
+    alone, each_by_q, _ = mean_and_gradient(q, k, clients, system)  # one by one
+    assert seconds == pytest.approx(alone, rel=5e-4)
+    np.testing.assert_allclose(by_q * q, each_by_q * q, atol=0.02 * np.max(each_by_q * q))
 
 
 @pytest.mark.parametrize("quantile", [None, 0.9])

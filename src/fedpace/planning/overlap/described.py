@@ -1,17 +1,20 @@
-"""The best schedule of overlapping rounds as a plan, with its predictions."""
+"""Schedules of overlapping rounds as plans, with their predictions."""
+
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan, StalenessSeconds
-from fedpace.core.profile import Floats
+from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.overlap.fleet import Fleet, fleet_of
-from fedpace.planning.overlap.objective import limit_seconds
+from fedpace.planning.overlap.law import QueueLaw
+from fedpace.planning.overlap.objective import Cost, limit_seconds, schedule_cost
 from fedpace.planning.overlap.planner import OverlappingSchedule, overlapping
 from fedpace.planning.solver.objective import Problem, rank_limit
 
-__all__ = ["overlapping_plan"]
+__all__ = ["at_beats", "overlapping_plan"]
 
 _LIMIT_TOLERANCE = 1e-6
 """Relative distance at which q counts as being at its limit."""
@@ -55,33 +58,66 @@ def overlapping_plan(
     if rounds is not None and rounds.round_seconds is not None:
         shortest = _SHORTEST_BEAT_ROUNDS * rounds.round_seconds.mean
     made = overlapping(problem, beat_seconds, shortest_seconds=shortest, polish=polish)
-    rank = made.sketch_rank.astype(np.float64)
-    statistics = dict(made.statistics) | {
-        "delay_beats": made.cost.delay_beats, "beat_noise": made.cost.noise,
-    }  # fmt: skip
-    gain = {}
-    if rounds is not None:
-        kappa = problem.system.lora_rank / rounds.sketch_rank.astype(np.float64)
-        asked = rounds.sampling_probability * fleet.availability
-        statistics["tuned_noise"] = float(np.sum(fleet.noise * kappa / asked))
-        faster = float(rounds.objective_seconds / made.cost.objective_seconds)
-        gain = {"synchronous": faster}
-        gain |= {name: value * faster for name, value in rounds.gain.items()}
-    return Plan(
+    plan = Plan(
         planner,
         problem.clients.client_id.copy(),
-        Decision(made.start_probability, made.sketch_rank, beat_seconds=float(made.beat_seconds)),
+        Decision(made.start_probability, made.sketch_rank),
         made.verdict,
-        relative_rounds=made.cost.relative_beats,
-        objective_seconds=made.cost.objective_seconds,
-        updates_per_second=made.law.update_rate(),
-        staleness_seconds=StalenessSeconds(made.law.mean_age_seconds(), made.law.p95_age_seconds()),
-        band_utilisation=float(made.law.utilisation),
         limit_seconds=limit_seconds(problem.clients, problem.system),
-        gain=gain,
-        binds=_binds(problem, fleet, made, rank),
-        statistics=statistics,
+        binds=_binds(problem, fleet, made, made.sketch_rank.astype(np.float64)),
+        statistics=made.statistics,
     )
+    if rounds is None:
+        return _stated(plan, made.law, made.cost)
+    faster = float(rounds.objective_seconds / made.cost.objective_seconds)
+    gain = {"synchronous": faster}
+    gain |= {name: value * faster for name, value in rounds.gain.items()}
+    return _stated(replace(plan, gain=gain), made.law, made.cost, _round_noise(fleet, rounds))
+
+
+def at_beats(rounds: Plan, clients: Clients, system: System, beat_seconds: float) -> Plan:
+    """Return a plan of rounds that wait as it is when followed at beats.
+
+    Args:
+        rounds: its q_n become the chances of idle clients to start at a beat.
+        clients: as a planner sees them.
+        system: what they share; its band never idles.
+        beat_seconds: D, s.
+
+    Returns:
+        The plan, with what is predicted of it; compared with nothing.
+
+    Raises:
+        InputError: a band that cannot carry what is started.
+    """
+    rank = rounds.sketch_rank.astype(np.float64)
+    cost, law = schedule_cost(rounds.sampling_probability, rank, beat_seconds, clients, system)
+    noise = _round_noise(fleet_of(clients, system), rounds)
+    bare = replace(rounds, round_seconds=None, gain={}, statistics={})
+    return _stated(bare, law, cost, noise)
+
+
+def _stated(plan: Plan, law: QueueLaw, cost: Cost, tuned_noise: float | None = None) -> Plan:
+    """The plan with what its schedule does; `tuned_noise` is that of the rounds it replaces."""
+    noise = {"delay_beats": cost.delay_beats, "beat_noise": cost.noise}
+    if tuned_noise is not None:
+        noise["tuned_noise"] = tuned_noise
+    return replace(
+        plan,
+        decision=replace(plan.decision, beat_seconds=float(law.beat_seconds)),
+        relative_rounds=cost.relative_beats,
+        objective_seconds=cost.objective_seconds,
+        updates_per_second=law.update_rate(),
+        staleness_seconds=StalenessSeconds(law.mean_age_seconds(), law.p95_age_seconds()),
+        band_utilisation=float(law.utilisation),
+        statistics={**plan.statistics, **noise},
+    )
+
+
+def _round_noise(fleet: Fleet, rounds: Plan) -> float:
+    """V / ||u||^2 of a round, for which a server rate is tuned."""
+    kappa = fleet.lora_rank / rounds.sketch_rank.astype(np.float64)
+    return float(np.sum(fleet.noise * kappa / (rounds.sampling_probability * fleet.availability)))
 
 
 def _binds(

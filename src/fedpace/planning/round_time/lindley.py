@@ -64,14 +64,20 @@ class _Grid:
 class _Step(NamedTuple):
     """What one client does to V on a grid."""
 
+    chance: float
+    """That it takes part."""
     first: int
     """First node not before its start."""
+    fits: int
+    """First node from which its upload ends behind the grid."""
     whole: int
     """Its upload in steps of the grid, the whole ones,"""
     rest: float
     """the rest,"""
     taps: Floats
-    """and the weights of the cubic there."""
+    """the weights of the cubic there,"""
+    turns: Floats
+    """and their derivatives."""
     end: int
     """Where its upload ends if it begins at its start, likewise."""
     end_rest: float
@@ -156,120 +162,120 @@ class LindleyChain:
         first = float(self.start[0])
         return _Grid(first, (last - first) * (1 + 2 / nodes) / (nodes - 1), nodes)
 
-    def _places(self, grid: _Grid) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-        """First node not before each start; whole steps and the rest of each upload."""
-        first = np.ceil((self.start - grid.first) / grid.step).astype(np.int64)
-        far = np.minimum(self.solo / grid.step, 1e9)
-        whole = np.floor(far).astype(np.int64)
-        return np.clip(first, 0, grid.count), whole, far - whole
-
-    def _ends(self, grid: _Grid) -> tuple[NDArray[np.int64], Floats]:
-        """Where an upload ends that begins at its start: whole steps and the rest."""
-        far = np.minimum((self.start + self.solo - grid.first) / grid.step, 1e9)
-        whole = np.floor(far).astype(np.int64)
-        return whole, far - whole
-
     def _forward(self, grid: _Grid) -> tuple[Floats, float]:
         density, nobody = np.zeros(grid.count), 1.0
-        for n, step in enumerate(self._steps(grid)):
-            density, nobody = self._moved(n, step, density, nobody)
+        for step in self._steps(grid):
+            density, nobody = _moved(step, density, nobody, _below(step, density, nobody))
         return density, nobody
 
     def _steps(self, grid: _Grid) -> Iterator[_Step]:
-        first, whole, rest = self._places(grid)
+        count = grid.count
+        first = np.ceil((self.start - grid.first) / grid.step).astype(np.int64).clip(0, count)
+        whole, rest = _split(self.solo / grid.step)
         end, end_rest = self._ends(grid)
-        taps, end_taps = _taps(rest), _taps(end_rest)
-        for n in range(len(self.start)):
-            yield _Step(
-                int(first[n]), int(whole[n]), float(rest[n]), taps[n],
-                int(end[n]), float(end_rest[n]), end_taps[n],
-            )  # fmt: skip
-
-    def _moved(self, n: int, step: _Step, density: Floats, nobody: float) -> tuple[Floats, float]:
-        """The distribution of V once client n has had its chance."""
-        count, p = len(density), float(self.probability[n])
-        first, whole = step.first, step.whole
-        wide = np.zeros(count + 4)  # node i at i + 1
-        below = nobody + density[:first].sum()
-        fits = max(count - whole, first)  # nodes from here on end behind the grid
-        if fits > first:
-            wide[first + whole : fits + whole + 3] += np.convolve(density[first:fits], step.taps)
-        wide[count] += density[fits:].sum()
-        if step.end < count:
-            wide[step.end : step.end + 4] += below * step.end_taps
-        else:
-            wide[count] += below
-        moved = wide[1 : count + 1]
-        moved[-1] += wide[count + 1 :].sum()
-        moved[0] += 2 * wide[0]
-        moved[1] -= wide[0]
-        return (1 - p) * density + p * moved, (1 - p) * nobody
+        fits = np.maximum(count - whole, first)
+        columns = self.probability, first, fits, whole, rest, end, end_rest
+        chance, first_, fits_, whole_, rest_, end_, end_rest_ = (c.tolist() for c in columns)
+        yield from map(
+            _Step, chance, first_, fits_, whole_, rest_, _taps(rest), _tap_slopes(rest),
+            end_, end_rest_, _taps(end_rest),
+        )  # fmt: skip
 
     def _slopes(self, grid: _Grid, end: Floats, at_zero: float, slope: float) -> Slopes:
         """E[g(T)]: g on the grid, at 0, and its slope behind the grid."""
         count, clients = grid.count, len(self.start)
-        steps = list(self._steps(grid))
-        value, zero = np.empty((clients + 1, count)), np.empty(clients + 1)
-        value[clients], zero[clients] = end, at_zero
-        behind = slope * grid.step * np.array([1.0, 2.0, 3.0])
+        steps, per_node = list(self._steps(grid)), slope * grid.step
+        # Node i stands at i + 1: one more before the grid and three behind it, on straight lines.
+        wide, zero = np.empty((clients + 1, count + 4)), np.empty(clients + 1)
+        wide[clients, 1 : count + 1], zero[clients] = end, at_zero
+        behind, nodes = per_node * np.array([1.0, 2.0, 3.0]), np.arange(count)
+        _extend(wide[clients], behind)
         for n in range(clients - 1, -1, -1):
-            step, first, whole = steps[n], steps[n].first, steps[n].whole
-            wide = _wide(value[n + 1], behind)
-            p = float(self.probability[n])
-            alone = _alone(wide, count, step, slope * grid.step)
-            new = value[n]
-            np.multiply(value[n + 1], 1 - p, out=new)
-            new[:first] += p * alone
-            fits = max(count - whole, first)
+            step, then, now = steps[n], wide[n + 1], wide[n]
+            p, first, fits, whole = step.chance, step.first, step.fits, step.whole
+            alone = p * _alone(then, count, step, per_node)
+            np.multiply(then, 1 - p, out=now)
+            now[1 : first + 1] += alone
             if fits > first:
-                new[first:fits] += p * np.correlate(
-                    wide[first + whole : fits + whole + 3], step.taps
+                now[first + 1 : fits + 1] += np.correlate(
+                    then[first + whole : fits + whole + 3], p * step.taps
                 )
             if fits < count:
-                rest = np.arange(fits, count) + whole - (count - 1) + step.rest
-                new[fits:] += p * (wide[count] + slope * grid.step * rest)
-            zero[n] = (1 - p) * zero[n + 1] + p * alone
-        d_probability, d_start, d_solo = np.zeros((3, clients))
+                over = nodes[fits:] + (whole - (count - 1) + step.rest)
+                now[fits + 1 : count + 1] += p * (then[count] + per_node * over)
+            _extend(now, behind)
+            zero[n] = (1 - p) * zero[n + 1] + alone
+        change, below, moving = np.zeros((3, clients))
         density, nobody = np.zeros(count), 1.0
-        for n in range(clients):
-            step, first, whole = steps[n], steps[n].first, steps[n].whole
-            p = float(self.probability[n])
-            change = float(density @ (value[n] - value[n + 1])) + nobody * (zero[n] - zero[n + 1])
-            d_probability[n] = change / p
-            wide = _wide(value[n + 1], behind)
-            below = nobody + float(density[:first].sum())
-            at_start = below * (
-                float(wide[step.end : step.end + 4] @ _tap_slopes(step.end_rest)) / grid.step
-                if step.end < count
-                else slope
-            )
-            moving = 0.0
-            fits = max(count - whole, first)
+        for n, step in enumerate(steps):
+            first, fits, then = step.first, step.fits, wide[n + 1]
+            change[n] = density @ (wide[n] - then)[1 : count + 1]
+            change[n] += nobody * (zero[n] - zero[n + 1])
+            if fits < count:
+                moving[n] = per_node * np.add.reduce(density[fits:])
             if fits > first:
-                turns = _tap_slopes(step.rest)
-                part = density[first:fits]
-                moving = (
-                    sum(
-                        turns[k] * float(part @ wide[first + whole + k : fits + whole + k])
-                        for k in range(4)
-                    )
-                    / grid.step
-                )
-            moving += slope * float(density[fits:].sum())
-            d_start[n], d_solo[n] = p * at_start, p * (at_start + moving)
-            density, nobody = self._moved(n, steps[n], density, nobody)
+                rises = np.correlate(then[first + step.whole : fits + step.whole + 3], step.turns)
+                moving[n] += density[first:fits] @ rises
+            below[n] = here = _below(step, density, nobody)
+            density, nobody = _moved(step, density, nobody, here)
+        chance, by_step = self.probability, self.probability / grid.step
+        d_start = by_step * below * self._rises_at_end(grid, wide[1:], per_node)
         back = np.empty((3, clients))
-        back[:, self.order] = d_probability, d_start, d_solo
+        back[:, self.order] = change / chance, d_start, d_start + by_step * moving
         return Slopes(float(zero[0]), *back)
 
+    def _rises_at_end(self, grid: _Grid, wide: Floats, per_node: float) -> Floats:
+        """Slope of each row where an upload ends that begins at its start, per node."""
+        end, rest = self._ends(grid)
+        inside = end < grid.count
+        columns = np.where(inside, end, 0)[:, None] + np.arange(4)
+        here = np.take_along_axis(wide, columns, axis=1)
+        return np.where(inside, np.einsum("nk,nk->n", here, _tap_slopes(rest)), per_node)
 
-def _wide(value: Floats, behind: Floats) -> Floats:
-    """A function on the grid with a node before it and three behind it, on straight lines."""
-    wide = np.empty(len(value) + 4)
-    wide[0] = 2 * value[0] - value[1]
-    wide[1:-3] = value
-    wide[-3:] = value[-1] + behind
-    return wide
+    def _ends(self, grid: _Grid) -> tuple[NDArray[np.int64], Floats]:
+        """Where an upload ends that begins at its start: whole steps and the rest."""
+        return _split((self.start + self.solo - grid.first) / grid.step)
+
+
+def _split(steps: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Whole steps of the grid and the rest."""
+    far = np.minimum(steps, 1e9)
+    whole = np.floor(far).astype(np.int64)
+    return whole, far - whole
+
+
+def _below(step: _Step, density: Floats, nobody: float) -> float:
+    """Return the chance that the band is free at the client's start."""
+    return nobody + float(np.add.reduce(density[: step.first]))
+
+
+def _moved(step: _Step, density: Floats, nobody: float, below: float) -> tuple[Floats, float]:
+    """Return the distribution of V once a client has had its chance."""
+    count, p = len(density), step.chance
+    wide = np.zeros(count + 4)  # node i at i + 1
+    if step.fits > step.first:
+        wide[step.first + step.whole : step.fits + step.whole + 3] = np.convolve(
+            density[step.first : step.fits], step.taps
+        )
+    if step.fits < count:
+        wide[count] += np.add.reduce(density[step.fits :])
+    if step.end < count:
+        wide[step.end : step.end + 4] += below * step.end_taps
+    else:
+        wide[count] += below
+    wide[count] += np.add.reduce(wide[count + 1 :])
+    wide[1] += 2 * wide[0]
+    wide[2] -= wide[0]
+    moved = wide[1 : count + 1]
+    moved *= p
+    moved += (1 - p) * density
+    return moved, (1 - p) * nobody
+
+
+def _extend(wide: Floats, behind: Floats) -> None:
+    """Fill in the node before the grid and the three behind it, on straight lines."""
+    wide[0] = 2 * wide[1] - wide[2]
+    np.add(wide[-4], behind, out=wide[-3:])
 
 
 def _alone(wide: Floats, count: int, step: _Step, slope: float) -> float:
@@ -293,13 +299,15 @@ def _taps(rest: Floats) -> Floats:
     )
 
 
-def _tap_slopes(x: float) -> Floats:
+def _tap_slopes(rest: Floats) -> Floats:
     """Derivatives of `_taps`."""
-    return np.array(
+    x = rest
+    return np.stack(
         [
             -(3 * x * x - 6 * x + 2) / 6,
             (3 * x * x - 4 * x - 1) / 2,
             -(3 * x * x - 2 * x - 2) / 2,
             (3 * x * x - 1) / 6,
-        ]
+        ],
+        axis=-1,
     )

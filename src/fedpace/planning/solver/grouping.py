@@ -14,7 +14,7 @@ import numpy as np
 
 from fedpace.core.profile import Clients, Floats
 from fedpace.planning.round_time.grouped import Groups, group_clients
-from fedpace.planning.solver.objective import Problem, probability_limit
+from fedpace.planning.solver.objective import Problem, law_groups, probability_limit
 
 __all__ = ["expand", "group_mean", "grouped_problem"]
 
@@ -59,6 +59,8 @@ def _grouped_problem(problem: Problem) -> tuple[Problem, Groups]:
     system = replace(problem.system, noise_ratio=problem.system.noise_ratio * ratio)
     every = np.arange(len(one_each))
     stand_ins = Groups(one_each, system, every, every, size)
+    if (merged := law_groups(one_each, system)) is not None:
+        stand_ins = replace(merged, count=size)
     return replace(problem, clients=one_each, system=system, groups=stand_ins, made={}), groups
 
 

@@ -9,7 +9,7 @@ from fedpace.core.profile import Floats
 from fedpace.planning.round_time.distribution import RoundTime, quantile_and_gradient, round_time
 from fedpace.planning.round_time.grouped import grouped_quantile_and_gradient, grouped_round_time
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.planning.solver.objective import Problem, link_window
+from fedpace.planning.solver.objective import LARGEST_UNGROUPED, Problem, link_window
 from fedpace.planning.solver.ranks import whole
 
 __all__ = [
@@ -29,7 +29,7 @@ _PATH_TOLERANCE = 1e-4
 
 def predicted(problem: Problem, decision: Decision) -> RoundTime:
     """The distribution of the round time that a plan states."""
-    if problem.groups is not None:
+    if problem.groups is not None and len(problem.clients) > LARGEST_UNGROUPED:
         rank = decision.sketch_rank.astype(np.float64)
         return grouped_round_time(
             problem.groups.at(rank), decision.participation_probability(), rank

