@@ -158,7 +158,7 @@ def place(tmp_path_factory):
         ("model.task=causal-lm", "set [model] task = 'classification'"),
         ('methods=["magic"]', "method 'magic' is unknown; choose of adaptive"),
         ("network.bandwidth_hz=0", "bandwidth_hz = 0"),
-        ("privacy.clip_norm=1.0", "[privacy] is reserved"),
+        ("privacy.clip_norm=1.0", "clip_norm needs noise_multiplier and delta too"),
     ],
 )
 def test_a_wrong_experiment_ends_in_one_line_and_writes_nothing(override, message, place, tmp_path):

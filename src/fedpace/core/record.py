@@ -92,6 +92,11 @@ class RoundRecord:
     stepped_back_to: int | None = None
     """The run goes on with the adapter that it had after so many rounds, and half the server step;
     None where it did not diverge, or ended here."""
+    privacy: Mapping[str, float] | None = None
+    """What the rounds so far have cost the clients ("epsilon_max", of "epsilon_client",
+    "epsilon_median"; null without noise), at which "delta", and of this round the "noise_deviation"
+    of every entry; "ended" is 1 where one more round would pass max_epsilon. None where nothing is
+    kept private."""
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as JSON types."""
@@ -103,7 +108,7 @@ class RoundRecord:
         """Rebuild a record from what `to_json` returned."""
         numbers = ("lora_squared_norm", "head_squared_norm")
         restored = {name: _nan_for_null(table[name]) for name in numbers}
-        for name in ("evaluation", "noise_scale"):
+        for name in ("evaluation", "noise_scale", "privacy"):
             if (values := table.get(name)) is not None:
                 restored[name] = {key: _nan_for_null(value) for key, value in values.items()}
         restored["participants"] = tuple(

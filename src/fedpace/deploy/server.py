@@ -47,6 +47,7 @@ from fedpace.experiment.build import (
 )
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.fingerprint import work_fingerprint
+from fedpace.experiment.privacy import privacy_of
 from fedpace.experiment.run import RunRecord, resume, run
 from fedpace.experiment.site import Site
 from fedpace.federation.checks import Checks
@@ -134,6 +135,12 @@ def _site(
             "[lora] start_from is for `fedpace run`: the devices of `fedpace serve` do not have "
             "that folder; leave it out"
         )
+    if privacy_of(experiment) is not None and experiment.output.checkpoint_every > 1:
+        raise InputError(
+            f"[output] checkpoint_every = {experiment.output.checkpoint_every} with [privacy]: "
+            "rounds that clients have seen and no checkpoint has counted would be played again; "
+            "set it to 1"
+        )
     before = None if resumed is None else known_names(resumed)
     view.say("loading model and data")
     train, held_out = examples_of(experiment, train_elsewhere=True)
@@ -205,6 +212,9 @@ def _site(
         work,
         make_engine,
         _checks(experiment),
+        # Clients know the run's seed; anew at each start, as a round that is played again may have
+        # other answers, and the same noise on both would fall out of their difference.
+        server_seed=None if privacy_of(experiment) is None else secrets.randbits(128),
         learn_availability=True,
         clock="measured",
         show_plan=view.show_plan,
@@ -215,7 +225,9 @@ def _site(
 def _checks(experiment: Experiment) -> Checks:
     given = experiment.checks
     cap = math.inf if given.norm_cap is None else given.norm_cap
-    return Checks(given.norm_factor, cap, given.window, given.strikes)
+    # A scale of all norms would let one client's update decide over another's.
+    factor = given.norm_factor if privacy_of(experiment) is None else math.inf
+    return Checks(factor, cap, given.window, given.strikes)
 
 
 def _gather(

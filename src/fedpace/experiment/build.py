@@ -29,6 +29,7 @@ from fedpace.experiment.methods import (
     server_of,
 )
 from fedpace.experiment.network import build_network
+from fedpace.experiment.privacy import check_privacy
 from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.engine import Train
 from fedpace.federation.hooks.hook import hooked
@@ -207,6 +208,7 @@ def check(experiment: Experiment) -> None:
     Raises:
         InputError: a method, a planner or a target does not fit.
     """
+    check_privacy(experiment)
     for method in experiment.methods:
         check_schedule(experiment, method)
     if experiment.training.target is not None:

@@ -12,6 +12,7 @@ from fedpace.core.plan import Plan, Plans
 from fedpace.experiment.build import Setup, Work
 from fedpace.experiment.network import planning_clients
 from fedpace.federation.checks import Watch
+from fedpace.federation.privacy import nothing_spent
 from fedpace.federation.rounds import ServerState
 from fedpace.federation.underway import from_arrays, to_arrays, to_json
 from fedpace.planning.renewal import Renewal, RenewalState
@@ -122,6 +123,8 @@ def write_progress(folder: Path, method: str, progress: Progress, work: Work) ->
         "good_round": None if progress.good is None else progress.good.round_index,
     }
     more: dict[str, Mapping[str, Any]] = {"underway": to_arrays(at.underway)}
+    if len(at.spent):
+        more["privacy"] = {"spent": at.spent}
     if (kept := progress.good) is not None:
         more |= {f"good-{part}": getattr(kept, part) for part in ("adapter", "optimizer", "memory")}
     write_checkpoint(folder, method, Checkpoint(at.adapter, at.optimizer, at.memory, state, more))
@@ -167,6 +170,7 @@ def read_progress(
             state["step_factor"],
             from_arrays(state["underway"], found.more.get("underway", {})),
             {int(client): beats for client, beats in state["in_vain"].items()},
+            found.more.get("privacy", {}).get("spent", nothing_spent()),
         ),
         clock_seconds=state["clock_seconds"],
         plans=plans,

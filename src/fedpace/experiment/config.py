@@ -246,14 +246,26 @@ class ChecksSection(_Section):
 
 
 class PrivacySection(_Section):
-    """[privacy]: reserved; any value is refused in this version."""
+    """[privacy]: differential privacy of clients, docs/privacy.md; without the section none."""
 
-    clip_norm: float | None = None
-    """Reserved."""
-    noise_multiplier: float | None = None
-    """Reserved."""
-    delta: float | None = None
-    """Reserved."""
+    clip_norm: Positive | None = None
+    """C: each client cuts its update, as it is aggregated, to this norm."""
+    noise_multiplier: NonNegative | None = None
+    """Standard deviation of the server's Gaussian noise over the most that one client can add to
+    the sum, max a_n / q_n times clip_norm; 0 cuts and adds none."""
+    delta: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Chance that epsilon does not hold; far below 1 over the number of clients."""
+    max_epsilon: Positive | None = None
+    """No client's epsilon may pass this: plans keep to it, and a run that would pass it is refused
+    or ends before."""
+
+    @model_validator(mode="after")
+    def _whole_or_nothing(self) -> "PrivacySection":
+        given = [name for name, value in self.model_dump().items() if value is not None]
+        missing = [n for n in ("clip_norm", "noise_multiplier", "delta") if n not in given]
+        if given and missing:
+            raise ValueError(f"[privacy] {given[0]} needs {' and '.join(missing)} too; set all")
+        return self
 
 
 class OutputSection(_Section):
@@ -296,8 +308,6 @@ class Experiment(_Section):
 
     @model_validator(mode="after")
     def _refuse_what_is_reserved(self) -> "Experiment":
-        if any(value is not None for value in self.privacy.model_dump().values()):
-            raise ValueError("[privacy] is reserved and does nothing yet; remove the section")
         if self.output.mlflow:
             raise ValueError("[output] mlflow is reserved and does nothing yet; set it to false")
         return self

@@ -1,5 +1,6 @@
 """The loop over a method's rounds, in plain sight."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
@@ -10,15 +11,23 @@ from fedpace.experiment.build import Setup, Work, set_up
 from fedpace.experiment.checkpoint import Good, Progress, begin, good, grow, with_plan
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import Prepared, make_renewal
+from fedpace.experiment.privacy import privacy_of
 from fedpace.experiment.schedule import rate_factor
 from fedpace.federation.beats import run_beat
 from fedpace.federation.buffered import run_buffer
 from fedpace.federation.divergence import fault_of_evaluation
 from fedpace.federation.engine import Engine
-from fedpace.federation.rounds import Federation, ServerState, run_round
+from fedpace.federation.privacy import rounds_within
+from fedpace.federation.rounds import Federation, ServerState, possible_weights, run_round
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.federation.underway import OverlappingEngine
 from fedpace.planning.renewal import Renewal
+
+_NO_ROOM = (
+    "with the clients that entered, one more round would pass [privacy] max_epsilon; the method "
+    "ends here"
+)
+"""What is said where newcomers leave no room for a round."""
 
 LEAST_STEP_FACTOR = 2.0**-10
 """A run that diverges with a thousandth of its server step will not be saved by a smaller one."""
@@ -62,6 +71,10 @@ def rounds(
             before_growth(work)
             _grow(prepared, course, work)
             engine = site.make_engine(course.setup, engine.now(), course.renewal)
+            if _spent(prepared, course, course.progress.state):
+                warnings.warn(_NO_ROOM, stacklevel=2)
+                course.progress = replace(course.progress, finished=True)
+                break
         state = course.progress.state
         site.show_plan(state.plan)
         record, state = _step(engine, _federation(prepared, course), state)
@@ -81,9 +94,13 @@ def rounds(
         elif course.setup.aggregation.unbiased and state.plan.beat_seconds is None:
             # The noise scale is measured from independent samples of one adapter's updates.
             state = replace(state, plan=course.renewal(record, state.plan))
-            record = replace(record, noise_scale=course.renewal.noise_record())
+            if record.privacy is None:  # or it would be of the noise that was added
+                record = replace(record, noise_scale=course.renewal.noise_record())
         elif site.learn_availability:
             course.renewal.watch(record)
+        if record.privacy is not None and not (last or reached or ended):
+            ended = _spent(prepared, course, state)
+            record = replace(record, privacy={**record.privacy, "ended": float(ended)})
         course.progress = Progress(
             state=state,
             clock_seconds=engine.now(),
@@ -147,6 +164,15 @@ def _grow(prepared: Prepared, course: Course, work: Work) -> None:
     course.progress = grow(course.progress, setup, course.renewal, plan_anew)
 
 
+def _spent(prepared: Prepared, course: Course, state: ServerState) -> bool:
+    """Say whether one more round would pass some client's max_epsilon."""
+    federation = _federation(prepared, course)
+    if federation.privacy is None or federation.privacy.max_epsilon is None:
+        return False
+    possible = possible_weights(federation, state)
+    return rounds_within(state.spent, state.plan, possible, federation.privacy, 1)[0] == 0
+
+
 def _step(
     engine: Engine, federation: Federation, state: ServerState
 ) -> tuple[RoundRecord, ServerState]:
@@ -176,4 +202,6 @@ def _federation(prepared: Prepared, course: Course) -> Federation:
         seed=prepared.experiment.seed,
         checks=site.checks,
         rate_factor=rate_factor(prepared.experiment, course.progress.state.plan),
+        privacy=privacy_of(prepared.experiment),
+        server_seed=site.server_seed,
     )

@@ -13,8 +13,10 @@ from fedpace.core.profile import Clients, Floats
 from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
+from fedpace.experiment.privacy import privacy_limit, privacy_of
 from fedpace.experiment.schedule import beat_of, with_schedule
 from fedpace.federation.aggregation import Aggregation, MethodContext
+from fedpace.federation.hooks.clipping import clipping
 from fedpace.federation.hooks.fedvarp import fedvarp
 from fedpace.federation.hooks.hook import UpdateHook
 from fedpace.federation.hooks.rounding import rounding
@@ -154,7 +156,10 @@ def hooks_of(
     entry, memory = method_named(method), experiment.training.server_memory
     ours = entry.published is None and entry.asynchronous is None
     hooks = [fedvarp(context, memory)] if ours and memory else []
-    return (*hooks, *rounding(experiment.lora.upload_dtype, sent))
+    dtype = experiment.lora.upload_dtype
+    if (privacy := privacy_of(experiment)) is not None:
+        hooks.append(clipping(privacy, sent, context.sketch, dtype))
+    return (*hooks, *rounding(dtype, sent))
 
 
 def plans_by_data_alone(method: str, *, cohort_held: bool) -> bool:
@@ -189,6 +194,7 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
         "quantile": section.quantile,
         "cohort": section.cohort if name in SCALED else None,
         "max_participants": section.max_participants,
+        "privacy": privacy_limit(experiment),
         **schedule,
     }
 

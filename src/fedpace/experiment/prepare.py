@@ -10,6 +10,7 @@ from fedpace.experiment.build import Setup, Work, check, set_up
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.methods import make_plan, planner_options
 from fedpace.experiment.network import planning_clients
+from fedpace.experiment.privacy import check_plan, privacy_of
 from fedpace.experiment.site import MakeSite, Site, in_process
 from fedpace.planning.planner import MINIMISING, plan
 from fedpace.planning.renewal import LEAST_GAIN, Renewal, expected_seconds, renew_every
@@ -47,6 +48,8 @@ def prepare(experiment: Experiment, make_site: MakeSite | None = None) -> Prepar
     site = (make_site or in_process)(experiment)
     setups = {method: set_up(experiment, site.work, method) for method in experiment.methods}
     plans = {name: make_plan(experiment, each.network, name) for name, each in setups.items()}
+    for name, made in plans.items():
+        check_plan(experiment, name, made, site.work.network.clients)
     return Prepared(experiment, site, target, setups, plans)
 
 
@@ -73,4 +76,5 @@ def make_renewal(prepared: Prepared, setup: Setup, method: str) -> Renewal:
         objective=partial(expected_seconds, quantile=options["quantile"]),
     )
     renewal.learn_availability = prepared.site.learn_availability
+    renewal.private = privacy_of(experiment) is not None
     return renewal

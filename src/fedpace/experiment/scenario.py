@@ -16,6 +16,7 @@ from fedpace.core.rng import rng_for
 from fedpace.experiment.config import Scenario
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.parsing import parse
+from fedpace.experiment.privacy import privacy_limit
 from fedpace.experiment.toml_files import anchor, read_toml
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
 from fedpace.planning.overlap.described import overlapping_plan
@@ -76,6 +77,7 @@ def plan_scenario(scenario: Scenario, network: Network, planner: str | None = No
         q_min=section.q_min, quantile=section.quantile, cohort=section.cohort,
         max_participants=section.max_participants,
         schedule=scenario.training.schedule, beat_seconds=scenario.training.beat_seconds,
+        privacy=privacy_limit(scenario),
     )  # fmt: skip
 
 

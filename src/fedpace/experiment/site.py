@@ -30,6 +30,8 @@ class Site:
     make_engine: MakeEngine
     checks: Checks | None = None
     """What arrives is checked; None where the clients are our own."""
+    server_seed: int | None = None
+    """What the server alone knows and draws from (`Federation.server_seed`); None: the run's."""
     learn_availability: bool = False
     """Weigh by how often each client answered so far, not by its profile."""
     clock: Literal["virtual", "measured"] = "virtual"

@@ -1,4 +1,4 @@
 """The algorithm, on dictionaries of arrays; it does not know where the clients are.
 
-Imports `fedpace.core`, `fedpace.wireless.service` and NumPy.
+Imports `fedpace.core`, `fedpace.estimation.privacy_loss`, `fedpace.wireless.service` and NumPy.
 """

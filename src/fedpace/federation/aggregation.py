@@ -6,6 +6,7 @@ to an update, new minus old, along which a server optimiser moves; at the averag
 the result is exactly what the paper has.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +45,10 @@ class Returned:
     """The round of this step; an update trained on the adapter of its own `round_index`."""
     needed: frozenset[int] = frozenset()
     """Rounds on whose adapters someone who is underway trains."""
+    largest_weight: float = math.nan
+    """The largest unbiased weight that any client could have had in this round, came it or not."""
+    server_seed: int = 0
+    """What the server draws from alone; see `Federation.server_seed`."""
 
     def staleness(self) -> list[int]:
         """Return how many steps the server made since each update's adapter."""

@@ -10,6 +10,7 @@ from fedpace.core.adapter import Adapter, AdapterLayout, Array
 from fedpace.core.errors import RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.plan import Plan
+from fedpace.core.privacy import Privacy
 from fedpace.core.profile import Floats
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.federation.aggregation import Aggregate, Aggregation, Memory, Returned
@@ -17,6 +18,7 @@ from fedpace.federation.checks import Checks, Watch, check_updates
 from fedpace.federation.divergence import fault_of_step, fault_of_updates
 from fedpace.federation.engine import Engine, RoundOutcome
 from fedpace.federation.participation import sample_participants
+from fedpace.federation.privacy import charged, nothing_spent, told_of
 from fedpace.federation.server_optimizer import OptimizerState, ServerOptimizer
 from fedpace.federation.underway import Underway
 
@@ -38,6 +40,16 @@ class Federation:
     """What arrives is checked before it is used; None where the clients are our own."""
     rate_factor: float = 1.0
     """Factor of the server's step: what the delay and the noise of a beat ask for."""
+    privacy: Privacy | None = None
+    """What every round is charged for (`federation.privacy`); the noise itself is a hook's."""
+    server_seed: int | None = None
+    """Who joins, and noise, are drawn from it in the place of `seed`, which clients know; None:
+    from `seed`."""
+
+    @property
+    def own_seed(self) -> int:
+        """What the server's own draws come from."""
+        return self.seed if self.server_seed is None else self.server_seed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +72,9 @@ class ServerState:
     in_vain: Mapping[int, int] = field(default_factory=dict)
     """Beats, but the first of each task, for which a client seemed to be busy with what came to
     nothing, since its last update that arrived; by client."""
+    spent: Floats = field(default_factory=nothing_spent)
+    """Privacy that each client has spent so far, as `estimation.privacy_loss.round_loss`; a run
+    that steps back keeps it."""
 
 
 def run_round(
@@ -89,7 +104,7 @@ def run_round(
         RunError: every client is excluded.
     """
     plan, index = state.plan, state.round_index
-    joined = sample_participants(plan, index, federation.seed)
+    joined = sample_participants(plan, index, federation.own_seed)
     aggregation = federation.aggregation
     start = aggregation.start(state.adapter, index, federation.seed)
     excluded = excluded_clients(federation, state)
@@ -101,16 +116,34 @@ def run_round(
     outcome = engine.run_round(index, tasks)
     answered = {u.client for u in outcome.updates} | {client for client, _ in outcome.unreadable}
     inverse = dict(zip(joined.client.tolist(), joined.inverse_probability, strict=True))
+    possible = possible_weights(federation, state)
 
     def weight(update: ClientUpdate, share: float) -> float:
         n = update.client
         return share * float(inverse[n]) / float(federation.availability[n])
 
-    return settle(
+    record, after = settle(
         federation, state, tasks, start, outcome, weight,
         clock_seconds=engine.now(),
         missing=tuple(t.client for t in tasks if t.client not in answered),
+        largest_weight=float(possible.max()),
     )  # fmt: skip
+    if federation.privacy is None:
+        return record, after
+    spent = charged(state.spent, plan, possible, federation.privacy)
+    told = told_of(spent, possible, federation.privacy)
+    return replace(record, privacy=told), replace(after, spent=spent)
+
+
+def possible_weights(federation: Federation, state: ServerState) -> Floats:
+    """Return a_n / (q_n p_n) of every client, whether it joins or not, shape (N,).
+
+    a_n is its share of the data of those who are not excluded; 0 for those who are.
+    """
+    share = federation.data_weight.copy()
+    share[sorted(excluded_clients(federation, state))] = 0.0
+    asked = state.plan.participation_probability() * federation.availability
+    return np.asarray(share / share.sum() / asked)
 
 
 def excluded_clients(federation: Federation, state: ServerState) -> frozenset[int]:
@@ -142,6 +175,7 @@ def settle(
     clock_seconds: float,
     missing: tuple[int, ...],
     underway: Sequence[Underway] | None = None,
+    largest_weight: float = math.nan,
 ) -> tuple[RoundRecord, ServerState]:
     """Check what came back, aggregate it, and move the server.
 
@@ -156,6 +190,7 @@ def settle(
         clock_seconds: when the round ended.
         missing: who was asked and did not answer.
         underway: what has not ended; None of a round that waits for all.
+        largest_weight: that any client could have had in this round.
 
     Returns:
         The round's record (not yet evaluated) and the state for the next round.
@@ -187,7 +222,9 @@ def settle(
     moved = _Moved(_unknown(weights), state.adapter, state.optimizer, state.memory)
     if diverged is None:
         needed = frozenset(u.started_round for u in underway or ())
-        returned = Returned(updates, start, share, weights, index, needed)
+        returned = Returned(
+            updates, start, share, weights, index, needed, largest_weight, federation.own_seed
+        )
         then, diverged = _move(federation, state, returned)
         moved = then if diverged is None else moved
     result = moved.result

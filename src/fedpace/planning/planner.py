@@ -11,12 +11,14 @@ from fedpace.core.arguments import NUMBER, takes
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan, RoundSeconds, ScheduleChoice
 from fedpace.core.profile import ClientProfile, Clients, System
+from fedpace.estimation.privacy_loss import PrivacyLimit
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
 from fedpace.planning.infocom22 import infocom22
 from fedpace.planning.overlap.described import overlapping_plan
 from fedpace.planning.overlap.objective import limit_seconds
 from fedpace.planning.paper import paper
+from fedpace.planning.private import not_private, within_privacy
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.limits import p95_seconds, predicted
 from fedpace.planning.solver.objective import (
@@ -69,7 +71,7 @@ _EQUAL_SHARE_NOTE = (
 @takes(
     clients=(Clients, Sequence), system=System, planner=str, q_min=NUMBER, quantile=NUMBER,
     p95_limit_seconds=NUMBER, cohort=NUMBER, max_participants=NUMBER, schedule=str,
-    beat_seconds=NUMBER, start=Plan,
+    beat_seconds=NUMBER, start=Plan, privacy=PrivacyLimit,
 )  # fmt: skip
 def plan(
     clients: Clients | Sequence[ClientProfile],
@@ -83,6 +85,7 @@ def plan(
     max_participants: float | None = None,
     schedule: ScheduleChoice = "synchronous",
     beat_seconds: float | None = None,
+    privacy: PrivacyLimit | None = None,
     start: Plan | None = None,
     predict: bool = True,
 ) -> Plan:
@@ -111,6 +114,8 @@ def plan(
             all else synchronous.
             `p95_limit_seconds` then limits the age of an update.
         beat_seconds: D of overlapping rounds, s; None: planned.
+        privacy: what the plan may cost any client's privacy; for synchronous rounds of clients who
+            are sampled independently. The noise itself is not counted in the rounds needed.
         start: an earlier plan for these clients, to start from and save time.
         predict: False leaves the predictions out, and saves what they cost.
 
@@ -147,13 +152,13 @@ def plan(
     problem = Problem(clients, system, q_min, quantile, p95_limit_seconds, cohort, max_participants)
     if start is not None and not np.array_equal(start.client_id, clients.client_id):
         raise InputError("start is a plan for other clients; give one with the same client_id")
-    contradiction = _contradiction(problem)
+    contradiction = _contradiction(problem) or not_private(problem, privacy, planner, schedule)
     if contradiction:
         least = np.full(len(clients), q_min)
         least_of_all = Decision(least, np.ones(len(clients), np.int64))
         return _described(problem, planner, Solution(least_of_all, contradiction))
     given = None if start is None or start.schedule == "overlapping" else start.decision
-    solution = PLANNERS[planner](problem, given)
+    problem, solution = within_privacy(problem, privacy, PLANNERS[planner], given)
     never_idle = system.allocation == "work-conserving" and max_participants is None
     if planner == "exact" and schedule != "synchronous" and never_idle:
         rounds = _described(problem, planner, solution)
@@ -254,7 +259,8 @@ def _described(problem: Problem, planner: str, solution: Solution) -> Plan:
     gain = {}
     if not solution.verdict.startswith("infeasible"):
         ours = log_objective(problem, decision)
-        free = problem if problem.cohort is None else replace(problem, cohort=None, made={})
+        held = problem.cohort is not None or problem.q_max is not None
+        free = replace(problem, cohort=None, made={}) if held else problem
         for other in (uniform, weighted):
             theirs = other(free)
             if theirs.verdict == "converged":
@@ -276,6 +282,7 @@ def _binds(problem: Problem, decision: Decision, mean: float) -> dict[str, NDArr
     clients, system = problem.clients, problem.system
     q, k = decision.participation_probability(), decision.sketch_rank.astype(np.float64)
     paid = probability_limit(problem, k)
+    most = np.ones(len(clients)) if problem.q_max is None else problem.q_max
     memory = np.floor(clients.max_rank)
     capped = clients.max_bandwidth_hz < system.bandwidth_hz
     alone = system.overhead_seconds + solo_seconds(clients, system, k)
@@ -284,6 +291,7 @@ def _binds(problem: Problem, decision: Decision, mean: float) -> dict[str, NDArr
         "q at q_min": q <= problem.q_min * (1 + _LIMIT_TOLERANCE),
         "rank at memory": (k == memory) & (memory < system.lora_rank),
         "link cap": capped & (alone >= mean),
-        "energy": (paid < 1) & (q >= paid * (1 - _LIMIT_TOLERANCE)),
+        "energy": (paid < most) & (q >= paid * (1 - _LIMIT_TOLERANCE)),
+        "privacy": (most < 1) & (q >= most * (1 - _LIMIT_TOLERANCE)),
     }
     return {name: clientwise for name, clientwise in binds.items() if clientwise.any()}

@@ -145,6 +145,8 @@ class Renewal:
     """All that changes from call to call; assign it to resume."""
     learn_availability: bool = False
     """Plan with the availability that was seen, not with the profile's."""
+    private: bool = False
+    """Plan from times and availability alone: norms of updates are what no noise has covered."""
 
     def __call__(self, record: RoundRecord, plan: Plan) -> Plan:
         """Take one round into account and return the plan for the next one."""
@@ -154,7 +156,7 @@ class Renewal:
         if (record.round + 1) % self.every:
             return plan
         noise = self.noise_scale()
-        if self.threshold is not None and not noise.sufficient:
+        if self.threshold is not None and not self.private and not noise.sufficient:
             before = plan.verdict.split("; not renewed", 1)[0]
             return replace(plan, verdict=f"{before}; not renewed: {noise.verdict}")
         clients, system = self._informed(noise, plan)
@@ -185,11 +187,16 @@ class Renewal:
             plan: in force, perhaps for fewer clients.
         """
         noise = self.noise_scale()
-        if not noise.rounds_observed or (self.threshold is not None and not noise.sufficient):
+        if not noise.rounds_observed or (
+            self.threshold is not None and not self.private and not noise.sufficient
+        ):
             return None
         return self.replan(*self._informed(noise, plan), start=None, predict=True)
 
     def _informed(self, noise: NoiseScale, plan: Plan) -> tuple[Clients, System]:
+        if self.private:
+            profile = self.clients.update_second_moment
+            noise = replace(noise, ratio=np.nan, update_second_moment=profile)
         clients, system = informed(self.state, self.clients, self.system, noise, plan)
         if self.learn_availability:
             clients = _answering(clients, self.availability())

@@ -242,6 +242,10 @@ def summarise(
         entry["mean_staleness"] = float(late.mean()) if len(late) else None
         entry["p95_staleness"] = float(np.quantile(late, 0.95)) if len(late) else None
         entry["mean_underway"] = float(np.mean([r.underway or 0 for r in records]))
+    if (spent := last.privacy) is not None:
+        told = ("epsilon_max", "epsilon_client", "epsilon_median", "delta")
+        entry |= {name: _known(spent[name]) for name in told}
+        entry["ended_for_privacy"] = rounds if spent["ended"] else None
     if "accuracy" not in final and "loss" in final:  # a language model
         entry["final_perplexity"] = _perplexity(final.get("loss"))
         entry["initial_perplexity"] = _perplexity((initial or {}).get("loss"))

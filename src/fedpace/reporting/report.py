@@ -23,6 +23,7 @@ from fedpace.reporting.metrics import (
     participation_counts,
     time_split,
 )
+from fedpace.reporting.privacy import privacy_notes
 from fedpace.reporting.style import PALETTE
 from fedpace.reporting.svg import inline_svg
 from fedpace.reporting.tables import answer_rows, prediction_rows, summary_rows
@@ -92,7 +93,7 @@ def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
         client_count=len(run.clients),
         target=target_text(run.summary["target"]),
         clock=run.summary.get("clock", "virtual"),
-        notes=[*run.notes, *_tokens(run.summary), *deviations(run)],
+        notes=[*run.notes, *_tokens(run.summary), *privacy_notes(run), *deviations(run)],
         summary=summary_rows(run.summary),
         overlaps=any(map(overlapped, run.records.values())),
         prediction=prediction_rows(run.summary),

@@ -55,6 +55,10 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
         if any(value is not None for value in values):
             header.append(f"Final {metric}")
             columns.append([share_text(value) for value in values])
+    if any("epsilon_client" in e for e in methods.values()):
+        header.append("Epsilon, largest")
+        spent = [e.get("epsilon_max") for e in methods.values()]
+        columns.append(["–" if value is None else f"{value:.3g}" for value in spent])
     return header, [list(row) for row in zip(*columns, strict=True)]
 
 

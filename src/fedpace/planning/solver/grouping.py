@@ -61,7 +61,9 @@ def _grouped_problem(problem: Problem) -> tuple[Problem, Groups]:
     stand_ins = Groups(one_each, system, every, every, size)
     if (merged := law_groups(one_each, system)) is not None:
         stand_ins = replace(merged, count=size)
-    return replace(problem, clients=one_each, system=system, groups=stand_ins, made={}), groups
+    return replace(
+        problem, clients=one_each, system=system, groups=stand_ins, q_max=None, made={}
+    ), groups
 
 
 def expand(

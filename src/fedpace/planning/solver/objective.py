@@ -84,6 +84,8 @@ class Problem:
     """Mean sampling probability of the planners of one scale; None: each takes its best."""
     max_participants: float | None = None
     """Most clients that a round may ask, in the mean; None: no limit."""
+    q_max: Floats | None = None
+    """Largest sampling probability of each client, at least q_min, shape (N,); None: 1."""
     groups: Groups | None = None
     """Groups of similar clients; made here where clients are many."""
     made: dict[str, Any] = field(default_factory=dict, repr=False)
@@ -351,7 +353,7 @@ def rank_limit(problem: Problem) -> Floats:
 
 
 def probability_limit(problem: Problem, sketch_rank: Floats) -> Floats:
-    """Largest sampling probability of each client: 1, or what its energy budget pays for.
+    """Largest sampling probability of each client: `q_max`, or what its energy budget pays for.
 
     Args:
         problem: clients and system.
@@ -361,8 +363,9 @@ def probability_limit(problem: Problem, sketch_rank: Floats) -> Floats:
         Shape (N,), in [q_min, 1].
     """
     joules = _joules(problem.clients, problem.system, sketch_rank)
+    most = 1.0 if problem.q_max is None else problem.q_max
     pays = problem.clients.max_joules_per_round / np.where(joules > 0, joules, 1.0)
-    return np.asarray(np.clip(np.where(joules > 0, pays, 1.0), problem.q_min, 1.0))
+    return np.asarray(np.clip(np.where(joules > 0, pays, 1.0), problem.q_min, most))
 
 
 def _joules(clients: Clients, system: System, sketch_rank: Floats | float) -> Floats:
