@@ -15,9 +15,12 @@ from fedpace.experiment.config import load_experiment
 from tiny import EXPERIMENT, write_experiment
 
 
-def run_in_memory(folder, *overrides, clients=2, rounds=2, console=None, spoil=None):
+def run_in_memory(
+    folder, *overrides, clients=2, rounds=2, console=None, spoil=None, clock="measured",
+    resumed=False,
+):  # fmt: skip
     """Run `full` participation to the end; `spoil`: number of a client -> what it does to its
-    updates before it sends them.
+    updates before it sends them. `resumed`: go on with what an earlier call left.
 
     Returns:
         What each client said, by name; what it showed, by name; the record of the run.
@@ -39,7 +42,8 @@ def run_in_memory(folder, *overrides, clients=2, rounds=2, console=None, spoil=N
         )  # fmt: skip
     with ServerView(console or Console(file=StringIO())) as view:
         waiting = Waiting(clients, 60.0, 60.0)
-        record = conduct(FakeGrid(apps), experiment, waiting, view, out=folder / "run")
+        where = {"resumed" if resumed else "out": folder / "run"}
+        record = conduct(FakeGrid(apps), experiment, waiting, view, clock=clock, **where)
     return said, shown, record
 
 

@@ -11,6 +11,8 @@
     clients = 10                               # begin when so many are there
     wait = 600.0                               # or after so many seconds
     closed = false                             # let no client enter later
+    clock = "measured"                         # or "virtual": Flower simulates the nodes
+    resume = ""                                # folder of a run that was cut off, to go on with
 
 A node says by its ``--node-config`` what it trains on: ``data="/path/to/examples"``, or
 ``partition-id=0 num-partitions=10`` for a share of the experiment's own data, as Flower's
@@ -22,7 +24,7 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast, get_args
 
 from flwr.app import ConfigRecord, Context
 from flwr.serverapp import Grid, ServerApp
@@ -32,6 +34,7 @@ from fedpace.deploy.client_work import Client, Own
 from fedpace.engines.flower.client import ClientWork, make_client_app
 from fedpace.engines.flower.traffic import Traffic
 from fedpace.experiment.config import load_experiment
+from fedpace.experiment.site import Clock
 from fedpace.terminal import open_console, show_outcome
 
 server_app = ServerApp()
@@ -59,12 +62,17 @@ def _serve(grid: Grid, context: Context) -> None:
     count = int(config.get("clients", experiment.data.clients))
     wait, patience = (float(config.get(name, 600.0)) for name in ("wait", "patience"))
     waiting = Waiting(count, wait, patience, bool(config.get("closed", False)))
-    out = str(config.get("out", ""))
+    out, resumed = (str(config.get(name, "")) for name in ("out", "resume"))
+    clock = str(config.get("clock", "measured"))
+    if clock not in get_args(Clock):
+        raise InputError(f"clock = {clock!r}: choose one of {', '.join(get_args(Clock))}")
     with ServerView(console) as view:
         # Such nodes have Flower's own pauses.
         record = conduct(
-            grid, experiment, waiting, view, out=Path(out) if out else None, traffic=Traffic()
-        )
+            grid, experiment, waiting, view, out=Path(out) if out else None,
+            resumed=Path(resumed) if resumed else None, traffic=Traffic(),
+            clock=cast(Clock, clock),
+        )  # fmt: skip
     show_outcome(record, console)
 
 

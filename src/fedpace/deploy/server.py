@@ -35,6 +35,7 @@ from fedpace.engines.flower.echoes import Echoes
 from fedpace.engines.flower.messages import Wire
 from fedpace.engines.flower.overlapping import OverlappingFlower
 from fedpace.engines.flower.roster import Roster
+from fedpace.engines.flower.simulation import SimulatedFleet
 from fedpace.engines.flower.traffic import Traffic
 from fedpace.experiment.build import (
     Setup,
@@ -49,7 +50,7 @@ from fedpace.experiment.config import Experiment
 from fedpace.experiment.fingerprint import work_fingerprint
 from fedpace.experiment.privacy import privacy_of
 from fedpace.experiment.run import RunRecord, resume, run
-from fedpace.experiment.site import Site
+from fedpace.experiment.site import Clock, Site
 from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.lora import save_adapter
@@ -74,6 +75,7 @@ def conduct(
     resumed: Path | None = None,
     listening: Listening | None = None,
     traffic: Traffic = OWN_NODES,
+    clock: Clock = "measured",
 ) -> RunRecord:
     """Run an experiment over a Flower grid.
 
@@ -86,6 +88,7 @@ def conduct(
         resumed: or folder to go on with.
         listening: where the server does, to be remembered in the folder.
         traffic: what Flower's own requests take; by default with the nodes of `fedpace join`.
+        clock: "virtual" computes the seconds, as `fedpace run` does, for nodes that are simulated.
 
     Raises:
         InputError: something in the experiment or the folder is wrong.
@@ -104,7 +107,7 @@ def conduct(
 
     rosters: list[Roster] = []
     site = partial(
-        _site, grid, waiting, view, resumed, folder, listening, rosters, standing, traffic
+        _site, grid, waiting, view, resumed, folder, listening, rosters, standing, traffic, clock
     )
     if resumed is not None:
         record = resume(resumed, experiment=experiment, show=show, site=site, command=COMMAND,
@@ -127,6 +130,7 @@ def _site(
     rosters: list[Roster],
     standing: Standing,
     traffic: Traffic,
+    clock: Clock,
     experiment: Experiment,
 ) -> Site:
     """Load the server's part, wait for the clients, and make the engine's maker."""
@@ -141,7 +145,10 @@ def _site(
             "rounds that clients have seen and no checkpoint has counted would be played again; "
             "set it to 1"
         )
-    before = None if resumed is None else known_names(resumed)
+    before, virtual = None if resumed is None else known_names(resumed), clock == "virtual"
+    if virtual:  # simulated clients are ours: they are believed, and stay
+        waiting = replace(waiting, closed=True)
+        experiment = _trusting(experiment)
     view.say("loading model and data")
     train, held_out = examples_of(experiment, train_elsewhere=True)
     adapted = build_model(experiment, train.label_names)
@@ -180,10 +187,16 @@ def _site(
     echoes, asked = Echoes(), Asked()  # of the clients, whatever the method
 
     def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
+        wire = Wire(run_name, setup.method, setup.exchange)
+        if virtual:
+            return SimulatedFleet(
+                grid, roster, wire, setup.network, seed=experiment.seed,
+                patience_seconds=waiting.patience_seconds, now=now,
+            )  # fmt: skip
         return OverlappingFlower(
             grid,
             roster,
-            Wire(run_name, setup.method, setup.exchange),
+            wire,
             setup.network,
             experiment.seed,
             Deadline(renewal, setup.network, experiment.seed, waiting.patience_seconds),
@@ -203,7 +216,9 @@ def _site(
         evaluate=evaluator(experiment, adapted, held_out),
         save=partial(save_adapter, adapted),
         network=network,
-        request_bits=(8.0 * traffic.message_up, 8.0 * traffic.message_down),
+        request_bits=(0.0, 0.0)
+        if virtual
+        else (8.0 * traffic.message_up, 8.0 * traffic.message_down),
         fingerprint=work_fingerprint(adapted, [held_out]),
         facts=(facts := model_facts(experiment, train.label_names)),
         describe=partial(describe_adapter, adapted, facts),
@@ -211,15 +226,23 @@ def _site(
     return Site(
         work,
         make_engine,
-        _checks(experiment),
+        None if virtual else _checks(experiment),
         # Clients know the run's seed; anew at each start, as a round that is played again may have
         # other answers, and the same noise on both would fall out of their difference.
-        server_seed=None if privacy_of(experiment) is None else secrets.randbits(128),
-        learn_availability=True,
-        clock="measured",
+        server_seed=None if virtual or privacy_of(experiment) is None else secrets.randbits(128),
+        learn_availability=not virtual,
+        clock=clock,
         show_plan=view.show_plan,
         newcomers=newcomers,
     )
+
+
+def _trusting(experiment: Experiment) -> Experiment:
+    """Return the experiment with clients believed to have as many examples as they say."""
+    believed = experiment.checks.model_copy(
+        update={"examples_factor": math.inf, "most_weight": 1.0}
+    )
+    return experiment.model_copy(update={"checks": believed})
 
 
 def _checks(experiment: Experiment) -> Checks:

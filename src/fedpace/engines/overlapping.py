@@ -6,14 +6,12 @@ from dataclasses import replace
 import numpy as np
 
 from fedpace.core.errors import InputError
-from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.messages import ClientTask
 from fedpace.core.rng import rng_for
 from fedpace.engines.exchange import (
-    decode_tasks,
     decode_update,
     download_bytes,
     encode_task,
-    encode_update,
     upload_bytes,
 )
 from fedpace.engines.simulated import SimulatedEngine
@@ -104,13 +102,14 @@ class OverlappingSimulation(SimulatedEngine):
         begun = {(u.client, u.started_round) for u in underway if not u.message}
         wanted = [t for t in tasks if (t.client, t.round_index) in begun]
         down = [encode_task(self._exchange, t) for t in wanted]
-        seen = decode_tasks(self._exchange, down, wanted)
-        trained = {u.client: u for u in self._train(seen)} if wanted else {}
-        return [u if u.message else self._packed(u, trained[u.client]) for u in underway]
+        answers = self._answers(wanted, down) if wanted else []
+        came = {t.client: answer for t, answer in zip(wanted, answers, strict=True)}
 
-    def _packed(self, underway: Underway, update: ClientUpdate) -> Underway:
-        message = encode_update(self._exchange, update, underway.task(self._seed))
-        return replace(underway, message=message, train_loss=update.train_loss)
+        def trained(u: Underway) -> Underway:
+            message, train_loss = came[u.client]
+            return replace(u, message=message, train_loss=train_loss)
+
+        return [u if u.message else trained(u) for u in underway]
 
     def read(self, ended: Sequence[Underway]) -> RoundOutcome:
         """Decode what has arrived, which is all that has ended."""

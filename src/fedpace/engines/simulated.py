@@ -64,12 +64,12 @@ class SimulatedEngine:
             return RoundOutcome([], [], self._clock.now - began)
 
         down = [encode_task(self._exchange, task) for task in tasks]
-        trained = self._train(decode_tasks(self._exchange, down, tasks))
-        up = [encode_update(self._exchange, u, t) for u, t in zip(trained, tasks, strict=True)]
+        trained = self._answers(tasks, down)
+        up = [message for message, _ in trained]
         start, share = self._charge(round_index, tasks, down, up)
         updates = [
-            decode_update(self._exchange, message, task, update.train_loss)
-            for message, task, update in zip(up, tasks, trained, strict=True)
+            decode_update(self._exchange, message, task, train_loss)
+            for (message, train_loss), task in zip(trained, tasks, strict=True)
         ]
         self._advance(share.finish_seconds.tolist(), system.overhead_seconds)
         deliveries = [
@@ -83,6 +83,16 @@ class SimulatedEngine:
             for i in range(len(tasks))
         ]
         return RoundOutcome(updates, deliveries, self._clock.now - began)
+
+    def _answers(
+        self, tasks: Sequence[ClientTask], down: Sequence[bytes]
+    ) -> list[tuple[bytes, float]]:
+        """Have clients do their tasks, as they see them; returns encoded updates and losses."""
+        trained = self._train(decode_tasks(self._exchange, down, tasks))
+        return [
+            (encode_update(self._exchange, update, task), update.train_loss)
+            for update, task in zip(trained, tasks, strict=True)
+        ]
 
     def _charge(
         self,

@@ -13,6 +13,9 @@ from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
 from fedpace.planning.renewal import Renewal
 
+Clock = Literal["virtual", "measured"]
+"""Whose seconds the records have: computed for the network, or measured."""
+
 MakeEngine = Callable[[Setup, float, Renewal], Engine]
 """A method, the seconds on the clock so far, and what is known of the clients -> its engine."""
 
@@ -34,8 +37,7 @@ class Site:
     """What the server alone knows and draws from (`Federation.server_seed`); None: the run's."""
     learn_availability: bool = False
     """Weigh by how often each client answered so far, not by its profile."""
-    clock: Literal["virtual", "measured"] = "virtual"
-    """Whose seconds the records have: computed for the network, or measured."""
+    clock: Clock = "virtual"
     show_plan: Callable[[Plan], None] = lambda plan: None
     """Called before every round with the plan in force."""
     newcomers: Callable[[Work], Work] = _nobody_new

@@ -96,6 +96,19 @@ def read_update(content: RecordDict, task: ClientTask, wire: Wire) -> tuple[Clie
     Raises:
         RunError: it is not an answer to this task of this run, or not of its size.
     """
+    body, loss, seconds = read_answer(content, task, wire)
+    return decode_update(wire.exchange, body, task, loss), seconds
+
+
+def read_answer(content: RecordDict, task: ClientTask, wire: Wire) -> tuple[bytes, float, float]:
+    """Read the answer to a task, but for the update.
+
+    Returns:
+        The encoded update, its loss, and the seconds the client says it trained.
+
+    Raises:
+        RunError: it is not an answer to this task of this run.
+    """
     head, body = _parts(content)
     asked = {"run": wire.run, "client": task.client, "round": task.round_index}
     for name, value in asked.items():
@@ -105,7 +118,7 @@ def read_update(content: RecordDict, task: ClientTask, wire: Wire) -> tuple[Clie
     # No time below zero and no NaN may reach the estimates of the fleet's speed.
     if not isinstance(loss, float) or not isinstance(seconds, float) or not 0 <= seconds < math.inf:
         raise RunError(f"an answer with loss {loss!r} after {seconds!r} s")
-    return decode_update(wire.exchange, body, task, loss), seconds
+    return body, loss, seconds
 
 
 def assigned_bps(content: RecordDict) -> float:
