@@ -38,7 +38,7 @@ rounds = 25
 eval_every = 25
 [evaluation]
 samples = 2
-metrics = ["exact-match"]
+metrics = ["exact-match", "multiple-choice"]
 answers = 4
 max_new_tokens = 4
 """
@@ -46,7 +46,8 @@ max_new_tokens = 4
 
 def rows(count):
     for i in range(count):
-        yield {"prompt": f"the cat {'sat' * (i % 2)}?", "response": "yes" if i % 2 else "no"}
+        yield {"prompt": f"the cat {'sat' * (i % 2)}?", "response": "yes" if i % 2 else "no",
+               "choices": ["yes", "no", "sat"]}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +72,9 @@ def test_a_model_that_learned_the_answers_says_them(record):
     assert generated["questions"] == 4
     for method in ("adaptive", "uniform"):
         assert [s["after"][method] for s in samples] == ["no", "yes"]
-        assert generated["after"][method]["exact-match"] == 1.0
+        assert generated["after"][method] == {"exact-match": 1.0, "multiple-choice": 1.0}
     assert generated["before"]["exact-match"] < 1.0
+    assert generated["before"]["multiple-choice"] < 1.0
 
 
 def test_the_summary_has_the_perplexity(record):

@@ -20,7 +20,7 @@ class Examples:
     ============  =================================================
     "single"      text, label
     "pair"        text, text_pair, label
-    "instruct"    text (the prompt), response
+    "instruct"    text (the prompt), response, choices if there are
     "corpus"      text (a passage)
     "chat"        turns, text (the same, a line a turn)
     ============  =================================================
@@ -37,6 +37,8 @@ class Examples:
     label_names: tuple[str, ...] | None = None
     group: tuple[str, ...] | None = None
     """A natural partition: module, speaker, domain, ..."""
+    choices: tuple[tuple[str, ...], ...] | None = None
+    """The answers that each question allows, the response among them; empty where it is open."""
 
     def __len__(self) -> int:
         return len(self.text)
@@ -52,6 +54,7 @@ class Examples:
         return Examples(
             self.kind, text, pick(self.text_pair), pick(self.response), pick(self.turns),
             None if self.label is None else self.label[rows], self.label_names, pick(self.group),
+            pick(self.choices),
         )  # fmt: skip
 
     def renumbered(self, order: Sequence[int]) -> "Examples":

@@ -9,6 +9,7 @@ import numpy as np
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples, Turn
 from fedpace.core.text_files import broken_character, listed, shortened
+from fedpace.data.choices import CHOICES, all_choices, choices_of
 from fedpace.data.columns import FORMS, KINDS, hint, kind_of, respelt
 from fedpace.data.conversations import TURNS, turns_of, unified
 from fedpace.data.files import Row
@@ -32,6 +33,8 @@ class Table:
     places: list[str]
     turns: list[tuple[Turn, ...]] = field(default_factory=list)
     """The conversations; empty where the kind has none."""
+    choices: list[tuple[str, ...]] = field(default_factory=list)
+    """The answers that each question allows; empty where there is no such column."""
 
 
 def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -> Table:
@@ -59,6 +62,7 @@ def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -
     labels: list[Label] = []
     places: list[str] = []
     turns: list[tuple[Turn, ...]] = []
+    choices: list[tuple[str, ...]] = []
     for place, given in rows:
         row, renamed = unified(given)
         if renamed and not places:
@@ -66,8 +70,9 @@ def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -
         present = {name for name, value in row.items() if value is not None}
         if kind is None:
             kind = _kind_of_first(row, present, place)
-            wanted = {*KINDS[kind], *({"group"} & present)}
-            texts = {name: [] for name in sorted(wanted - {"label", TURNS})}
+            optional = {"group", CHOICES} if kind == "instruct" else {"group"}
+            wanted = {*KINDS[kind], *(optional & present)}
+            texts = {name: [] for name in sorted(wanted - {"label", TURNS, CHOICES})}
         missing = sorted(wanted - present)
         if missing and wanted & present:
             raise InputError(
@@ -84,6 +89,8 @@ def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -
             column.append(_string(row[name], name, place))
         if TURNS in wanted:
             turns.append(turns_of(row[TURNS], place))
+        if CHOICES in wanted:
+            choices.append(choices_of(row[CHOICES], texts["response"][-1], place))
         if "label" in wanted:
             labels.append(label_of(row["label"], place, stated))
         places.append(place)
@@ -91,7 +98,7 @@ def read_table(rows: Iterable[Row], source: str, stated: Collection[str] = ()) -
         raise InputError(f"{source}: holds no examples; {FORMS}", public="no examples")
     if turns:
         texts["text"] = ["\n".join(f"{role}: {words}" for role, words in each) for each in turns]
-    return Table(kind, texts, labels, places, turns)
+    return Table(kind, texts, labels, places, turns, choices)
 
 
 def to_examples(table: Table, codes: Codes, names: Sequence[str]) -> Examples:
@@ -112,6 +119,9 @@ def to_examples(table: Table, codes: Codes, names: Sequence[str]) -> Examples:
                 )
         label = np.array([codes[value] for value in table.label], dtype=np.int64)
     columns = {name: tuple(column) for name, column in table.texts.items()}
+    choices = tuple(table.choices) or None
+    if table.kind == "instruct" and choices is None:
+        choices = all_choices(columns["prompt"], columns["response"])
     return Examples(
         kind=table.kind,
         text=columns["prompt" if table.kind == "instruct" else "text"],
@@ -121,6 +131,7 @@ def to_examples(table: Table, codes: Codes, names: Sequence[str]) -> Examples:
         label=label,
         label_names=None if label is None else tuple(names),
         group=columns.get("group"),
+        choices=choices,
     )
 
 

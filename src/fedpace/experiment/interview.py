@@ -1,13 +1,15 @@
 """Ask a language model held-out questions, before and after its training."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from fedpace.core.adapter import Adapter
 from fedpace.core.examples import Examples
 from fedpace.experiment.config import EvaluationSection, Experiment
 from fedpace.lora import AdaptedModel, tokenise
-from fedpace.lora.answers import known, score
+from fedpace.lora.answers import MULTIPLE_CHOICE, known, score
+from fedpace.lora.choosing import MultipleChoice
 from fedpace.lora.generation import generate, questions
 
 Answer = Callable[[Adapter], list[str]]
@@ -31,14 +33,19 @@ class Interview:
         section = experiment.evaluation
         known(section.metrics)
         self._section: EvaluationSection = section
-        count = max(section.samples, section.answers if section.metrics else 0)
-        tokens = tokenise(
-            held_out.take(range(min(len(held_out), 4 * count))),
-            adapted.base,
-            max_length=experiment.model.max_length,
+        self._generated = [name for name in section.metrics if name != MULTIPLE_CHOICE]
+        tokens_of = partial(
+            tokenise, base=adapted.base, max_length=experiment.model.max_length,
             chat_template=experiment.data.chat_template,
+        )  # fmt: skip
+        count = max(section.samples, section.answers if self._generated else 0)
+        self._asked = questions(
+            tokens_of(held_out.take(range(min(len(held_out), 4 * count)))), count
         )
-        self._asked = questions(tokens, count)
+        self._choice: MultipleChoice | None = None
+        if MULTIPLE_CHOICE in section.metrics:
+            asked = held_out.take(range(min(len(held_out), section.answers)))
+            self._choice = MultipleChoice(asked, tokens_of)
         self._adapted = adapted
         decode = adapted.base.tokenizer.decode
         self._prompt = [decode(q.prompt, skip_special_tokens=True) for q in self._asked]
@@ -63,8 +70,6 @@ class Interview:
             "samples": a list of {"prompt", "expected", "before", "after": {method: text}}; and
             "generated": {"before": {metric: value}, "after": {method: {metric: value}}}.
         """
-        if not self._asked:
-            return {"samples": [], "generated": None}
         before = self._answers(initial)
         after = {method: self._answers(adapter) for method, adapter in trained.items()}
         samples = [
@@ -76,16 +81,17 @@ class Interview:
             }
             for i in range(min(self._section.samples, len(self._asked)))
         ]
-        return {"samples": samples, "generated": self._scores(before, after)}
-
-    def _scores(
-        self, before: Sequence[str], after: Mapping[str, Sequence[str]]
-    ) -> dict[str, Any] | None:
-        metrics = self._section.metrics
-        if not metrics:
-            return None
-        return {
-            "questions": len(self._asked),
-            "before": score(metrics, before, self._expected),
-            "after": {m: score(metrics, answers, self._expected) for m, answers in after.items()},
+        if not self._section.metrics:
+            return {"samples": samples, "generated": None}
+        generated = {
+            "questions": len(self._choice) if self._choice else len(self._asked),
+            "before": self._scores(initial, before),
+            "after": {m: self._scores(trained[m], answers) for m, answers in after.items()},
         }
+        return {"samples": samples, "generated": generated}
+
+    def _scores(self, adapter: Adapter, answers: Sequence[str]) -> dict[str, float]:
+        found = score(self._generated, answers, self._expected) if answers else {}
+        if self._choice is not None:
+            found[MULTIPLE_CHOICE] = self._choice.accuracy(self._adapted, adapter)
+        return found

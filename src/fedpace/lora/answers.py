@@ -1,4 +1,4 @@
-"""How good answers are: the metrics of generated text, by name."""
+"""How good answers are: the metrics of generated text and of a choice, by name."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -43,13 +43,18 @@ def rouge_l(answer: str, expected: str) -> float:
 
 SCORES: dict[str, Score] = {"exact-match": exact_match, "rouge-l": rouge_l}
 
+MULTIPLE_CHOICE = "multiple-choice"
+"""The metric that needs no generated text: is the likeliest of the allowed answers the right one?
+"""
+
 
 def known(names: Sequence[str]) -> None:
     """Raise `InputError` for a metric that there is not."""
     for name in names:
-        if name not in SCORES:
+        if name not in (*SCORES, MULTIPLE_CHOICE):
             raise InputError(
-                f"[evaluation] metrics has {name!r}; known are {', '.join(SCORES)} "
+                f"[evaluation] metrics has {name!r}; known are {', '.join(SCORES)}, "
+                f"{MULTIPLE_CHOICE} "
                 "(loss, perplexity and accuracy are always there)"
             )
 

@@ -2,11 +2,13 @@
 
 import math
 
+import numpy as np
 import torch
 from torch.func import functional_call
 
 from fedpace.core.adapter import Adapter
 from fedpace.core.errors import InputError
+from fedpace.core.profile import Floats
 from fedpace.lora.adapter import AdaptedModel, to_tensors
 from fedpace.lora.grouping import group_by_length
 from fedpace.lora.memory import default_max_tokens
@@ -39,23 +41,45 @@ def evaluate(
     """
     if not len(examples):
         raise InputError("there are no held-out examples to evaluate on")
+    losses, hits = score_rows(adapted, adapter, examples, max_tokens=max_tokens)
+    loss, targets = float(losses.sum()), int(examples.targets.sum())
+    if not math.isfinite(loss):
+        loss = math.nan
+    if examples.task == "causal-lm":
+        return {"loss": loss / targets}
+    accuracy = math.nan if math.isnan(loss) else float(hits.sum()) / targets
+    return {"loss": loss / targets, "accuracy": accuracy}
+
+
+def score_rows(
+    adapted: AdaptedModel,
+    adapter: Adapter,
+    examples: TokenisedExamples,
+    *,
+    max_tokens: int | None = None,
+) -> tuple[Floats, Floats]:
+    """Compute each example's loss, and how many of its targets are the model's first choice.
+
+    Args:
+        adapted: the model.
+        adapter: the global adapter.
+        examples: M examples.
+        max_tokens: as in `evaluate`.
+
+    Returns:
+        Negative log-likelihood of its targets, nats, and hits, both of shape (M,); the loss is NaN
+        where a classifier's logits are not finite.
+    """
     tensors = to_tensors(adapted, adapter)
     limit = max_tokens or default_max_tokens(adapted)
-    loss = hits = 0.0
-    finite = True
+    losses, hits = np.zeros((2, len(examples)))
     with merged_into_base(adapted, adapter), torch.inference_mode():
         for rows in group_by_length(examples.lengths, limit):
             batch = collate(examples.take(rows), adapted)
             output = functional_call(adapted.model, tensors, (), batch.inputs, tie_weights=False)
+            loss, correct = row_scores(output.logits, batch)
             # A language model may rule tokens out by -inf.
             if examples.task == "classification":
-                finite = finite and bool(torch.isfinite(output.logits).all())
-            losses, correct = row_scores(output.logits, batch)
-            loss += losses.sum().item()
-            hits += correct.sum().item()
-    if not (finite and math.isfinite(loss)):
-        loss = hits = math.nan
-    targets = int(examples.targets.sum())
-    if examples.task == "causal-lm":
-        return {"loss": loss / targets}
-    return {"loss": loss / targets, "accuracy": hits / targets}
+                loss = loss.where(torch.isfinite(output.logits).all(-1), math.nan)
+            losses[rows], hits[rows] = loss.cpu().numpy(), correct.cpu().numpy()
+    return losses, hits
