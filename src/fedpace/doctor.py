@@ -34,6 +34,7 @@ _PARTS = (
     ("jinja2", "reports", "pip install 'fedpace[plots]'"),
     ("flwr", "fedpace serve and join", "pip install 'fedpace[flower]'"),
     ("tensorboard", "[output] tensorboard", "pip install 'fedpace[tensorboard]'"),
+    ("mlflow", "[output] mlflow", "pip install 'fedpace[mlflow]'"),
     ("bitsandbytes", "[model] quantization (GPU)", "pip install bitsandbytes"),
 )
 

@@ -81,7 +81,6 @@ def test_paths_count_from_the_experiments_folder_and_hub_ids_stay(tmp_path):
         ("[checks]\nstrike = 3", "unknown key [checks] strike; known are norm_factor, norm_cap"),
         ("[privacy]\nclip_norm = 1.0", "clip_norm needs noise_multiplier and delta too; set all"),
         ("[privacy]\nmax_epsilon = 0", "[privacy] max_epsilon = 0"),
-        ("[output]\nmlflow = true", "mlflow is reserved"),
         ("seed = ", "is not valid TOML"),
     ],
 )

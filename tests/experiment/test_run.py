@@ -13,6 +13,7 @@ from safetensors.numpy import load_file
 
 import tiny
 from fedpace import InputError, load_experiment, resume, run
+from fedpace.core.errors import Interrupted
 from fedpace.experiment.loop import play
 from fedpace.experiment.methods import planner_options
 from fedpace.experiment.prepare import prepare
@@ -293,6 +294,18 @@ def test_a_folder_that_is_not_empty_is_left_alone(place):
     assert sorted(path.name for path in place.iterdir()) == before
 
 
+def test_evaluations_follow_the_clock_where_seconds_are_given(place):
+    every = 0.4 * run(load_experiment(place / "my.toml", ['methods=["uniform"]']),
+                      out=place / "by-rounds").records[-1].clock_seconds  # fmt: skip
+    experiment = load_experiment(
+        place / "my.toml", [f"training.eval_seconds={every!r}", 'methods=["uniform"]']
+    )
+    records = run(experiment, out=place / "by-seconds").records
+    clock = [r.clock_seconds for r in records]
+    first = [next(i for i, t in enumerate(clock) if t >= m * every) for m in (1, 2)]
+    assert [i for i, r in enumerate(records) if r.evaluation] == sorted({*first, len(clock) - 1})
+
+
 def test_tensorboard_files_hold_every_round_on_the_virtual_clock(place):
     events = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
     experiment = load_experiment(
@@ -321,3 +334,31 @@ def test_a_cohort_holds_the_methods_that_leave_it_open(place):
     with pytest.raises(InputError, match="add one of uniform, weighted"):
         planner_options(load_experiment(place / "my.toml", ["planner.cohort=0.5",
                         'methods=["adaptive", "full"]']), "adaptive")  # fmt: skip
+
+
+def test_mlflow_has_a_run_for_each_method_also_after_an_interruption(place, monkeypatch):
+    mlflow = pytest.importorskip("mlflow")
+    store = (place / "store").as_uri()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
+    experiment = load_experiment(place / "my.toml", ["output.mlflow=true"])
+
+    def stop(record, rounds):
+        if record.method == "uniform" and record.round == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted):
+        run(experiment, out=place / "tracked", show=stop)
+    done = resume(place / "tracked")
+    client = mlflow.MlflowClient(store)
+    [found] = client.search_experiments(filter_string="name = 'fedpace'")
+    runs = {r.info.run_name: r for r in client.search_runs([found.experiment_id])}
+    assert set(runs) == {"adaptive", "uniform"}
+    for method, each in runs.items():
+        assert each.info.status == "FINISHED" and each.data.params["lora.rank"] == "4"
+        points = client.get_metric_history(each.info.run_id, "round/seconds")
+        seen = {p.step: (p.value, p.timestamp) for p in points}
+        assert seen == {
+            r.round + 1: (pytest.approx(r.round_seconds), int(1000 * r.clock_seconds))
+            for r in done.records if r.method == method
+        }  # fmt: skip

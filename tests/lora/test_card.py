@@ -32,6 +32,7 @@ def saved(source, folder, task="classification", pooling="model", layers=None, s
     save_adapter(adapted, adapter, folder)
     facts = {
         "name": str(source), "task": task, "layers": layers, "max_length": 16,
+        "trust_remote_code": False,
         "label_names": NAMES if task == "classification" else None,
         "pooling": pooling if task == "classification" else None,
     }  # fmt: skip

@@ -150,6 +150,13 @@ class Client:
         labels = offer["labels"]
         text, names = str(offer["experiment"]), None if labels is None else tuple(labels)
         experiment = _experiment(text, self.own.model)
+        if experiment.model.trust_remote_code and self.own.model is None:
+            asked = (
+                "the server's experiment runs Python files that its model brings "
+                "([model] trust_remote_code); a client does that only for a model that it names "
+                "itself: read those files, then join with --model FOLDER"
+            )
+            raise InputError(asked, public=asked)
         examples = own_examples(self.own, experiment, labels)
         adapted, base = _model(text, self.own.model, names)
         if (objection := model_objection(offer, adapted, base)) is not None:

@@ -20,6 +20,7 @@ from fedpace.core.target import Target
 from fedpace.data.load import load_data
 from fedpace.engines.exchange import Exchange, payload
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.evaluation_cost import Reading, reading
 from fedpace.experiment.fingerprint import work_fingerprint
 from fedpace.experiment.interview import Interview
 from fedpace.experiment.methods import (
@@ -85,6 +86,8 @@ class Work:
     """Say in the folder of a saved adapter how it is used."""
     interview: Interview | None = None
     """What a language model is asked before and after its training."""
+    reading: Reading | None = None
+    """What training and evaluation read; None where the clients are elsewhere."""
     request_bits: tuple[float, float] = (0.0, 0.0)
     """Bits about each message beside the message itself, up and down."""
 
@@ -186,13 +189,15 @@ def build_work(experiment: Experiment) -> Work:
     clients = [tokenised(experiment, train.take(s), adapted) for s in shares]
     cuts = tried(adapted, concatenate(clients), experiment.model.max_length)
     logger.info("%s", cuts.told())
+    evaluated = tokenised(experiment, held_out, adapted)
     return Work(
         layout=adapted.layout,
         initial_adapter=adapted.initial,
         make_train=trainers(experiment, adapted, clients),
-        evaluate=evaluator(experiment, adapted, held_out),
+        evaluate=lambda adapter: evaluate(adapted, adapter, evaluated),
         save=partial(save_adapter, adapted),
         network=first_network(experiment, adapted.layout, [len(s) for s in shares]),
+        reading=reading(clients, evaluated),
         fingerprint=work_fingerprint(adapted, [train, held_out], shares, clients),
         facts=(facts := model_facts(experiment, train.label_names)),
         clients=clients,
@@ -238,8 +243,9 @@ def examples_of(
     if train.label_names is None or experiment.model.pooling == "mean":
         return train, held_out
     # A head that is kept has its own order of the classes.
-    name = experiment.model.name
-    order = class_order(train.label_names, stated_classes(name), name)
+    model = experiment.model
+    stated = stated_classes(model.name, trust_remote_code=model.trust_remote_code)
+    order = class_order(train.label_names, stated, model.name)
     return train.renumbered(order), held_out.renumbered(order)
 
 
@@ -338,6 +344,8 @@ def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> Ad
         layers=model.layers or None,
         pooling=model.pooling,
         quantization=None if model.quantization == "none" else model.quantization,
+        attention=model.attention,
+        trust_remote_code=model.trust_remote_code,
         seed=experiment.seed,
     )
     adapted = attach_adapter(
@@ -355,6 +363,7 @@ def model_facts(experiment: Experiment, label_names: Sequence[str] | None) -> di
     model = experiment.model
     return {
         "name": model.name,
+        "trust_remote_code": model.trust_remote_code,
         "task": model.task,
         "label_names": None if label_names is None else list(label_names),
         "pooling": model.pooling if model.task == "classification" else None,

@@ -50,6 +50,10 @@ class ModelSection(_Section):
     """Precision of the frozen base; the adapter is always float32."""
     quantization: Literal["none", "8bit", "4bit"] = "none"
     """Load the base quantised (needs bitsandbytes and a GPU)."""
+    attention: Literal["eager", "sdpa", "flash_attention_2", "flex_attention"] | None = None
+    """Implementation of attention; without it what transformers takes for the model."""
+    trust_remote_code: bool = False
+    """Run the Python files that a model brings. Read them first; without it they never run."""
     max_length: Count = 64
     """Longest input in tokens; the rest is cut."""
     pooling: Literal["model", "mean"] = "model"
@@ -148,6 +152,9 @@ class TrainingSection(_Section):
     """Stop at "accuracy>=0.85" or "loss<=1.2" on the held-out data."""
     eval_every: Count = 5
     """Rounds between evaluations."""
+    eval_seconds: Positive | None = None
+    """In place of eval_every: evaluate after the first round that ends beyond each multiple of so
+    many seconds of the run's clock."""
     on_divergence: Literal["stop", "step-back"] = "stop"
     """What a method does where a loss, an update or a logit is not finite: "stop" ends it;
     "step-back" goes on from the adapter of the last good evaluation with half the server step."""
@@ -159,7 +166,8 @@ class EvaluationSection(_Section):
     samples: Annotated[int, Field(ge=0)] = 3
     """Held-out prompts whose answers, before and after, stand in the report; 0 for none."""
     metrics: list[str] = Field(default_factory=list)
-    """Measures of generated answers: "exact-match" (the final number, or the text), "rouge-l"."""
+    """Measures of generated answers: "exact-match" (the final number, or the text), "rouge-l"; and
+    "multiple-choice": is the likeliest of the answers that a question allows the right one?"""
     answers: Count = 32
     """Held-out prompts that are answered for these metrics."""
     max_new_tokens: Count = 48
@@ -274,7 +282,7 @@ class OutputSection(_Section):
     tensorboard: bool = False
     """Also write TensorBoard event files."""
     mlflow: bool = False
-    """Reserved; true is refused in this version."""
+    """Also log to MLflow (MLFLOW_TRACKING_URI says where), a run of it for each method."""
     checkpoint_every: Count = 1
     """Rounds between checkpoints."""
 
@@ -306,11 +314,13 @@ class Experiment(_Section):
     privacy: PrivacySection = PrivacySection()
     output: OutputSection = OutputSection()
 
-    @model_validator(mode="after")
-    def _refuse_what_is_reserved(self) -> "Experiment":
-        if self.output.mlflow:
-            raise ValueError("[output] mlflow is reserved and does nothing yet; set it to false")
-        return self
+    def flat(self) -> dict[str, object]:
+        """Return every value by its name, "section.key"."""
+        table: dict[str, object] = {}
+        for name, value in self.model_dump().items():
+            section = value if isinstance(value, dict) else {"": value}
+            table |= {f"{name}.{key}".rstrip("."): each for key, each in section.items()}
+        return table
 
     def to_toml(self) -> str:
         """Return the experiment as TOML, every key that has a value."""

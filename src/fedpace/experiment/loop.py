@@ -9,6 +9,7 @@ from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord
 from fedpace.experiment.build import Setup, Work, set_up
 from fedpace.experiment.checkpoint import Good, Progress, begin, good, grow, with_plan
+from fedpace.experiment.config import TrainingSection
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import Prepared, make_renewal
 from fedpace.experiment.privacy import privacy_of
@@ -80,7 +81,8 @@ def rounds(
         record, state = _step(engine, _federation(prepared, course), state)
         last = state.round_index == training.rounds
         reached, kept = False, course.progress.good
-        if record.diverged is None and (last or state.round_index % training.eval_every == 0):
+        due = _due(training, state.round_index, course.progress.clock_seconds, engine.now())
+        if record.diverged is None and (last or due):
             evaluation = course.work.evaluate(state.adapter)
             record = replace(
                 record, evaluation=evaluation, diverged=fault_of_evaluation(evaluation)
@@ -134,6 +136,13 @@ def play(
     for record in rounds(prepared, course):
         yield record, plan
         plan = course.progress.state.plan
+
+
+def _due(training: TrainingSection, steps: int, before: float, now: float) -> bool:
+    """Whether to evaluate after so many steps, the last one from `before` to `now` on the clock."""
+    if training.eval_seconds is None:
+        return steps % training.eval_every == 0
+    return now // training.eval_seconds > before // training.eval_seconds
 
 
 def _diverged(

@@ -1,5 +1,6 @@
 """From an experiment to what `run`, `resume`, `serve` and `bench` run: in one way for all."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -8,13 +9,17 @@ from fedpace.core.plan import Plan
 from fedpace.core.target import Target
 from fedpace.experiment.build import Setup, Work, check, set_up
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.evaluation_cost import LARGEST_SHARE, evaluation_share, told
 from fedpace.experiment.methods import make_plan, planner_options
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.privacy import check_plan, privacy_of
 from fedpace.experiment.site import MakeSite, Site, in_process
 from fedpace.planning.planner import MINIMISING, plan
 from fedpace.planning.renewal import LEAST_GAIN, Renewal, expected_seconds, renew_every
+from fedpace.reporting.mlflow import require_mlflow
 from fedpace.reporting.tensorboard import require_tensorboard
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -45,12 +50,26 @@ def prepare(experiment: Experiment, make_site: MakeSite | None = None) -> Prepar
     target = None if text is None else Target.parse(text)
     if experiment.output.tensorboard:
         require_tensorboard()
+    if experiment.output.mlflow:
+        require_mlflow()
     site = (make_site or in_process)(experiment)
     setups = {method: set_up(experiment, site.work, method) for method in experiment.methods}
     plans = {name: make_plan(experiment, each.network, name) for name, each in setups.items()}
     for name, made in plans.items():
         check_plan(experiment, name, made, site.work.network.clients)
+    _tell_evaluation(experiment, site.work, plans)
     return Prepared(experiment, site, target, setups, plans)
+
+
+def _tell_evaluation(experiment: Experiment, work: Work, plans: Mapping[str, Plan]) -> None:
+    """Say how much of the computing will be evaluation, under the method with the most of it."""
+    training = experiment.training
+    waiting = [p.decision for p in plans.values() if p.decision.beat_seconds is None]
+    if work.reading is None or not waiting or training.eval_seconds is not None:
+        return
+    share = max(evaluation_share(work.reading, each, training) for each in waiting)
+    level = logging.WARNING if share > LARGEST_SHARE else logging.INFO
+    logger.log(level, "%s", told(share, work.reading.held_out))
 
 
 def set_up_for(prepared: Prepared, method: str, work: Work) -> tuple[Setup, Plan]:

@@ -3,7 +3,7 @@
 import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from fedpace.experiment.request import difference
 from fedpace.experiment.site import MakeSite
 from fedpace.federation.divergence import fault_of_evaluation
 from fedpace.reporting.metrics import summarise_run
+from fedpace.reporting.mlflow import mlflow_writer
 from fedpace.reporting.tensorboard import Write, event_writer
 from fedpace.run_folder import schema
 from fedpace.run_folder.atomic import write_json, write_text
@@ -267,10 +268,10 @@ def _recorded(folder: Path, prepared: Prepared, course: Course) -> Iterator[Roun
         write_progress(folder, course.method, course.progress, work)
         write_clients(work.network.clients, folder / schema.CLIENTS)
 
-    with _events(prepared, folder, course) as write_event:
+    with _trackers(prepared, folder, course) as track:
         for record in rounds(prepared, course, before_growth):
             append_record(folder, record)
-            write_event(record)
+            track(record)
             progress = course.progress
             if progress.finished or progress.state.round_index % output.checkpoint_every == 0:
                 write_progress(folder, course.method, progress, course.work)
@@ -280,8 +281,22 @@ def _recorded(folder: Path, prepared: Prepared, course: Course) -> Iterator[Roun
             yield record
 
 
-def _events(prepared: Prepared, folder: Path, course: Course) -> AbstractContextManager[Write]:
-    if not prepared.experiment.output.tensorboard:
-        return nullcontext(lambda record: None)
-    where = folder / schema.TENSORBOARD / course.method
-    return event_writer(where, course.progress.state.round_index)
+@contextmanager
+def _trackers(prepared: Prepared, folder: Path, course: Course) -> Iterator[Write]:
+    """Open the trackers that the experiment asks for; gives what adds a round to each."""
+    output, writers = prepared.experiment.output, []
+    with ExitStack() as stack:
+        if output.tensorboard:
+            where = folder / schema.TENSORBOARD / course.method
+            first = course.progress.state.round_index
+            writers.append(stack.enter_context(event_writer(where, first)))
+        if output.mlflow:
+            parameters = prepared.experiment.flat()
+            opened = mlflow_writer(folder / schema.MLFLOW, course.method, parameters)
+            writers.append(stack.enter_context(opened))
+
+        def write(record: RoundRecord) -> None:
+            for each in writers:
+                each(record)
+
+        yield write

@@ -27,7 +27,8 @@ def describe_adapter(adapted: AdaptedModel, facts: Mapping[str, Any], folder: Pa
 
     Args:
         adapted: the model that the adapter belongs to.
-        facts: "name", "task", "label_names", "pooling", "layers", "max_length".
+        facts: "name", "task", "label_names", "pooling", "layers", "max_length",
+            "trust_remote_code".
         folder: where the adapter is, for good.
     """
     source = _source(adapted)
@@ -73,21 +74,23 @@ def _lines(facts: Mapping[str, Any], base: str, folder: Path) -> list[str]:
     where = str(folder.resolve())
     if facts["pooling"] == "mean" or facts["layers"]:
         options = {"task": facts["task"], "num_labels": None if names is None else len(names),
-                   "pooling": facts["pooling"] or "model", "layers": facts["layers"]}  # fmt: skip
+                   "pooling": facts["pooling"] or "model", "layers": facts["layers"],
+                   "trust_remote_code": facts["trust_remote_code"] or None}  # fmt: skip
         given = ", ".join(f"{k}={v!r}" for k, v in options.items() if v is not None)
         lines = ["from fedpace.lora import load_base", "from peft import PeftModel", "",
                  f"base = load_base({base!r}, {given})",
                  f"model = PeftModel.from_pretrained(base.model, {where!r}).eval()",
                  "tokenizer = base.tokenizer"]  # fmt: skip
     else:
+        own = ", trust_remote_code=True" if facts["trust_remote_code"] else ""
         kind = "AutoModelForCausalLM" if names is None else "AutoModelForSequenceClassification"
         labels = ", num_labels=len(label_names), id2label=dict(enumerate(label_names))"
         labels = labels if names is not None else ""
         lines = ["from peft import PeftModel",
                  f"from transformers import {kind}, AutoTokenizer", "",
-                 f"base = {kind}.from_pretrained({base!r}{labels})",
+                 f"base = {kind}.from_pretrained({base!r}{labels}{own})",
                  f"model = PeftModel.from_pretrained(base, {where!r}).eval()",
-                 f"tokenizer = AutoTokenizer.from_pretrained({base!r})",
+                 f"tokenizer = AutoTokenizer.from_pretrained({base!r}{own})",
                  "if tokenizer.pad_token is None:",
                  "    tokenizer.pad_token = tokenizer.eos_token",
                  "base.config.pad_token_id = tokenizer.pad_token_id"]  # fmt: skip

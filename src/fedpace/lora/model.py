@@ -21,6 +21,7 @@ from fedpace.lora.pooling import MeanPooledClassifier
 from fedpace.lora.tokenizer_checks import check_padding, check_vocabulary
 
 Task = Literal["classification", "causal-lm"]
+Attention = Literal["eager", "sdpa", "flash_attention_2", "flex_attention"]
 
 _CLASSES = {
     "classification": transformers.AutoModelForSequenceClassification,
@@ -60,6 +61,8 @@ def load_base(
     layers: int | None = None,
     pooling: Literal["model", "mean"] = "model",
     quantization: Literal["4bit", "8bit"] | None = None,
+    attention: Attention | None = None,
+    trust_remote_code: bool = False,
     device: str | None = None,
     threads: int | None = None,
     seed: int = 0,
@@ -81,6 +84,10 @@ def load_base(
         pooling: what a classifier reads of the text: "model", what the architecture's own
             sequence classifier does; "mean", the mean of the last hidden states.
         quantization: "4bit" or "8bit", by bitsandbytes.
+        attention: implementation of attention; by default what transformers takes, and on a
+            processor below float32 "eager".
+        trust_remote_code: run the Python files that the model brings; without it such a model is
+            refused, and nobody is asked.
         device: a torch device; by default "cuda" where there is one, else "cpu".
         threads: processor threads of this process (`torch.set_num_threads`); None leaves torch's.
         seed: the run's seed.
@@ -105,16 +112,18 @@ def load_base(
         torch.set_num_threads(threads)
     place = _device(device)
     options: dict[str, Any] = {"dtype": _dtype(dtype), **_quantization(quantization, dtype, place)}
-    if place.type == "cpu" and dtype != "float32":
+    if attention is not None:
+        options["attn_implementation"] = attention
+    elif place.type == "cpu" and dtype != "float32":
         # The fused attention of torch 2.13 is ten times as slow backwards in bfloat16 there.
         options["attn_implementation"] = "eager"
 
     source = _source(name)
     with offline(Path(source).is_dir() or not hub_answers()), _quiet():
         with _loading(name, source, "its config.json"):
-            config = _config(name, source, task, num_labels, layers)
+            config = _config(name, source, task, num_labels, layers, trust_remote_code)
         with _loading(name, source, "its tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(source)
+            tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=trust_remote_code)
         check_vocabulary(name, tokenizer)
         # Seed the processor's generator alone: heads are initialised there, then moved.
         with _loading(name, source, "its weights"), torch.random.fork_rng(devices=[]):
@@ -124,6 +133,7 @@ def load_base(
                 source,
                 config=config,
                 output_loading_info=True,
+                trust_remote_code=trust_remote_code,
                 ignore_mismatched_sizes=task == "classification",
                 **options,
             )
@@ -164,8 +174,10 @@ def _source(name: str) -> str:
     return name
 
 
-def _config(name: str, source: str, task: Task, num_labels: int | None, layers: int | None) -> Any:
-    config = AutoConfig.from_pretrained(source)
+def _config(
+    name: str, source: str, task: Task, num_labels: int | None, layers: int | None, trusted: bool
+) -> Any:
+    config = AutoConfig.from_pretrained(source, trust_remote_code=trusted)
     bidirectional = type(config) in transformers.MODEL_FOR_MASKED_LM_MAPPING
     if task == "causal-lm" and bidirectional and not getattr(config, "is_decoder", False):
         raise InputError(
@@ -243,7 +255,7 @@ def _quantization(kind: str | None, dtype: str, device: torch.device) -> dict[st
     return {"quantization_config": config, "device_map": {"": device}}
 
 
-def stated_classes(name: str) -> tuple[str, ...] | None:
+def stated_classes(name: str, *, trust_remote_code: bool = False) -> tuple[str, ...] | None:
     """Return the class names that a model's classification head states, in its order, if it does.
 
     Raises:
@@ -251,7 +263,8 @@ def stated_classes(name: str) -> tuple[str, ...] | None:
     """
     source = _source(name)
     with offline(Path(source).is_dir() or not hub_answers()), _loading(name, source, "config.json"):
-        return class_names(AutoConfig.from_pretrained(source))
+        config = AutoConfig.from_pretrained(source, trust_remote_code=trust_remote_code)
+        return class_names(config)
 
 
 @contextmanager
@@ -267,7 +280,10 @@ def _loading(name: str, source: str, part: str) -> Iterator[None]:
     except Exception as error:
         cause = next(iter(str(error).strip().splitlines()), "")[:200]
         told = f"{part}: {cause or type(error).__name__}"
-        if folder.is_dir():
+        if "trust_remote_code" in str(error):
+            told = f"{part}: it brings Python files of its own, which FedPace does not run unasked"
+            remedy = "read them, then set [model] trust_remote_code = true"
+        elif folder.is_dir():
             remedy = _REMEDIES.get(part, "copy the model folder again, or save it anew")
         else:
             remedy = 'without access to the hub, give a local folder, or "minilm"'

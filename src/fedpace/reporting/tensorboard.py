@@ -6,6 +6,7 @@ from pathlib import Path
 
 from fedpace.core.errors import MissingExtraError
 from fedpace.core.record import RoundRecord
+from fedpace.reporting.curves import numbers_of
 
 Write = Callable[[RoundRecord], None]
 
@@ -34,16 +35,7 @@ def event_writer(folder: Path, first_round: int) -> Iterator[Write]:
     with SummaryWriter(str(folder), purge_step=first_round + 1) as writer:
 
         def write(record: RoundRecord) -> None:
-            numbers = {
-                "round/seconds": record.round_seconds,
-                "round/participants": float(len(record.participants)),
-                "round/upload_bits": float(record.upload_bits),
-                "train/loss": record.train_loss,
-                **{f"held_out/{k}": v for k, v in (record.evaluation or {}).items()},
-                **{f"noise/{k}": v for k, v in (record.noise_scale or {}).items()},
-            }
-            for name, value in numbers.items():
-                if value is not None:
-                    writer.add_scalar(name, value, record.round + 1, walltime=record.clock_seconds)
+            for name, value in numbers_of(record).items():
+                writer.add_scalar(name, value, record.round + 1, walltime=record.clock_seconds)
 
         yield write

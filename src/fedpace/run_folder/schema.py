@@ -21,6 +21,7 @@ REPORT = "report.html"
 ADAPTER = "adapter"
 CHECKPOINT = "checkpoint"
 TENSORBOARD = "tensorboard"
+MLFLOW = "mlflow.json"
 LOCK = ".lock"
 """Locked by the process that writes the folder, and names it."""
 
