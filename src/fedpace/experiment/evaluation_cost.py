@@ -23,7 +23,7 @@ class Reading:
     """What training and evaluation read."""
 
     examples: Floats
-    """Of each client, shape (N,)."""
+    """How many each client has, shape (N,)."""
     example_tokens: Floats
     """Their mean length, shape (N,)."""
     held_out: int
