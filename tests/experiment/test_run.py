@@ -72,7 +72,8 @@ def test_every_file_has_the_mode_of_the_umask(finished, tmp_path):
 def test_a_method_with_a_rule_of_its_own_is_followed_at_every_renewal(place):
     text = (place / "my.toml").read_text()
     path = place / "statistics.toml"
-    path.write_text(text.replace('["adaptive", "uniform"]', '["statistics", "weighted"]'))
+    text = text.replace('["adaptive", "uniform"]', '["statistics", "weighted"]')
+    path.write_text(text + "cohort = 0.6\n")  # so that most clients are seen before the renewal
     experiment = load_experiment(path)
     ready = prepare(experiment)
     plans = {name: [p for _, p in play(ready, name)] for name in experiment.methods}
