@@ -15,6 +15,7 @@ STREAMS = (
     "noise",  # (round, client)          noise added on purpose (privacy, rounding)
     "simulation",  # (purpose)           Monte Carlo checks of a prediction
     "availability",  # (round)           who of those invited answers
+    "dropout",  # (round, client, step, row, module)  inputs that a step leaves out
 )
 """Names of the streams. New ones go at the end, or old seeds change their meaning."""
 

@@ -290,6 +290,7 @@ def local_training(
         learning_rate=training.learning_rate,
         optimizer=training.optimizer,
         weight_decay=training.weight_decay,
+        dropout=experiment.lora.dropout,
         sketch=sketch,
         trained=trained,
     )
@@ -351,7 +352,7 @@ def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> Ad
     adapted = attach_adapter(
         base, rank=lora.rank, alpha=lora.alpha, target_modules=lora.target_modules,
         modules_to_save=lora.modules_to_save, use_rslora=lora.use_rslora,
-        init_lora_weights=lora.init_lora_weights, seed=experiment.seed,
+        init_lora_weights=lora.init_lora_weights, dropout=lora.dropout, seed=experiment.seed,
     )  # fmt: skip
     if lora.start_from is None:
         return adapted

@@ -106,6 +106,9 @@ class LoraSection(_Section):
     init_lora_weights: bool | str = True
     """How A is drawn, B being zero: true is Kaiming-uniform, "gaussian" normal with deviation
     1 / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of each A's inputs that a local step leaves out (PEFT's lora_dropout); the masks are
+    drawn for each client, so that they do not depend on who trains together."""
     start_from: str | None = None
     """Folder of an adapter in PEFT's format, of this rank, scale and modules, to begin with."""
     sketch: Literal["scaled", "residual"] = "residual"

@@ -15,7 +15,7 @@ Model = TypeVar("Model", bound=BaseModel)
 _REFUSED = {
     "r": "it is called rank here",
     "lora_alpha": "it is called alpha here",
-    "dropout": "participants train in one pass, where a mask would depend on who shares it",
+    "lora_dropout": "it is called dropout here",
     "use_dora": "DoRA's magnitudes belong to no rank component, so they cannot be sketched",
     "rank_pattern": "one index set must fit all modules, so they have one rank",
     "alpha_pattern": "the factor of B A is one for all modules",
@@ -26,7 +26,6 @@ _REFUSED = {
     "exclude_modules": "a regular expression in target_modules says it",
 }
 """What people know from PEFT's LoraConfig and [lora] does not take, and why."""
-_REFUSED["lora_dropout"] = _REFUSED["dropout"]
 
 
 def parse(model: type[Model], table: Mapping[str, Any], where: str) -> Model:

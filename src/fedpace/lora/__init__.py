@@ -9,8 +9,8 @@ Arrays in dictionaries cross its door in both directions. The face, in the order
     evaluate(adapted, adapter, held_out)                     # {"loss": ..., "accuracy": ...}
     save_adapter(adapted, adapter, folder)                   # PEFT's format
 
-Dropout is off in training as well: every random draw of a run comes from a named stream, and a
-dropout mask would be one that depends on who else trains in the same pass.
+The base's own dropout is off in training as well. That of the adapter (`dropout`) has masks from a
+named stream of each client, so that they do not depend on who else trains in the same pass.
 
 Importing this room sets ``OMP_WAIT_POLICY=PASSIVE`` unless it is set (see `_openmp`).
 """

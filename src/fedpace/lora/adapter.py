@@ -67,6 +67,7 @@ def attach_adapter(
     modules_to_save: Sequence[str] = (),
     use_rslora: bool = False,
     init_lora_weights: bool | str = True,
+    dropout: float = 0.0,
     seed: int = 0,
 ) -> AdaptedModel:
     r"""Put LoRA layers into a base model: :math:`x \mapsto W_0 x + (\alpha/r)\, B A x`.
@@ -84,6 +85,7 @@ def attach_adapter(
         modules_to_save: names of further modules, which are trained and sent whole.
         use_rslora: multiply by :math:`\alpha/\sqrt r` (arXiv 2312.03732) in place of alpha/r.
         init_lora_weights: True, or "gaussian": A normal with standard deviation 1/r.
+        dropout: what is written into the adapter's configuration; training has its own masks.
         seed: the run's seed.
 
     Returns:
@@ -104,7 +106,7 @@ def attach_adapter(
         r=rank,
         lora_alpha=alpha,
         target_modules=targets,
-        lora_dropout=0.0,
+        lora_dropout=dropout,
         bias="none",
         use_rslora=use_rslora,
         modules_to_save=[*base.new_modules, *modules_to_save] or None,

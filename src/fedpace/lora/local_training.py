@@ -35,6 +35,8 @@ class LocalTraining:
     optimizer: Literal["sgd", "adamw"] = "sgd"
     """Its state starts afresh in every round."""
     weight_decay: float = 0.0
+    dropout: float = 0.0
+    """Share of each A's inputs that a step leaves out, by masks of the client's own."""
     sketch: Sketch = RESIDUAL
     trained: tuple[Role, ...] = ROLES
     """What is trained and sent; the other tensors stay as they are."""
@@ -50,6 +52,8 @@ class LocalTraining:
                 f"training.learning_rate is {self.learning_rate} and weight_decay "
                 f"{self.weight_decay}; they must be above and not below 0"
             )
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"lora.dropout is {self.dropout}; it must be at least 0 and below 1")
         if self.optimizer not in _OPTIMIZERS:
             raise InputError(
                 f'training.optimizer is "{self.optimizer}"; it must be "sgd" or "adamw"'

@@ -10,6 +10,7 @@ from torch.func import functional_call
 
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.lora.adapter import AdaptedModel, to_array, to_tensors
+from fedpace.lora.dropout import dropping
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
 from fedpace.lora.merged import merged_into_base
 from fedpace.lora.sketch import component_scale, lora_scaling
@@ -80,9 +81,14 @@ def train_client(
     optimizer = training.make_optimizer(trained.values())
     losses = []
     scale = component_scale(training.sketch, adapted, task.sketch_rank)
-    with merged_into_base(adapted, task.adapter), lora_scaling(adapted, scale):
-        for rows in training.draw_batches(task, examples):
+    with (
+        merged_into_base(adapted, task.adapter),
+        lora_scaling(adapted, scale),
+        dropping(adapted, training.dropout) as masks,
+    ):
+        for step, rows in enumerate(training.draw_batches(task, examples)):
             drawn = examples.take(rows)
+            masks.now([(task, step, row) for row in range(len(rows))], drawn.lengths)
             batch = collate(drawn, adapted)
             output = functional_call(
                 adapted.model, seen_by_the_model(), (), batch.inputs, tie_weights=False

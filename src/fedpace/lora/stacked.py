@@ -26,6 +26,7 @@ from torch.func import functional_call
 from fedpace.core.adapter import Components, TensorSpec
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel, factor_names, to_array, to_tensors
+from fedpace.lora.dropout import Masks
 from fedpace.lora.grouping import group_by_length
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
 from fedpace.lora.merged import merged_into_base
@@ -50,6 +51,8 @@ class _Stack:
     """Client of each row in the model, ascending, shape (rows,)."""
     rows_of_client: list[int]
     """Its counts, shape (C,)."""
+    masks: Masks
+    """What of the input of each A is dropped."""
 
 
 def train_stacked(
@@ -84,12 +87,16 @@ def train_stacked(
     ):
         for step in range(training.local_steps):
             drawn = concatenate([e.take(b[step]) for e, b in zip(examples, batches, strict=True)])
-            owner = np.repeat(np.arange(len(tasks)), [len(b[step]) for b in batches])
+            counts = [len(b[step]) for b in batches]
+            owner = np.repeat(np.arange(len(tasks)), counts)
+            row = np.concatenate([np.arange(count) for count in counts])
             # A client's loss is a mean over its own targets, wherever its rows are.
             weight = torch.from_numpy((1.0 / np.bincount(owner, drawn.targets))[owner]).float()
             optimizer.zero_grad()
             for rows in group_by_length(drawn.lengths, max_tokens):
                 _set_owner(stack, owner[rows], adapted.device)
+                whose = [(tasks[owner[i]], step, int(row[i])) for i in rows]
+                stack.masks.now(whose, drawn.lengths[rows])
                 batch = collate(drawn.take(rows), adapted)
                 logits = adapted.model(**batch.inputs).logits
                 row_losses = row_scores(logits, batch)[0] * weight[rows].to(logits.device)
@@ -139,6 +146,7 @@ def _stack(adapted: AdaptedModel, training: LocalTraining, tasks: Sequence[Clien
         },
         owner=torch.empty(0, dtype=torch.int64),
         rows_of_client=[],
+        masks=Masks(training.dropout),
     )
 
 
@@ -179,8 +187,8 @@ def _owners_meet_their_rows(adapted: AdaptedModel, stack: _Stack) -> Iterator[No
     """Let the LoRA layers and the head use the stack; afterwards they are PEFT's again."""
     patched = []
     try:
-        for name, layer in adapted.lora_modules.items():
-            layer.forward = _lora_forward(name, layer, stack)
+        for module, (name, layer) in enumerate(adapted.lora_modules.items()):
+            layer.forward = _lora_forward(module, name, layer, stack)
             patched.append(layer)
         for name, head in adapted.head_modules.items():
             head.forward = _head_forward(name, head, stack)
@@ -191,7 +199,7 @@ def _owners_meet_their_rows(adapted: AdaptedModel, stack: _Stack) -> Iterator[No
             del module.forward  # the instance's; the class's shows again
 
 
-def _lora_forward(name: str, layer: LoraLayer, stack: _Stack) -> Callable[..., Tensor]:
+def _lora_forward(module: int, name: str, layer: LoraLayer, stack: _Stack) -> Callable[..., Tensor]:
     a_name, b_name = factor_names(name, layer)
 
     def forward(x: Tensor, *args: object, **kwargs: object) -> Tensor:
@@ -200,7 +208,8 @@ def _lora_forward(name: str, layer: LoraLayer, stack: _Stack) -> Callable[..., T
         a = stack.current[a_name].index_select(0, owner)  # (rows, w, d_in)
         b = stack.current[b_name].index_select(0, owner)  # (rows, d_out, w)
         scale = stack.scale.index_select(0, owner).unsqueeze(1)  # (rows, 1, w)
-        rows = x.to(a.dtype).reshape(len(owner), -1, x.shape[-1])
+        seen = stack.masks.drop(x.to(a.dtype), module)
+        rows = seen.reshape(len(owner), -1, x.shape[-1])
         hidden = torch.bmm(rows, a.transpose(1, 2)) * scale
         update = torch.bmm(hidden, b.transpose(1, 2)).reshape(result.shape)
         return (result + update).to(result.dtype)
