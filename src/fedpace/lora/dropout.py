@@ -20,7 +20,7 @@ from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel
 from fedpace.lora.tokens import Integers
 
 Row = tuple[ClientTask, int, int]
-"""Of whom, in which local step, which one of its mini-batch."""
+"""Whose it is, in which local step, and its place in the mini-batch."""
 
 
 @dataclass(slots=True, eq=False)
