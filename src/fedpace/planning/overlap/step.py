@@ -13,11 +13,14 @@ import numpy as np
 
 from fedpace.core.errors import InputError
 
-__all__ = ["THETA", "server_rate_factor"]
+__all__ = ["SGD_THETA", "THETA", "server_rate_factor"]
 
-THETA = 2.5
-"""Price of a beat of delay, in beats. The theorem implies 2 sqrt(2) (docs/theory.md, section 9),
-times to target of a real model fit 2 to 3 (docs/log.md), stability alone asks for 1 to 4/pi."""
+THETA = 1.25
+"""Price of a beat of delay, in beats: of time, and of Adam's rate. On quadratics 0.9 to 2, in short
+runs of Adam about 1 (`benchmarks/delay_price.py`); the theorem's worst case is 2 sqrt(2)."""
+SGD_THETA = 2.5
+"""Price of a beat of delay in SGD's rate. It is more than in time: at the smaller step a gradient
+that is late pulls further than a present one would, which makes good for half of it."""
 
 
 def server_rate_factor(
@@ -26,7 +29,7 @@ def server_rate_factor(
     tuned_noise: float,
     *,
     delay_beats: float = 0.0,
-    theta: float = THETA,
+    theta: float | None = None,
     present: float = 1.0,
 ) -> float:
     """Return what to multiply a tuned server rate by, so that it fits another schedule.
@@ -43,7 +46,8 @@ def server_rate_factor(
         noise: v = V / ||u||^2 of a beat, noise_ratio V / V_full, >= 0.
         tuned_noise: v0, that of the rounds on which the rate was tuned.
         delay_beats: d = sum_n a_n (E[b_n] - 1); 0 in a synchronous schedule.
-        theta: price of a beat of delay, in beats.
+        theta: price of a beat of delay in the rate; by default `THETA` for "adam", `SGD_THETA` for
+            "sgd".
         present: data weight of the clients whose update can have arrived by this beat, in [0, 1].
 
     Returns:
@@ -56,6 +60,8 @@ def server_rate_factor(
         >>> server_rate_factor("adam", 8.0, 3.5), server_rate_factor("sgd", 8.0, 3.5)
         (0.7071067811865476, 0.5)
     """
+    if theta is None:
+        theta = SGD_THETA if server_optimizer == "sgd" else THETA
     for name, value in (("noise", noise), ("tuned_noise", tuned_noise),
                         ("delay_beats", delay_beats), ("theta", theta)):  # fmt: skip
         if not 0 <= value < np.inf:
