@@ -56,7 +56,7 @@ def test_the_moments_are_those_of_simulated_runs():
 @pytest.mark.parametrize("server, slack", [("sgd", 1.15), ("adam", 1.6)])
 def test_one_tuned_rate_serves_any_beat_of_a_quadratic(server, slack):
     # Beats at the rule's rate against those at the best of a grid, by noise and delay. For Adam the
-    # rule is careful: on quadratics noise alone asks for no smaller rate, with real clients it does.
+    # rule is careful: on quadratics noise alone asks for no smaller rate, with clients it does.
     curvature, tuned_noise, fall = np.geomspace(0.1, 1.0, 8), 0.7, 20.0
     falls, rates = delay_price.SERVERS[server]
 
