@@ -78,7 +78,7 @@ def schedule_cost(
         >>> system = System(bandwidth_hz=1e7, lora_rank=8, noise_ratio=0.5)
         >>> cost, law = schedule_cost(np.ones(2), np.full(2, 8.0), 1.0, clients, system)
         >>> law.age_beats.tolist(), round(cost.objective_seconds, 3)
-        ([1.0, 3.0], 3.0)
+        ([1.0, 3.0], 2.167)
     """
     fleet = fleet_of(clients, system)
     law = queue_law(
