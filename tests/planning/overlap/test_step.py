@@ -68,7 +68,9 @@ def test_one_tuned_rate_serves_any_beat_of_a_quadratic(server, slack):
         best = min(beats(rate, delay, noise) for rate in rates[::2])
         rule = server_rate_factor(server, noise, tuned_noise, delay_beats=delay)
         assert beats(tuned * rule, delay, noise) < slack * best
-    assert beats(tuned, 4, 4.0) == np.inf  # without the rule
+    # Without the rule: SGD diverges, Adam takes a quarter longer.
+    best = min(beats(rate, 4, 4.0) for rate in rates[::2])
+    assert beats(tuned, 4, 4.0) > 1.2 * best
 
 
 def test_what_cannot_have_arrived_is_not_moved_for():
