@@ -322,6 +322,7 @@ def testbed_command(
         typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Run folder to go on with.")] = None,
 ) -> None:
     """Run an experiment on a real network that the kernel shapes: Linux, root, the extra `flower`.
 
@@ -333,6 +334,8 @@ def testbed_command(
         sudo fedpace testbed my.toml --out runs/measured
 
         sudo fedpace testbed my.toml --set network.allocation=equal-share
+
+        sudo fedpace testbed --resume runs/measured
 
         sudo fedpace testbed examples/cell.toml --network-only
     """
@@ -346,7 +349,7 @@ def testbed_command(
     elif network_only:
         commands.hold_network(experiment, links, _out)
     else:
-        commands.run(Request(experiment, method or [], set_ or [], out), links, _out)
+        commands.run(Request(experiment, method or [], set_ or [], out, resume), links, _out)
 
 
 @app.command("certificates")

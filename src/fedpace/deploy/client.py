@@ -1,11 +1,14 @@
 """`fedpace join`: one client, with its data, for as long as the server wants it."""
 
+import os
 import re
+import select
 import socket
 import time
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -25,6 +28,8 @@ from fedpace.engines.flower.client import ClientWork, make_client_app
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 KEPT_OUT_SECONDS = 75.0
 """How long a client tries that Flower may still hold for connected: two heartbeats and more."""
+_LOOK_SECONDS = 1.0
+"""Between a client's looks for work of which its node did not tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,12 +139,17 @@ def _connected(
         else:
             options += ["--root-certificates", admission.ca,
                         "--auth-supernode-private-key", admission.key]  # fmt: skip
-        node = start("supernode", options, home, log, link.environment)
+        heard, told = os.pipe()
+        stack.callback(os.close, heard)
+        node = start("supernode", options, home, log, link.environment, news=told)
+        os.close(told)  # so that the node's end is the pipe's
         stack.callback(stop, node)
         while node.poll() is None and not _open(port):
             time.sleep(0.05)
         with suppress(httpx.HTTPError):  # its node ended: so does this connection
-            for done in serve_tasks(Endpoint(f"127.0.0.1:{port}"), app):
+            for done in serve_tasks(
+                Endpoint(f"127.0.0.1:{port}"), app, partial(_await_news, heard)
+            ):
                 if done and (client.over or client.refusal is not None):
                     time.sleep(2.0)  # the node hands the last answer on to the server
                     break
@@ -147,6 +157,12 @@ def _connected(
                     break
         if client.refusal is not None:
             raise InputError(client.refusal)
+
+
+def _await_news(heard: int) -> None:
+    """Wait until the node has work; after a while look all the same."""
+    if select.select([heard], [], [], _LOOK_SECONDS)[0]:
+        os.read(heard, 1 << 10)
 
 
 def _expect_admission(server: str, admission: Admission) -> None:

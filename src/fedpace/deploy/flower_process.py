@@ -17,9 +17,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fedpace.deploy.flower_patches import (
+    NEWS_VARIABLE,
     allow_slow_uploads,
     set_timeout,
     shorten_node,
+    tell_news,
     time_uploads,
 )
 
@@ -40,6 +42,7 @@ def start(
     home: Path,
     log: Path,
     environment: Mapping[str, str] | None = None,
+    news: int | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start one of Flower's programs.
 
@@ -49,14 +52,17 @@ def start(
         home: folder for what it writes.
         log: file that its output is added to.
         environment: what is added to this process's own.
+        news: file descriptor that a node is to write a byte to when there is work.
     """
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "fedpace.deploy.flower_process", program]
+    told = {} if news is None else {NEWS_VARIABLE: str(news)}
     with log.open("ab") as output:
         return subprocess.Popen(
             [*command, *map(str, options)],
             stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
-            env={**os.environ, **_QUIET, "FLWR_HOME": str(home), **(environment or {})},
+            env={**os.environ, **_QUIET, "FLWR_HOME": str(home), **(environment or {}), **told},
+            pass_fds=() if news is None else (news,),
             start_new_session=True,  # an interrupt from the terminal is the parent's to handle
         )  # fmt: skip
 
@@ -79,6 +85,7 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if program == "supernode":
         shorten_node()
+        tell_news()
         set_timeout()
     else:
         time_uploads()

@@ -7,7 +7,7 @@ never runs code that a server sent, and the server's loop has a terminal.
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +114,13 @@ def server_grid(server: Endpoint) -> Iterator[HttpGrid]:
             grid.close()
 
 
-def serve_tasks(node: Endpoint, app: ClientApp, poll_seconds: float = 0.05) -> Iterator[str]:
+def serve_tasks(node: Endpoint, app: ClientApp, pause: Callable[[], None]) -> Iterator[str]:
     """Do the tasks of a node one after another, for ever.
+
+    Args:
+        node: where.
+        app: what does them.
+        pause: called where there was nothing to do.
 
     Yields:
         What was done: a type of message, after its answer was handed to the node, or "" where
@@ -130,7 +135,7 @@ def serve_tasks(node: Endpoint, app: ClientApp, poll_seconds: float = 0.05) -> I
             token = _acquire(asking, TaskType.CLIENT_APP)
             yield "" if token is None else _do(node, token, app)
             if token is None:
-                time.sleep(poll_seconds)
+                pause()
 
 
 def _do(node: Endpoint, token: str, app: ClientApp) -> str:

@@ -76,6 +76,7 @@ def conduct(
     listening: Listening | None = None,
     traffic: Traffic = OWN_NODES,
     clock: Clock = "measured",
+    command: str = COMMAND,
 ) -> RunRecord:
     """Run an experiment over a Flower grid.
 
@@ -89,6 +90,7 @@ def conduct(
         listening: where the server does, to be remembered in the folder.
         traffic: what Flower's own requests take; by default with the nodes of `fedpace join`.
         clock: "virtual" computes the seconds, as `fedpace run` does, for nodes that are simulated.
+        command: with which a person goes on with the run.
 
     Raises:
         InputError: something in the experiment or the folder is wrong.
@@ -110,10 +112,10 @@ def conduct(
         _site, grid, waiting, view, resumed, folder, listening, rosters, standing, traffic, clock
     )
     if resumed is not None:
-        record = resume(resumed, experiment=experiment, show=show, site=site, command=COMMAND,
+        record = resume(resumed, experiment=experiment, show=show, site=site, command=command,
                         note=view.note)  # fmt: skip
     else:
-        record = run(experiment, out=out, show=show, site=site, command=COMMAND,
+        record = run(experiment, out=out, show=show, site=site, command=command,
                      begun=folder.append)  # fmt: skip
     for roster in rosters:
         roster.dismiss()

@@ -15,6 +15,7 @@ from fedpace.core.plan import RoundSeconds
 from fedpace.reporting import plots
 from fedpace.reporting.deviation import deviations
 from fedpace.reporting.headline import headline
+from fedpace.reporting.measured import errors, measured_times
 from fedpace.reporting.metrics import (
     TimeSplit,
     curve,
@@ -173,6 +174,17 @@ def _figures(run: Run) -> Iterator[_Figure]:
         inline_svg(made, "rounds", title), title,
         f"Share of rounds that took no longer than the time below it.{renewed}",
     )  # fmt: skip
+    if run.times:
+        off = errors(run.times)
+        title = "Each round and each client, predicted and measured"
+        yield _Figure(
+            inline_svg(measured_times(run.times), "measured", title), title,
+            "On a network that the kernel shapes. Predicted: the virtual clock, with who took part "
+            f"and what they sent, and [network] overhead_seconds. {len(run.times)} rounds: "
+            f"{off['measured_mean']:.2f} s in the mean, {off['predicted_mean']:.2f} s predicted, a "
+            f"round off by {off['median_error']:.1%} in the median. A client's end is without the "
+            "overhead.",
+        )  # fmt: skip
     for i, name in enumerate(run.plans):
         yield from _plan_figure(run, name, f"plan-{i}")
 

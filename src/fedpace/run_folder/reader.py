@@ -15,6 +15,7 @@ from fedpace.core.profile import Floats
 from fedpace.core.record import RoundRecord
 from fedpace.core.target import Target
 from fedpace.core.text_files import shortened
+from fedpace.run_folder.measured import read_times
 from fedpace.run_folder.schema import CLIENTS, EXPERIMENT, FILES, PLAN, ROUNDS, SUMMARY, Run
 from fedpace.wireless.clients_file import read_clients
 
@@ -97,6 +98,7 @@ def _read(folder: Path) -> Run:
         summary=summary,
         target=None if summary["target"] is None else Target.parse(summary["target"]),
         notes=notes,
+        times=read_times(folder),
     )
 
 

@@ -9,6 +9,7 @@ from fedpace.core.plan import Plans
 from fedpace.core.profile import Clients, Floats
 from fedpace.core.record import RoundRecord
 from fedpace.core.target import Target
+from fedpace.core.times import RoundTimes
 
 EXPERIMENT = "experiment.toml"
 CLIENTS = "clients.csv"
@@ -22,6 +23,10 @@ ADAPTER = "adapter"
 CHECKPOINT = "checkpoint"
 TENSORBOARD = "tensorboard"
 MLFLOW = "mlflow.json"
+TESTBED = "testbed.jsonl"
+"""Predicted and measured times of each round; of a run on a testbed."""
+LINKS = "links.csv"
+"""How links change; of a run on a testbed that was given such a file."""
 LOCK = ".lock"
 """Locked by the process that writes the folder, and names it."""
 
@@ -61,3 +66,5 @@ class Run:
     target: Target | None
     notes: Sequence[str]
     """What a reader must know of the folder's state, for people to read."""
+    times: Sequence[RoundTimes] = ()
+    """Of a run on a testbed: predicted and measured times of each round that somebody answered."""

@@ -1,5 +1,6 @@
 """What `fedpace testbed` does between its arguments and its output."""
 
+import shlex
 import time
 from contextlib import suppress
 from itertools import count
@@ -8,18 +9,25 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from fedpace.core.errors import InputError, RunError
+from fedpace.core.errors import InputError, Interrupted, RunError
 from fedpace.experiment.request import Request
+from fedpace.run_folder import schema
 from fedpace.terminal import say
 from fedpace.testbed.kernel import examine, missing
 from fedpace.testbed.spaces import leftovers, remove
 
 
 def run(request: Request, traces: Path | None, console: Console) -> None:
-    """`fedpace testbed EXPERIMENT`: run it, compare with what was predicted, write the report."""
+    """`fedpace testbed EXPERIMENT`: run it or go on with it, write the report."""
     experiment = request.experiment()
     from fedpace.testbed.traces import read_traces
 
+    resumed = request.resume is not None
+    if resumed and traces is not None:
+        raise InputError("--links and --resume exclude each other: a run goes on with the links "
+                         f"that it began with, in its {schema.LINKS}")  # fmt: skip
+    if request.resume is not None and (kept := request.resume / schema.LINKS).exists():
+        traces = kept
     changing = {} if traces is None else read_traces(traces, experiment.data.clients)
     if (lacking := missing(examine())) is not None:
         raise RunError(lacking)
@@ -27,21 +35,29 @@ def run(request: Request, traces: Path | None, console: Console) -> None:
     from fedpace.experiment.build import check
     from fedpace.reporting.report import write_report
     from fedpace.reporting.tables import summary_table
+    from fedpace.run_folder.measured import read_times
     from fedpace.run_folder.reader import read_run
-    from fedpace.testbed.figure import FILE, draw_times
-    from fedpace.testbed.prediction import compare, prediction_table, write_comparison
+    from fedpace.testbed.prediction import prediction_table
+    from fedpace.testbed.processes import COMMAND
     from fedpace.testbed.run import run_on_testbed
 
     check(experiment)
-    folder = (request.out or _numbered(Path("runs"))).resolve()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder} exists and is not empty; name another folder with --out")
-    shaper = run_on_testbed(experiment, folder, changing)
-    compared = compare(experiment, folder, shaper)
-    write_comparison(folder, compared)
-    draw_times(compared, folder / FILE)
+    folder = (request.resume or request.out or _numbered(Path("runs"))).resolve()
+    if resumed and not (folder / schema.EXPERIMENT).exists():
+        raise InputError(f"{folder} has no {schema.EXPERIMENT}; it is not a run folder to resume")
+    if not resumed and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not empty; name another folder with --out, or "
+                         "go on with it with --resume")  # fmt: skip
+    try:
+        run_on_testbed(experiment, folder, changing, resumed=resumed)
+    except KeyboardInterrupt:
+        if not (folder / schema.EXPERIMENT).exists():
+            raise
+        again = f"{COMMAND} --resume {shlex.quote(str(folder))}"
+        raise Interrupted(f"interrupted; go on with {again}") from None
     console.print(summary_table(read_run(folder).summary))
-    console.print(prediction_table(compared))
+    if times := read_times(folder):
+        console.print(prediction_table(times))
     say(console, f"report:  {write_report(folder)}")
 
 

@@ -20,12 +20,14 @@ from typing import Any
 
 from fedpace.core.errors import FedPaceError, InputError
 from fedpace.core.messages import ClientTask, ClientUpdate
+from fedpace.core.record import RoundRecord
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.parsing import parse
 from fedpace.terminal import open_console
 from fedpace.testbed.links import SERVER_ADDRESS, Place, client
 from fedpace.testbed.spaces import die_with_parent, enter
 
+COMMAND = "fedpace testbed"
 PORT = 8080
 GATHER_SECONDS = 900.0
 """How long the server waits for its clients: each loads its model, all on one machine."""
@@ -127,8 +129,10 @@ def _run(
         line.send(("failed", False, f"{type(error).__name__}: {error}"))
 
 
-def serve(line: Connection, table: dict[str, Any], out: str, scratch: str) -> None:
-    """Run the experiment as `fedpace serve` does, over the shaped network."""
+def serve(
+    line: Connection, table: dict[str, Any], folder: str, resumed: bool, scratch: str
+) -> None:
+    """Run the experiment, or go on with it, as `fedpace serve` does, over the shaped network."""
     from fedpace.deploy.own_server import own_server
     from fedpace.deploy.server import conduct
     from fedpace.deploy.server_view import ServerView
@@ -143,13 +147,21 @@ def serve(line: Connection, table: dict[str, Any], out: str, scratch: str) -> No
         line.send(words)
         return line.recv()
 
+    class View(ServerView):
+        """Shows a round, and has it held against what was predicted."""
+
+        def show_record(self, record: RoundRecord, rounds: int) -> None:
+            super().show_record(record, rounds)
+            ask("record", record)
+
     with (
-        ServerView(open_console(stderr=True)) as view,
+        View(open_console(stderr=True)) as view,
         # Without TLS and keys: nobody else can enter these namespaces but root.
         own_server(SERVER_ADDRESS, PORT, Path(scratch, "superlink.log")) as grid,
     ):
         assert isinstance(grid, Arrivals)
-        conduct(ShapedGrid(grid, ask), experiment, waiting, view, out=Path(out))
+        where = {"resumed" if resumed else "out": Path(folder)}
+        conduct(ShapedGrid(grid, ask), experiment, waiting, view, **where, command=COMMAND)
 
 
 def take_part(line: Connection, number: int, count: int, scratch: str) -> None:

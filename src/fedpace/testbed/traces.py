@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedpace.core.errors import InputError
+from fedpace.run_folder.atomic import write_text
 from fedpace.testbed import links
 
 COLUMNS = ("client", "time_seconds", "rate_bps")
@@ -66,6 +67,16 @@ def read_traces(path: Path, clients: int) -> Mapping[int, Trace]:
                              "times are from 0 s on, rates 8 bit/s or more")  # fmt: skip
         found.setdefault(client, []).append((time, rate))
     return {n: Trace(*zip(*sorted(points), strict=True)) for n, points in found.items()}
+
+
+def write_traces(path: Path, traces: Mapping[int, Trace]) -> None:
+    """Write a trace file that `read_traces` reads to the same."""
+    rows = [
+        f"{n},{time!r},{rate!r}\n"
+        for n, trace in traces.items()
+        for time, rate in zip(trace.time_seconds, trace.rate_bps, strict=True)
+    ]
+    write_text(path, "".join([",".join(COLUMNS) + "\n", *rows]))
 
 
 def follow(run: str, traces: Mapping[int, Trace], seconds: float, before: dict[int, float]) -> None:
