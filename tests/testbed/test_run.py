@@ -1,9 +1,15 @@
-"""`fedpace testbed` as a person starts it: a server and four clients on a shaped network."""
+"""`fedpace testbed` as a person starts it: a server and four clients on a shaped network.
+
+It is killed after its first round, what it left is removed, and it is resumed: so that one test
+shows all three in less than a minute of an idle machine. Where the machine cannot shape a network
+the test is skipped, and the reason names what is missing and what would help.
+"""
 
 import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +17,25 @@ import pytest
 
 pytest.importorskip("flwr")
 
-from testbed.shaped import needs_kernel
+from fedpace.testbed.spaces import leftovers, remove
+from testbed.shaped import needs_kernel, wait_until
 from tiny import EXPERIMENT, write_experiment
 
 SRC = Path(__file__).parents[2] / "src"
 
 
-def fedpace(*words, cwd):
+def started(*words, cwd):
     command = [sys.executable, "-m", "fedpace", *map(str, words)]
-    environment = {**os.environ, "PYTHONPATH": str(SRC)}
-    return subprocess.run(
-        command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.Popen(
+        command, cwd=cwd, env={**os.environ, "PYTHONPATH": str(SRC)},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def fedpace(*words, cwd):
+    running = started(*words, cwd=cwd)
+    out, err = running.communicate(timeout=300)
+    return subprocess.CompletedProcess(running.args, running.returncode, out, err)
 
 
 @needs_kernel
@@ -35,12 +48,23 @@ def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_pat
         "bandwidth_hz = 1e5", 'bandwidth_hz = 1e5\ndownlink_bps = 4e6\nscenario = "cell-mild"'
     )
     write_experiment(tmp_path, text)
-    done = fedpace("testbed", "my.toml", "--out", "run", cwd=tmp_path)
+    folder = tmp_path / "run"
+    first = started("testbed", "my.toml", "--out", "run", cwd=tmp_path)
+    wait_until(lambda: (folder / "testbed.jsonl").exists(), "the first round", 240)
+    first.kill()
+    first.communicate()
+    (mine,) = (run for run in leftovers() if run.startswith(f"fedpace-{first.pid}-"))
+    remove(mine)  # what --clean does for each; other tests' are theirs
+    assert not [path for path in Path("/run/netns").iterdir() if path.name.startswith(mine)]
+    assert not Path(tempfile.gettempdir(), mine).exists()
+    done = fedpace("testbed", "--resume", "run", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     lines = [json.loads(x) for x in (tmp_path / "run" / "testbed.jsonl").read_text().splitlines()]
     records = [json.loads(x) for x in (tmp_path / "run" / "rounds.jsonl").read_text().splitlines()]
     assert [each["round"] for each in lines] == [0, 1, 2]
-    assert (tmp_path / "run" / "report.html").exists()
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "Each round and each client, predicted and measured" in page
+    assert "fedpace testbed experiment.toml --method full" in page
     for each, record in zip(lines, records, strict=True):
         assert [c["client"] for c in each["clients"]] == [0, 1, 2, 3]
         assert each["measured_seconds"] == record["round_seconds"]
@@ -63,8 +87,6 @@ def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_pat
     assert 0.85 < np.median(seen) < 1.5
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["clock"] == "measured"
-    assert (tmp_path / "run" / "testbed.svg").exists()
-    assert fedpace("testbed", "--clean", cwd=tmp_path).returncode == 0
 
 
 def test_a_wrong_experiment_is_told_before_anything_is_made(tmp_path):

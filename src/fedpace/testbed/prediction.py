@@ -51,6 +51,11 @@ def round_times(
     )  # fmt: skip
 
 
+def overlaps(record: RoundRecord) -> bool:
+    """Say whether somebody answered what it was asked in an earlier round."""
+    return any(p.started_round not in (-1, record.round) for p in record.participants)
+
+
 def predicted(network: Network, seed: int, record: RoundRecord) -> tuple[Floats, Floats]:
     """Return when each participant starts to send and ends, on the virtual clock, s."""
     clients, system, people = network.clients, network.system, record.participants

@@ -6,7 +6,10 @@ loaded model and data: twenty times that would take minutes and gigabytes.
 
 import multiprocessing
 import os
+import select
+import signal
 import tempfile
+import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,7 +28,7 @@ from fedpace.experiment.config import Experiment
 from fedpace.experiment.parsing import parse
 from fedpace.terminal import open_console
 from fedpace.testbed.links import SERVER_ADDRESS, Place, client
-from fedpace.testbed.spaces import die_with_parent, enter
+from fedpace.testbed.spaces import enter
 
 COMMAND = "fedpace testbed"
 PORT = 8080
@@ -86,7 +89,6 @@ def start_clients(run: str, experiment: Experiment, scratch: Path) -> list[Part]
 def _become_clients(run: str, table: dict[str, Any], scratch: str, lines: list[Connection]) -> None:
     from fedpace.deploy.client_work import load_shared
 
-    die_with_parent()
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # its threads would not live through the fork
     try:
         load_shared(parse(Experiment, table, "experiment"))
@@ -111,8 +113,8 @@ def _run(
     name: str, space: str, scratch: str, line: Connection, work: Callable[..., None],
     args: Sequence[Any],
 ) -> None:  # fmt: skip
-    die_with_parent()
     enter(space)
+    _end_with(line)  # with a thread, so after the process has moved
     os.environ["TMPDIR"], tempfile.tempdir = scratch, None
     if name != "server":
         log = os.open(f"{scratch}/{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -127,6 +129,21 @@ def _run(
     except BaseException as error:
         traceback.print_exc()
         line.send(("failed", False, f"{type(error).__name__}: {error}"))
+
+
+def _end_with(line: Connection) -> None:
+    """End this process when the other end of its line closes, however that one's process died.
+
+    Its parent in the kernel's eyes is the fork server, which lives as long as any of its children.
+    """
+    hung_up = select.poll()
+    hung_up.register(line.fileno(), 0)
+
+    def wait() -> None:
+        hung_up.poll()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def serve(

@@ -17,7 +17,7 @@ from fedpace.run_folder.reader import read_records
 from fedpace.run_folder.schema import LINKS
 from fedpace.testbed import links
 from fedpace.testbed.network import Shaped, limit_links, shaped_network
-from fedpace.testbed.prediction import round_times
+from fedpace.testbed.prediction import overlaps, round_times
 from fedpace.testbed.processes import Part, end, preload, serve, start, start_clients
 from fedpace.testbed.shaper import Shaper
 from fedpace.testbed.traces import Trace, follow, write_traces
@@ -125,7 +125,8 @@ class _Conductor:
         """Hold a round that has ended against what was predicted."""
         shaper = self._shaper
         assert shaper is not None
-        if record.participants:
+        waited = self._experiment.training.schedule == "synchronous"
+        if waited and record.participants and not overlaps(record):
             seed = self._experiment.seed
             times = round_times(shaper.network, seed, record, shaper.passages)
             add_times(self._folder, times)

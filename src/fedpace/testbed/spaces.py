@@ -27,7 +27,6 @@ _SETTINGS = {
 """Settings of every namespace. Cubic keeps a shaped queue filled; BBR, the default on some
 machines, probes for a rate that is known here, and takes a while after every live change."""
 _CLONE_NEWNET = 0x40000000
-_PR_SET_PDEATHSIG = 1
 
 
 def run_name() -> str:
@@ -53,11 +52,6 @@ def make_space(name: str) -> None:
         write = f"if [ -e /proc/sys/{key} ]; then echo '{value}' > /proc/sys/{key}; fi"
         call("ip", "netns", "exec", name, "sh", "-c", write, accept_failure=True)
     call("ip", "-n", name, "link", "set", "dev", "lo", "up")
-
-
-def die_with_parent() -> None:
-    """Have the kernel end this process when the one that started it ends, however that does."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def enter(name: str) -> None:
