@@ -50,7 +50,7 @@ def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_pat
     write_experiment(tmp_path, text)
     folder = tmp_path / "run"
     first = started("testbed", "my.toml", "--out", "run", cwd=tmp_path)
-    wait_until(lambda: (folder / "testbed.jsonl").exists(), "the first round", 240)
+    wait_until(lambda: (folder / "testbed.jsonl").exists(), "the first round", 290)
     first.kill()
     first.communicate()
     (mine,) = (run for run in leftovers() if run.startswith(f"fedpace-{first.pid}-"))

@@ -177,8 +177,10 @@ def serve(
         own_server(SERVER_ADDRESS, PORT, Path(scratch, "superlink.log")) as grid,
     ):
         assert isinstance(grid, Arrivals)
-        where = {"resumed" if resumed else "out": Path(folder)}
-        conduct(ShapedGrid(grid, ask), experiment, waiting, view, **where, command=COMMAND)
+        conduct(
+            ShapedGrid(grid, ask), experiment, waiting, view, out=Path(folder),
+            resumed=Path(folder) if resumed else None, command=COMMAND,
+        )  # fmt: skip
 
 
 def take_part(line: Connection, number: int, count: int, scratch: str) -> None:
