@@ -67,4 +67,4 @@ class Run:
     notes: Sequence[str]
     """What a reader must know of the folder's state, for people to read."""
     times: Sequence[RoundTimes] = ()
-    """Of a run on a testbed: predicted and measured times of each round that somebody answered."""
+    """Predicted and measured times of each round that somebody answered, of a run on a testbed."""
