@@ -35,6 +35,29 @@ def test_some_memories_can_be_small():
     assert np.all(drawn().clients.max_rank > 16)
 
 
+def test_links_that_change_are_drawn_or_read(tmp_path):
+    made = drawn("network.gain_db=2.0", "network.gain_seconds=0.5", "network.best_first=true")
+    assert made.gains.deviation_db == 2 and made.gains.correlation_seconds == 0.5
+    assert made.best_first and drawn().gains is None
+    (tmp_path / "trace.csv").write_text("time,rate\n0,1\n50,3\n")
+    traced = drawn(f"network.gain_trace='{tmp_path}/trace.csv'")
+    assert traced.gains.trace.length_seconds == 100 and len(traced.gains.begins) == 100
+
+
+@pytest.mark.parametrize("overrides, message", [
+    (["network.gain_db=2.0", "network.gain_trace='TRACE'"], "gain_trace and gain_db exclude"),
+    (["network.gain_db=2.0", "network.fading=true"], "gain_db and fading exclude"),
+    (["network.gain_db=2.0", "network.allocation='equal-share'"], "'equal-share' fixes shares"),
+    (["network.best_first=true"], "best_first = true: links that do not change"),
+    (["network.gain_trace='TRACE'", "training.rounds=600"], "600 rounds at least 120 s"),
+])  # fmt: skip
+def test_links_that_cannot_change_so_are_told_in_one_line(tmp_path, overrides, message):
+    (tmp_path / "trace.csv").write_text("time,rate\n0,1\n50,3\n")
+    with pytest.raises(InputError) as error:
+        drawn(*(text.replace("TRACE", f"{tmp_path}/trace.csv") for text in overrides))
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
 def test_a_population_is_drawn_or_read_not_both():
     with pytest.raises(InputError, match="step_spread and clients"):
         drawn("network.step_spread=0.1", "network.clients='clients.csv'")

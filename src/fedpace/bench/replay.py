@@ -29,5 +29,6 @@ def round_seconds(record: RoundRecord, network: Network, seed: int) -> float:
         np.array([p.sketch_rank for p in people]),
         np.array([8.0 * p.upload_bytes for p in people]),
         np.array([8.0 * p.download_bytes for p in people]),
+        now=record.clock_seconds - record.round_seconds,
     )
     return overhead + share.round_seconds

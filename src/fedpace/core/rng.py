@@ -16,6 +16,7 @@ STREAMS = (
     "simulation",  # (purpose)           Monte Carlo checks of a prediction
     "availability",  # (round)           who of those invited answers
     "dropout",  # (round, client, step, row, module)  inputs that a step leaves out
+    "gains",  # (slot)                   links that change within a round
 )
 """Names of the streams. New ones go at the end, or old seeds change their meaning."""
 

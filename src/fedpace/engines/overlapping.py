@@ -19,7 +19,7 @@ from fedpace.federation.engine import Delivery, RoundOutcome
 from fedpace.federation.underway import Underway
 from fedpace.wireless.channel import faded, fading_gains
 from fedpace.wireless.latency import start_seconds
-from fedpace.wireless.service import Sending, serve
+from fedpace.wireless.service import Sending, serve, serve_changing
 
 
 class OverlappingSimulation(SimulatedEngine):
@@ -80,13 +80,19 @@ class OverlappingSimulation(SimulatedEngine):
         """
         if until == np.inf and len(underway) < (arrivals or 1):
             raise InputError("nobody is underway, so nothing can arrive; start someone first")
-        clients = self._network.clients
-        if self._network.fading:
-            clients = faded(clients, fading_gains(self._seed, round_index, len(clients)))
-        sendings, then = serve(
-            [u.sending for u in underway], clients, self._network.system.bandwidth_hz,
-            now=self._clock.now, until=until, arrivals=arrivals,
-        )  # fmt: skip
+        network, waiting = self._network, [u.sending for u in underway]
+        clients, band = network.clients, network.system.bandwidth_hz
+        if network.gains is not None:
+            sendings, then = serve_changing(
+                waiting, clients, network.gains, band, now=self._clock.now, until=until,
+                arrivals=arrivals, best_first=network.best_first,
+            )  # fmt: skip
+        else:
+            if network.fading:
+                clients = faded(clients, fading_gains(self._seed, round_index, len(clients)))
+            sendings, then = serve(
+                waiting, clients, band, now=self._clock.now, until=until, arrivals=arrivals
+            )
         self._clock.now = then
         moved = [replace(u, sending=s) for u, s in zip(underway, sendings, strict=True)]
         arrived = [u for u in moved if u.sending.arrived_seconds is not None]

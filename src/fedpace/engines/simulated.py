@@ -110,6 +110,7 @@ class SimulatedEngine:
             np.array([t.sketch_rank for t in tasks]),
             8.0 * np.array([len(message) for message in up]),
             8.0 * np.array([len(message) for message in down]),
+            now=self._clock.now,
         )
 
     def _advance(self, finish_seconds: Sequence[float], overhead_seconds: float) -> None:

@@ -11,6 +11,8 @@ from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.wireless.channel import mean_faded
 from fedpace.wireless.clients_file import read_clients
+from fedpace.wireless.gain_trace import read_gain_trace
+from fedpace.wireless.gains import Gains, MarkovGains, TraceGains
 from fedpace.wireless.network import Network
 from fedpace.wireless.population import draw_clients, scenario_named
 
@@ -80,7 +82,44 @@ def build_network(
         clients = draw_clients(scenario, data_weight, experiment.seed, system)
     else:
         raise InputError("a drawn population needs data weights; give them or a clients file")
-    return Network(clients, system, section.fading)
+    gains = _gains(experiment, len(clients), system)
+    return Network(clients, system, section.fading, gains, section.best_first)
+
+
+def _gains(experiment: Experiment, num_clients: int, system: System) -> Gains | None:
+    """Return how the links change within a round; None where they do not."""
+    section, seed = experiment.network, experiment.seed
+    asked = [key for key in ("gain_trace", "gain_db") if getattr(section, key) is not None]
+    if not asked:
+        if section.best_first:
+            raise InputError(
+                "[network] best_first = true: links that do not change stand equally well; set "
+                "gain_trace or gain_db, or leave it out"
+            )
+        return None
+    name = asked[0]
+    if len(asked) == 2 or section.fading:
+        raise InputError(
+            f"[network] {name} and {'fading' if section.fading else asked[1]} exclude each other: "
+            "each says how links change; keep one of them"
+        )
+    if section.allocation != "work-conserving":
+        raise InputError(
+            f"[network] {name}: allocation = {section.allocation!r} fixes shares before links "
+            "change; set 'work-conserving'"
+        )
+    if section.gain_trace is None:
+        assert section.gain_db is not None
+        return MarkovGains(seed, num_clients, section.gain_db, section.gain_seconds)
+    trace = read_gain_trace(Path(section.gain_trace))
+    rounds = experiment.training.rounds
+    least = rounds * (experiment.training.beat_seconds or section.overhead_seconds)
+    if trace.length_seconds < least:
+        raise InputError(
+            f"[network] gain_trace = {section.gain_trace!r} lasts {trace.length_seconds:g} s, and "
+            f"{rounds} rounds at least {least:g} s; give a longer trace, or fewer rounds"
+        )
+    return TraceGains.drawn(trace, seed, num_clients, system.bandwidth_hz)
 
 
 def planning_clients(network: Network) -> Clients:

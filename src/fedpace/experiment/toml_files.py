@@ -22,6 +22,7 @@ _PATHS = {
     ("data", "eval"): frozenset({HOLDOUT, *TRAIN, *EVAL}),
     ("data", "chat_template"): TEMPLATE_NAMES,
     ("network", "clients"): frozenset(),
+    ("network", "gain_trace"): frozenset(),
     ("lora", "start_from"): frozenset(),
 }
 """Keys that may hold a path, and the words that mean something else there whatever lies beside."""

@@ -5,10 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fedpace.core.errors import InputError
 from fedpace.core.profile import AllocationRule, Clients, Floats, System
 from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
 from fedpace.wireless.channel import faded, fading_gains, uplink
+from fedpace.wireless.gains import Gains
 from fedpace.wireless.latency import start_seconds
+from fedpace.wireless.service import Sending, serve_changing
 
 __all__ = ["Network", "charge"]
 
@@ -21,6 +24,10 @@ class Network:
     system: System
     fading: bool = False
     """Rayleigh block fading, drawn anew each round."""
+    gains: Gains | None = None
+    """How links change within a round; None: they do not."""
+    best_first: bool = False
+    """Of the ready, those whose links stand best are served first; else those ready first."""
 
     @property
     def allocation(self) -> AllocationRule:
@@ -36,6 +43,8 @@ def charge(
     sketch_rank: NDArray[np.int64],
     upload_bits: Floats,
     download_bits: Floats,
+    *,
+    now: float | None = None,
 ) -> tuple[Floats, Allocation]:
     """Compute when the participants of a round send, and how the band is divided among them.
 
@@ -49,15 +58,21 @@ def charge(
         sketch_rank: k of each participant, shape (M,).
         upload_bits: what each participant sends, bit, shape (M,).
         download_bits: what each participant receives beforehand, bit, shape (M,).
+        now: when the round begins, s on the clock of the run; links that change need it.
 
     Returns:
         When each starts to send, s, shape (M,), and the allocation; the round takes the
         allocation's latest finish and the system's overhead.
+
+    Raises:
+        InputError: links that change, on a clock that cannot follow them.
     """
     clients, system = network.clients, network.system
     every_rank, every_received = np.ones(len(clients)), np.zeros(len(clients))
     every_rank[client], every_received[client] = sketch_rank, download_bits
     start = start_seconds(clients, system, every_rank, every_received)[client]
+    if network.gains is not None:
+        return start, _served(network, network.gains, client, start, upload_bits, now)
     if network.fading:
         clients = faded(clients, fading_gains(seed, round_index, len(clients)))
     share = allocate_bandwidth(
@@ -69,3 +84,31 @@ def charge(
         rule=network.allocation,
     )
     return start, share
+
+
+def _served(
+    network: Network,
+    gains: Gains,
+    client: NDArray[np.int64],
+    start: Floats,
+    upload_bits: Floats,
+    now: float | None,
+) -> Allocation:
+    """The uploads of a round one after another, as `serve_changing` has them."""
+    if now is None:
+        raise InputError(
+            "[network] gain_trace and gain_db are followed by the virtual clock alone; leave them "
+            "out here, or use fedpace run without Flower"
+        )
+    sendings = [
+        Sending(int(n), now + float(at), float(bits))
+        for n, at, bits in zip(client, start, upload_bits, strict=True)
+    ]
+    band = network.system.bandwidth_hz
+    served, _ = serve_changing(
+        sendings, network.clients, gains, band, now=now, until=np.inf, arrivals=len(sendings),
+        best_first=network.best_first,
+    )  # fmt: skip
+    finish = np.array([float(u.arrived_seconds or now) - now for u in served])
+    whole = band * np.ones(len(served))
+    return Allocation(whole, finish, float(finish.max(initial=0.0)))

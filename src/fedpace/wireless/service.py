@@ -3,7 +3,7 @@
 The one who was ready first is served first, with as much of the band as its own limit lets it use;
 what is left goes to the next. At constant efficiency every division that never idles has the same
 backlog at every moment, and this order the shortest mean wait of those that do not look at the
-bits.
+bits. Where links change meanwhile, those that stand well may go first.
 """
 
 from collections.abc import Sequence
@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedpace.core.errors import InputError
-from fedpace.core.profile import Clients
+from fedpace.core.profile import Clients, Floats
 from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.gains import Gains
 
-__all__ = ["Sending", "serve"]
+__all__ = ["Sending", "serve", "serve_changing"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +41,7 @@ def serve(
     now: float,
     until: float,
     arrivals: int | None = None,
+    first: Floats | None = None,
 ) -> tuple[list[Sending], float]:
     """Let the band work for a while.
 
@@ -50,6 +52,8 @@ def serve(
         now: seconds on the clock.
         until: when to stop, s; may be infinite.
         arrivals: stop at once after so many of them; by default only `until` counts.
+        first: of the ready, those with the largest value are served first, shape (N,); by default
+            those that were ready first.
 
     Returns:
         The uploads as they stand then, in the same order, and when "then" is: `until`, or the last
@@ -77,6 +81,8 @@ def serve(
     while waiting and missing > 0:
         ready = [i for i in waiting if state[i].ready_seconds <= now]
         later = waiting[len(ready)] if len(ready) < len(waiting) else None
+        if first is not None:
+            ready.sort(key=lambda i: -float(first[state[i].client]))
         rates, left = {}, total_hz
         for i in ready:
             if left <= 0:
@@ -105,3 +111,47 @@ def serve(
         if now >= until:
             return state, until
     return state, until if arrivals is None or missing > 0 else now
+
+
+def serve_changing(
+    uploads: Sequence[Sending],
+    clients: Clients,
+    gains: Gains,
+    total_hz: float,
+    *,
+    now: float,
+    until: float,
+    arrivals: int | None = None,
+    best_first: bool = False,
+) -> tuple[list[Sending], float]:
+    """Let the band work while the links change; as `serve` from one change to the next.
+
+    Args:
+        uploads: none of them arrived.
+        clients: the links as they are on average.
+        gains: how they change.
+        total_hz: W, Hz.
+        now: seconds on the clock.
+        until: when to stop, s; may be infinite.
+        arrivals: stop at once after so many of them.
+        best_first: serve those first whose link is best against its own average; else those who
+            were ready first.
+
+    Returns:
+        As `serve`.
+    """
+    state, missing = list(uploads), len(uploads) if arrivals is None else arrivals
+    while now < until:
+        left = [i for i, u in enumerate(state) if u.arrived_seconds is None]
+        if not left or missing <= 0:
+            break
+        gain, ends = gains.at(now)
+        served, then = serve(
+            [state[i] for i in left], gains.links(clients, gain), total_hz,
+            now=now, until=min(until, ends), arrivals=missing, first=gain if best_first else None,
+        )  # fmt: skip
+        for i, upload in zip(left, served, strict=True):
+            state[i] = upload
+        missing -= sum(u.arrived_seconds is not None for u in served)
+        now = then
+    return state, until if arrivals is None and np.isfinite(until) else now
