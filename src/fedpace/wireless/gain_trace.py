@@ -139,4 +139,4 @@ def _from_packets(path: Path, lines: list[str]) -> tuple[Floats, Floats]:
         )
     place = np.array(moments) // round(1e3 * _BIN_SECONDS)
     count = np.bincount(place, minlength=bins).astype(np.float64)
-    return np.arange(bins) * _BIN_SECONDS, count
+    return np.arange(bins, dtype=np.float64) * _BIN_SECONDS, count
