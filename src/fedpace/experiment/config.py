@@ -201,15 +201,13 @@ class NetworkSection(_Section):
     fading: bool = False
     """Rayleigh block fading, drawn anew each round."""
     gain_trace: str | None = None
-    """A recorded link that every client's rate follows, each from a place of its own: CSV with
-    time,rate, or a Mahimahi trace. `fedpace run` on the virtual clock, band that never idles."""
+    """A recorded rate that every link follows: CSV with time,rate or Mahimahi (docs/clock.md)."""
     gain_db: Positive | None = None
     """Links change within a round: standard deviation of each power gain, dB (Gauss-Markov)."""
     gain_seconds: Positive = 1.0
     """Correlation time of these gains."""
     best_first: bool = False
-    """Where links change, serve those of the ready first whose link stands best against its own
-    average, not those who were ready first."""
+    """Where links change: serve those whose link stands best, not those who were ready first."""
     allocation: AllocationRule = "work-conserving"
     """How the band is divided among the participants: "work-conserving" (it never idles),
     "equal-finish" or "equal-share"; see docs/clock.md."""
