@@ -27,7 +27,7 @@ class Network:
     gains: Gains | None = None
     """How links change within a round; None: they do not."""
     best_first: bool = False
-    """Of the ready, those whose links stand best are served first; else those ready first."""
+    """Whether those whose links stand best are served first; else those who were ready first."""
 
     @property
     def allocation(self) -> AllocationRule:
