@@ -52,6 +52,7 @@ def population(
     system = fp.System(
         bandwidth_hz=band, lora_rank=rank, local_steps=5, fixed_bits=fixed, bits_per_rank=per_rank,
         sketch=sketch, noise_ratio=1.0, overhead_seconds=0.1 * 5 * clients.step_seconds.mean(),
+        allocation="equal-finish",
     )  # fmt: skip
     return clients, system
 

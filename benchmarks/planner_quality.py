@@ -66,7 +66,7 @@ def random_problem(seed: int, num_clients: int) -> Problem:
         bandwidth_hz=band, lora_rank=rank, local_steps=steps, bits_per_rank=bits, fixed_bits=4e6,
         sketch=(SCALED, RESIDUAL)[int(rng.choice(2))],
         noise_ratio=float(np.exp(rng.uniform(np.log(0.02), np.log(2)))),
-        overhead_seconds=float(rng.choice([0.0, 0.5]) * step.mean()),
+        overhead_seconds=float(rng.choice([0.0, 0.5]) * step.mean()), allocation="equal-finish",
     )  # fmt: skip
     return Problem(clients, system)
 

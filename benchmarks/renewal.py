@@ -111,6 +111,7 @@ def population(count: int, scenario: str, ratio: float) -> tuple[Clients, System
         fixed_bits=1e5,
         noise_ratio=world.ratio,
         overhead_seconds=2.0,
+        allocation="equal-finish",
     )
     cell = replace(scenario_named(scenario), ratio_cohort=count / 10)
     clients = draw_clients(cell, world.data_weight, 0, system)

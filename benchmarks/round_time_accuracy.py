@@ -101,7 +101,10 @@ def _case(index: int, rng: np.random.Generator) -> Case:
     if rng.random() < 0.3:
         columns["availability"] = rng.uniform(0.5, 1, count)
     clients = Clients.from_columns(**columns)
-    system = System(1e6, 16, bits_per_rank=1e5, overhead_seconds=float(rng.choice([0, 0.2])))
+    system = System(
+        1e6, 16, bits_per_rank=1e5, overhead_seconds=float(rng.choice([0, 0.2])),
+        allocation="equal-finish",
+    )  # fmt: skip
     rank = rng.integers(4, 17, count)
     everyone = np.ones(count)
     q = _sampling(sampling, clients, RoundLaw.of(everyone, rank, clients, system), rng)
@@ -263,7 +266,8 @@ def replacement(draws: int) -> None:
                 step_seconds=np.exp(even[0]) / 5,
                 spectral_efficiency=np.exp(even[1]),
             )
-            system, rank = System(1e6, 16, bits_per_rank=1e5), np.full(count, 8)
+            system = System(1e6, 16, bits_per_rank=1e5, allocation="equal-finish")
+            rank = np.full(count, 8)
             weight = clients.data_weight.copy()
             plan = Decision(weight, rank, number)
             seconds = simulate_round_seconds(plan, clients, system, draws, 1)
@@ -288,7 +292,7 @@ def speed(most: int) -> None:
                 clients = Clients.from_columns(
                     data_weight=np.ones(count), step_seconds=seconds, **{link: quality}
                 )
-                system = System(1e6, 16, bits_per_rank=1e5)
+                system = System(1e6, 16, bits_per_rank=1e5, allocation="equal-finish")
                 q = participants / count * rng.uniform(0.5, 1.5, count)
                 given = (q, np.full(count, 8), clients, system)
                 quadrature = choose_quadrature(*given)

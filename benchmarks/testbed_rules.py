@@ -39,7 +39,9 @@ PAYLOAD = {"fixed_bits": 148e3, "bits_per_rank": 295e3}  # MiniLM, rank 16
 def population(name: str, count: int, seed: int, seconds: float) -> tuple[Network, object]:
     """Clients whose rounds take so long in the mean, and the exact plan for them."""
     scenario = replace(scenario_named(name), ratio_cohort=max(1.0, count / 10))
-    system = System(bandwidth_hz=1.4e6, lora_rank=16, local_steps=4, **PAYLOAD)
+    system = System(
+        bandwidth_hz=1.4e6, lora_rank=16, local_steps=4, allocation="equal-finish", **PAYLOAD
+    )
     weight = np.exp(0.5 * rng_for(seed, "population", 100).standard_normal(count))
     for _ in range(3):
         clients = draw_clients(scenario, weight, seed, system)

@@ -17,7 +17,7 @@ from fedpace.planning.round_time.distribution import round_time
 
 SYSTEM = System(
     bandwidth_hz=1e6, lora_rank=8, local_steps=4, fixed_bits=1e5, bits_per_rank=2e5,
-    noise_ratio=1.0, overhead_seconds=0.3,
+    noise_ratio=1.0, overhead_seconds=0.3, allocation="equal-finish",
 )  # fmt: skip
 
 

@@ -1,14 +1,21 @@
+import inspect
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy import optimize
 
 from fedpace.core.errors import InputError
+from fedpace.core.profile import System
+from fedpace.experiment.config import NetworkSection
 from fedpace.wireless import bandwidth
 from fedpace.wireless.bandwidth import allocate_bandwidth
 from fedpace.wireless.channel import bandwidth_for_rate, rate_bps
 
 KINDS = ["spectral_efficiency", "snr_hz"]
 BAND = 5e6
+
+finish_together = partial(allocate_bandwidth, rule="equal-finish")
 
 
 def draw(count, kind, seed=0):
@@ -31,7 +38,7 @@ def finish(start, bits, b, link):
 @pytest.mark.parametrize("count", [1, 2, 7, 100, 3000])
 def test_the_band_is_spent_and_everyone_finishes_together(count, kind):
     start, bits, link = draw(count, kind)
-    allocation = allocate_bandwidth(start, bits, BAND, **link)
+    allocation = finish_together(start, bits, BAND, **link)
     np.testing.assert_allclose(allocation.bandwidth_hz.sum(), BAND, rtol=1e-13)
     np.testing.assert_allclose(allocation.finish_seconds, allocation.round_seconds, rtol=1e-13)
     np.testing.assert_allclose(
@@ -42,7 +49,7 @@ def test_the_band_is_spent_and_everyone_finishes_together(count, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_other_split_finishes_earlier(kind):
     start, bits, link = draw(8, kind)
-    best = allocate_bandwidth(start, bits, BAND, **link)
+    best = finish_together(start, bits, BAND, **link)
     rng = np.random.default_rng(1)
     anywhere = rng.dirichlet(np.ones(8), 500)
     near = best.bandwidth_hz / BAND * np.exp(rng.normal(0, 1e-4, (500, 8)))
@@ -60,7 +67,7 @@ def test_round_time_agrees_with_a_bracketing_root_finder():
         lambda t: np.sum(bits / efficiency / (t - start)) - BAND,
         start.max() * (1 + 1e-9), start.max() + 1e4, xtol=1e-13, rtol=1e-14,
     )  # fmt: skip
-    ours = allocate_bandwidth(start, bits, BAND, **link).round_seconds
+    ours = finish_together(start, bits, BAND, **link).round_seconds
     np.testing.assert_allclose(ours, reference, rtol=1e-12)
 
 
@@ -77,7 +84,7 @@ def test_round_time_agrees_with_a_general_constrained_minimiser(kind):
         ],
         options={"ftol": 1e-14, "maxiter": 500},
     )  # fmt: skip
-    ours = allocate_bandwidth(start, bits, BAND, **link)
+    ours = finish_together(start, bits, BAND, **link)
     np.testing.assert_allclose(found.x[-1], ours.round_seconds, rtol=1e-7)
     np.testing.assert_allclose(found.x[:4] * BAND, ours.bandwidth_hz, rtol=1e-4)
 
@@ -87,13 +94,13 @@ def test_the_price_of_band_is_the_multiplier_of_the_optimality_conditions(kind):
     # KKT of min T: weights that sum to 1 with weight_n |d finish_n / d b_n| = mu for all n,
     # hence mu = 1 / sum 1 / |d finish_n / d b_n|, and mu = -dT/dW.
     start, bits, link = draw(12, kind)
-    b = allocate_bandwidth(start, bits, BAND, **link).bandwidth_hz
+    b = finish_together(start, bits, BAND, **link).bandwidth_hz
     h = 1e-5
     fall = (finish(start, bits, b * (1 - h), link) - finish(start, bits, b * (1 + h), link)) / (
         2 * h * b
     )
     wider, narrower = (
-        allocate_bandwidth(start, bits, BAND * f, **link).round_seconds for f in (1 + h, 1 - h)
+        finish_together(start, bits, BAND * f, **link).round_seconds for f in (1 + h, 1 - h)
     )
     np.testing.assert_allclose(1 / np.sum(1 / fall), (narrower - wider) / (2 * h * BAND), rtol=1e-7)
 
@@ -123,7 +130,7 @@ def test_equal_share_gives_each_its_part_or_its_own_limit():
 
 def test_a_participant_at_its_own_limit_sets_the_time_and_the_rest_of_the_band_is_left():
     # Alone at 0.5 MHz the first needs 1 + 8 = 9 s; the second then needs 4 Mb / 7 s of 5 MHz.
-    allocation = allocate_bandwidth(
+    allocation = finish_together(
         [1, 2], [4e6, 4e6], 5e6, spectral_efficiency=1.0, max_bandwidth_hz=[5e5, np.inf]
     )
     np.testing.assert_allclose(allocation.bandwidth_hz, [5e5, 4e6 / 7], rtol=1e-14)
@@ -149,7 +156,7 @@ def test_with_limits_the_round_time_is_the_least_feasible_one(kind):
             ]
             return sum(need) <= BAND
 
-        allocation = allocate_bandwidth(start, bits, BAND, **link, max_bandwidth_hz=cap)
+        allocation = finish_together(start, bits, BAND, **link, max_bandwidth_hz=cap)
         assert np.all(allocation.bandwidth_hz <= cap)
         assert allocation.bandwidth_hz.sum() <= BAND * (1 + 1e-14)
         assert fits(allocation.round_seconds * (1 + 1e-9))
@@ -158,8 +165,8 @@ def test_with_limits_the_round_time_is_the_least_feasible_one(kind):
 
 def test_limits_that_do_not_bind_change_nothing():
     start, bits, link = draw(10, "snr_hz")
-    free = allocate_bandwidth(start, bits, BAND, **link)
-    limited = allocate_bandwidth(start, bits, BAND, **link, max_bandwidth_hz=0.99 * BAND)
+    free = finish_together(start, bits, BAND, **link)
+    limited = finish_together(start, bits, BAND, **link, max_bandwidth_hz=0.99 * BAND)
     np.testing.assert_allclose(limited.bandwidth_hz, free.bandwidth_hz, rtol=1e-12)
 
 
@@ -168,8 +175,8 @@ def test_a_short_upload_after_a_long_computation_keeps_its_digits(kind):
     # Equal start times: the upload takes what it takes without the computation, to the last digit.
     _, bits, link = draw(5, kind)
     bits = bits * 1e-9
-    late = allocate_bandwidth(np.full(5, 1e9), bits, BAND, **link)
-    prompt = allocate_bandwidth(np.zeros(5), bits, BAND, **link)
+    late = finish_together(np.full(5, 1e9), bits, BAND, **link)
+    prompt = finish_together(np.zeros(5), bits, BAND, **link)
     np.testing.assert_allclose(late.bandwidth_hz, prompt.bandwidth_hz, rtol=1e-12)
 
 
@@ -177,25 +184,25 @@ def test_a_short_upload_after_a_long_computation_keeps_its_digits(kind):
 def test_scaling_band_and_bits_alike_changes_no_time(kind):
     start, bits, link = draw(20, kind)
     scaled = {kind: link[kind] * (8.0 if kind == "snr_hz" else 1.0)}
-    one = allocate_bandwidth(start, bits, BAND, **link)
-    other = allocate_bandwidth(start, 8 * bits, 8 * BAND, **scaled)
+    one = finish_together(start, bits, BAND, **link)
+    other = finish_together(start, 8 * bits, 8 * BAND, **scaled)
     np.testing.assert_allclose(other.round_seconds, one.round_seconds, rtol=1e-13)
 
 
 def test_an_empty_round_takes_no_time():
-    allocation = allocate_bandwidth([], [], BAND, spectral_efficiency=[])
+    allocation = finish_together([], [], BAND, spectral_efficiency=[])
     assert allocation.round_seconds == 0
     assert allocation.bandwidth_hz.shape == allocation.finish_seconds.shape == (0,)
 
 
 def test_who_has_nothing_to_send_gets_no_band():
-    allocation = allocate_bandwidth([1, 5], [4e6, 0], 1e6, spectral_efficiency=2.0)
+    allocation = finish_together([1, 5], [4e6, 0], 1e6, spectral_efficiency=2.0)
     np.testing.assert_allclose(allocation.bandwidth_hz, [5e5, 0])
     np.testing.assert_allclose(allocation.finish_seconds, [5, 5])
 
 
 def test_a_hopeless_shannon_link_sets_the_time_by_its_limit_without_a_warning():
-    allocation = allocate_bandwidth(
+    allocation = finish_together(
         [0, 0], [10, 10], BAND, snr_hz=[1e-15, 1e-15], max_bandwidth_hz=[10, np.inf]
     )
     np.testing.assert_allclose(allocation.round_seconds, 10 * np.log(2) / 1e-15, rtol=1e-6)
@@ -205,7 +212,7 @@ def test_a_hopeless_shannon_link_sets_the_time_by_its_limit_without_a_warning():
 @pytest.mark.parametrize("count", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_large_rounds_are_solved_as_exactly_as_small_ones(count, kind):
     start, bits, link = draw(count, kind)
-    allocation = allocate_bandwidth(start, bits, BAND, **link)
+    allocation = finish_together(start, bits, BAND, **link)
     np.testing.assert_allclose(allocation.bandwidth_hz.sum(), BAND, rtol=1e-12)
     np.testing.assert_allclose(allocation.finish_seconds, allocation.round_seconds, rtol=1e-12)
 
@@ -222,7 +229,7 @@ def test_newton_needs_few_steps(kind, monkeypatch):
     for seed in range(20):
         start, bits, link = draw(50, kind, seed)
         calls.clear()
-        allocate_bandwidth(start, bits, BAND, **link)
+        finish_together(start, bits, BAND, **link)
         assert len(calls) <= 8
 
 
@@ -254,3 +261,12 @@ def test_what_can_never_finish_is_refused_with_its_place_and_remedy(change, mess
 def test_a_shannon_link_without_signal_is_refused():
     with pytest.raises(InputError, match=r"snr_hz\[1\] is 0, so participant 1 can never finish"):
         allocate_bandwidth([0, 1], [1, 1], BAND, snr_hz=[1e6, 0])
+
+
+def test_python_files_and_command_line_divide_the_band_by_one_default():
+    defaults = {
+        System(bandwidth_hz=1.0, lora_rank=1).allocation,
+        NetworkSection().allocation,
+        inspect.signature(allocate_bandwidth).parameters["rule"].default,
+    }
+    assert defaults == {"work-conserving"}

@@ -21,6 +21,8 @@ LEAST, MOST = 1e-30, 1e30
 AllocationRule = Literal["work-conserving", "equal-finish", "equal-share"]
 """How the uplink is divided among the participants of a round; see
 `fedpace.wireless.bandwidth.allocate_bandwidth`."""
+DEFAULT_ALLOCATION: AllocationRule = "work-conserving"
+"""The band never idles: the one default of Python, files and command line."""
 
 LINK_COLUMNS = ("spectral_efficiency", "snr_hz")
 """Columns that describe links, one for each model of `fedpace.wireless.links`."""
@@ -268,7 +270,7 @@ class System:
     """Downlink rate of every client, bit/s; infinite where downloads cost no time."""
     overhead_seconds: float = 0.0
     """What every round costs besides, also an empty one, s."""
-    allocation: AllocationRule = "equal-finish"
+    allocation: AllocationRule = DEFAULT_ALLOCATION
     """How the band is divided among the participants of a round."""
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedpace.core.arguments import PATH, TEXTS, takes
 from fedpace.core.plan import ScheduleChoice
-from fedpace.core.profile import LEAST, MOST, AllocationRule
+from fedpace.core.profile import DEFAULT_ALLOCATION, LEAST, MOST, AllocationRule
 from fedpace.experiment.parsing import parse
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UploadDtype
@@ -208,7 +208,7 @@ class NetworkSection(_Section):
     """Correlation time of these gains."""
     best_first: bool = False
     """Where links change: serve those whose link stands best, not those who were ready first."""
-    allocation: AllocationRule = "work-conserving"
+    allocation: AllocationRule = DEFAULT_ALLOCATION
     """How the band is divided among the participants: "work-conserving" (it never idles),
     "equal-finish" or "equal-share"; see docs/clock.md."""
     downlink_bps: Positive | None = None

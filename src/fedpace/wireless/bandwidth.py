@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from fedpace.core.arguments import NUMBER, NUMBERS, takes
 from fedpace.core.errors import InputError
-from fedpace.core.profile import AllocationRule, Floats
+from fedpace.core.profile import DEFAULT_ALLOCATION, AllocationRule, Floats
 from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, one_link, rate_bps
 from fedpace.wireless.work_conserving import finish_seconds
 
@@ -45,7 +45,7 @@ def allocate_bandwidth(
     total_hz: float,
     *,
     max_bandwidth_hz: ArrayLike | None = None,
-    rule: AllocationRule = "equal-finish",
+    rule: AllocationRule = DEFAULT_ALLOCATION,
     **link: ArrayLike | None,
 ) -> Allocation:
     r"""Divide the uplink among the participants of one round.
@@ -78,7 +78,8 @@ def allocate_bandwidth(
         InputError: a participant that could never finish, or another value out of range.
 
     Example:
-        >>> allocation = allocate_bandwidth([1.0, 2.0], [4e6, 4e6], 5e6, spectral_efficiency=2.0)
+        >>> allocation = allocate_bandwidth(
+        ...     [1.0, 2.0], [4e6, 4e6], 5e6, spectral_efficiency=2.0, rule="equal-finish")
         >>> allocation.bandwidth_hz.round(3).tolist(), round(allocation.round_seconds, 3)
         ([1298437.881, 3701562.119], 2.54)
     """

@@ -16,7 +16,10 @@ from fedpace.planning.round_time.distribution import (
 from fedpace.wireless.bandwidth import allocate_bandwidth
 from fedpace.wireless.latency import start_seconds, upload_bits
 
-SYSTEM = System(bandwidth_hz=1e6, lora_rank=16, bits_per_rank=1e5, overhead_seconds=0.3)
+SYSTEM = System(
+    bandwidth_hz=1e6, lora_rank=16, bits_per_rank=1e5, overhead_seconds=0.3,
+    allocation="equal-finish",
+)  # fmt: skip
 
 
 def population(count, seed=0, *, shannon=False, limits=False, spread=10.0, **columns):
@@ -75,7 +78,8 @@ def test_full_participation_takes_the_time_of_the_equal_finish(count, shannon):
     link = "snr_hz" if shannon else "spectral_efficiency"
     together = 0.3 + allocate_bandwidth(
         start_seconds(clients, SYSTEM, rank), upload_bits(SYSTEM, rank), SYSTEM.bandwidth_hz,
-        max_bandwidth_hz=clients.max_bandwidth_hz, **{link: getattr(clients, link)},
+        max_bandwidth_hz=clients.max_bandwidth_hz, rule="equal-finish",
+        **{link: getattr(clients, link)},
     ).round_seconds  # fmt: skip
     law = round_time(planned(clients, 1.0), clients, SYSTEM)
     assert law.mean == pytest.approx(together, rel=1e-12)

@@ -10,7 +10,9 @@ from fedpace.core.profile import Clients, System
 from fedpace.planning.round_time.band_smoothing import band_smoothing
 from fedpace.planning.round_time.law import RoundLaw
 
-SYSTEM = System(bandwidth_hz=1e6, lora_rank=8, bits_per_rank=1e5, fixed_bits=2e5)
+SYSTEM = System(
+    bandwidth_hz=1e6, lora_rank=8, bits_per_rank=1e5, fixed_bits=2e5, allocation="equal-finish"
+)
 EFFICIENCY = np.array([1.0, 2.0, 0.5, 3.0])
 STEP_SECONDS = np.array([0.2, 0.5, 1.0, 0.1])
 Q, K = np.array([0.3, 0.9, 0.5, 0.7]), np.array([8.0, 4.0, 2.0, 6.0])

@@ -14,7 +14,10 @@ from fedpace.wireless.bandwidth import allocate_bandwidth
 from fedpace.wireless.channel import uplink
 from fedpace.wireless.latency import start_seconds, upload_bits
 
-SYSTEM = System(bandwidth_hz=1e6, lora_rank=16, bits_per_rank=1e5, overhead_seconds=0.3)
+SYSTEM = System(
+    bandwidth_hz=1e6, lora_rank=16, bits_per_rank=1e5, overhead_seconds=0.3,
+    allocation="equal-finish",
+)  # fmt: skip
 
 
 def population(count, *, shannon=False, limits=False, seed=0, **columns):
@@ -43,7 +46,7 @@ def together(clients, joined):
     rank = np.full(len(clients), 8)
     return SYSTEM.overhead_seconds + allocate_bandwidth(
         start_seconds(clients, SYSTEM, rank)[joined], upload_bits(SYSTEM, rank)[joined],
-        SYSTEM.bandwidth_hz, max_bandwidth_hz=clients.max_bandwidth_hz[joined],
+        SYSTEM.bandwidth_hz, max_bandwidth_hz=clients.max_bandwidth_hz[joined], rule="equal-finish",
         **uplink(clients, joined),
     ).round_seconds  # fmt: skip
 

@@ -86,7 +86,7 @@ class RoundLaw:
     """One column, as `channel` takes it."""
     band: float
     """W, Hz."""
-    allocation: AllocationRule = "equal-finish"
+    allocation: AllocationRule
     """How the band is divided. Distribution and mean here are those of "equal-finish"; for a band
     that never idles see `never_idle`."""
 
