@@ -49,7 +49,8 @@ def test_one_client_computes_then_sends_over_the_whole_band():
 
 
 def test_all_participants_finish_together_within_the_band():
-    outcome = engine(Network(clients(), system())).run_round(0, tasks([0, 1, 2]))
+    network = Network(clients(), system(allocation="equal-finish"))
+    outcome = engine(network).run_round(0, tasks([0, 1, 2]))
     finish = [d.start_seconds + d.upload_seconds for d in outcome.deliveries]
     np.testing.assert_allclose(finish, outcome.round_seconds)
     assert sum(d.bandwidth_hz for d in outcome.deliveries) == pytest.approx(1000.0)
