@@ -193,7 +193,8 @@ def hysteresis() -> None:
                 round_of = rounds_of(world, real, system, seed, fading=fading)
                 plans = [first]
                 for index in range(300):
-                    plans.append(renewal(round_of(index, plans[-1]), plans[-1]))
+                    made, renewal = renewal.after(round_of(index, plans[-1]), plans[-1])
+                    plans.append(made)
                 q = [p.sampling_probability for p in plans]
                 switched = [i for i in range(1, 301) if q[i] is not q[i - 1]]
                 late = [i for i in switched if i > 100]
@@ -232,15 +233,12 @@ def timing() -> None:
     def warm(threshold: float) -> float:
         renewal = renew_every(plan, clients, system, every=len(records), threshold=threshold)
         for record in records[:-1]:
-            renewal(record, first)
-        before = renewal.state
+            _, renewal = renewal.after(record, first)
 
-        def renew() -> Plan:
-            renewal.state = before
-            return renewal(records[-1], first)
-
+        renew = partial(renewal.after, records[-1], first)
         seconds = best_of(5, renew)
-        assert renewal.state.planned == 1 and renewal.state.switched == (threshold < 0.5)
+        _, renewed = renew()
+        assert renewed.state.planned == 1 and renewed.state.switched == (threshold < 0.5)
         return seconds
 
     kept, taken = warm(0.99), warm(0.0)

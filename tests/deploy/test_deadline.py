@@ -28,7 +28,21 @@ def tasks(*who):
     return [ClientTask(n, 0, {}, 4, 0) for n in who]
 
 
-def observed(renewal, rounds, slower):
+class Known:
+    """What is known of the clients, as a run has it: a new renewal after each round."""
+
+    def __init__(self):
+        self.renewal = renew_every(partial(plan, planner="full"), CLIENTS, SYSTEM, every=10**9)
+
+    def __call__(self):
+        return self.renewal
+
+    def take(self, index, people):
+        record = RoundRecord("t", index, 0.0, 1.0, people, 0, 0, 1.0, 1.0, 0.0)
+        _, self.renewal = self.renewal.after(record, PLAN)
+
+
+def observed(known, rounds, slower):
     """Every client takes `slower` times as long as profiled, in every round."""
     for index in range(rounds):
         # A third of the band each: 1 Mbit at 1/3 Mbit/s.
@@ -37,13 +51,12 @@ def observed(renewal, rounds, slower):
                               1.0, 1.0, 0.0)
             for n in range(3)
         )  # fmt: skip
-        renewal(RoundRecord("t", index, 0.0, 1.0, people, 0, 0, 1.0, 1.0, 0.0), PLAN)
+        known.take(index, people)
 
 
 @pytest.fixture
 def deadline():
-    renewal = renew_every(partial(plan, planner="full"), CLIENTS, SYSTEM, every=10**9)
-    return Deadline(renewal, Network(CLIENTS, SYSTEM), 0, 500.0)
+    return Deadline(Known(), Network(CLIENTS, SYSTEM), 0, 500.0)
 
 
 def test_before_anyone_was_seen_twice_a_round_waits_as_told(deadline):
@@ -64,10 +77,7 @@ def test_scatter_makes_it_longer_and_more_participants_too(deadline):
     for index, slower in enumerate((2.0, 6.0, 3.0, 5.0)):
         observed(deadline.renewal, 1, slower)
         del index
-    calm = Deadline(
-        renew_every(partial(plan, planner="full"), CLIENTS, SYSTEM, every=10**9),
-        deadline.network, 0, 500.0,
-    )  # fmt: skip
+    calm = Deadline(Known(), deadline.network, 0, 500.0)
     observed(calm.renewal, 4, 4.0)
     assert deadline(tasks(0)) > 1.5 * calm(tasks(0))
     ratio = [d(tasks(0, 1, 2)) / d(tasks(0)) for d in (deadline, calm)]
@@ -91,7 +101,7 @@ def test_a_client_that_answers_just_before_each_deadline_does_not_drive_it_up(de
             ParticipantRecord(n, 4, 1 / 3, 125_000, 125_000, start, 12.0, 1e6 / 3, 1.0, 1.0, 0.0)
             for n, start in ((0, 40.0), (1, 40.0), (2, max(40.0, 0.9 * limits[-1] - 12.0)))
         )
-        deadline.renewal(RoundRecord("t", index, 0.0, 1.0, people, 0, 0, 1.0, 1.0, 0.0), PLAN)
+        deadline.renewal.take(index, people)
     assert max(limits) <= 500.0  # the patience
     patient = replace(deadline, patience_seconds=1e9)
     assert patient(tasks(0, 1, 2)) <= 1.1 * SLACK * CEILING * 52

@@ -145,7 +145,7 @@ def test_the_plan_is_renewed_with_the_overhead_and_the_links_that_there_are():
         outcome = play(world, index, [n for n in range(N) if n != index % N])
         for update, delivery in zip(outcome.updates, outcome.deliveries, strict=True):
             bands[update.client].append(delivery.bandwidth_hz)
-        renewal(record(outcome, index), plan)
+        _, renewal = renewal.after(record(outcome, index), plan)
     state = RenewalState.from_json(renewal.state.to_json())
     seen, system = informed(state, world.clients, world.system, renewal.noise_scale(), plan)
     expected = PAUSE.mean() + BETWEEN

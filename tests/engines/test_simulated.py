@@ -97,7 +97,8 @@ def test_fading_changes_the_round_but_not_with_who_else_joins():
 
 def test_shannon_links_are_served_too():
     shannon = Clients.from_columns(data_weight=[1, 1], step_seconds=[0.1, 0.3], snr_hz=[5e3, 9e3])
-    outcome = engine(Network(shannon, system())).run_round(0, tasks([0, 1]))
+    network = Network(shannon, system(allocation="equal-finish"))
+    outcome = engine(network).run_round(0, tasks([0, 1]))
     finish = [d.start_seconds + d.upload_seconds for d in outcome.deliveries]
     np.testing.assert_allclose(finish, outcome.round_seconds)
 

@@ -43,7 +43,7 @@ def test_weights_by_what_was_seen_so_far_are_unbiased_for_clients_that_fail_at_r
         came = rng.random(3) < answers
         if index >= optimum:
             total += came / known
-        renewal(record(index, np.flatnonzero(came), np.flatnonzero(~came)), PLAN)
+        _, renewal = renewal.after(record(index, np.flatnonzero(came), np.flatnonzero(~came)), PLAN)
     # Standard error of a mean of Bernoulli / p: sqrt((1 - p) / p / rounds), 0.03 at most.
     np.testing.assert_allclose(total / (rounds - optimum), 1.0, atol=0.1)
     np.testing.assert_allclose(renewal.availability(), answers, atol=0.04)
@@ -55,19 +55,20 @@ def test_before_anything_was_seen_it_is_the_profiles(renewal):
 
 def test_a_client_that_was_never_asked_is_taken_for_one_of_the_others(renewal):
     for index in range(40):
-        renewal(record(index, [0] if index % 2 else [], [1] if index % 2 else [0, 1]), PLAN)
+        came, missed = ([0], [1]) if index % 2 else ([], [0, 1])
+        _, renewal = renewal.after(record(index, came, missed), PLAN)
     known = renewal.availability()
     assert known[1] < known[2] < known[0]
 
 
 def test_a_refused_answer_is_an_answer(renewal):
-    renewal(record(0, [0], [], refused=[1]), PLAN)
+    _, renewal = renewal.after(record(0, [0], [], refused=[1]), PLAN)
     assert renewal.state.answered.tolist() == [1, 1, 0]
     assert renewal.state.invited.tolist() == [1, 1, 0]
 
 
 def test_the_counts_survive_a_checkpoint_and_old_checkpoints_are_read(renewal):
-    renewal(record(0, [0], [1]), PLAN)
+    _, renewal = renewal.after(record(0, [0], [1]), PLAN)
     table = renewal.state.to_json()
     again = RenewalState.from_json(table)
     assert again.invited.tolist() == [1, 1, 0]

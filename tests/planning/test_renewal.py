@@ -84,13 +84,14 @@ def timed(record, clients, system):
 
 
 def simulate(world, real, system, renewal, plan, count, seed=1):
-    """The loop of a run: the plan of each round, the last one for the round after."""
+    """The loop of a run: the plan of each round, the last one for the round after; the renewal."""
     rng, plans = np.random.default_rng(seed), [plan]
     for index in range(count):
         record = next(iter(world.rounds(plans[-1].sampling_probability, 1, rng)))
         record = timed(replace(record, round=index), real, system)
-        plans.append(renewal(record, plans[-1]))
-    return plans
+        made, renewal = renewal.after(record, plans[-1])
+        plans.append(made)
+    return plans, renewal
 
 
 def renewal_of(clients, system, **options):
@@ -100,7 +101,7 @@ def renewal_of(clients, system, **options):
 
 def test_the_plan_stays_and_says_so_until_enough_rounds_are_observed(world, clients, system):
     first = best_plan(clients, system)
-    plans = simulate(world, clients, system, renewal_of(clients, system), first, 9)
+    plans, _ = simulate(world, clients, system, renewal_of(clients, system), first, 9)
     assert all(plan is first for plan in plans[:5])
     assert plans[5].verdict == "converged; not renewed: only 5 rounds observed, 10 are the least"
     assert plans[9] is plans[5]
@@ -117,7 +118,7 @@ def test_a_wrong_guess_of_the_noise_is_corrected_and_the_plan_is_nearly_the_info
     )
     known = replace(system, noise_ratio=world.ratio)
     ideal = objective(best_plan(truth, known), truth, known)
-    plans = simulate(world, clients, system, renewal_of(clients, system), first, 60)
+    plans, _ = simulate(world, clients, system, renewal_of(clients, system), first, 60)
     assert objective(plans[0], truth, known) > 1.3 * ideal
     assert objective(plans[-1], truth, known) < 1.05 * ideal
     assert plans[-1].verdict == "converged"
@@ -132,7 +133,7 @@ def test_the_planner_is_started_from_the_plan_in_force(world, clients, system):
         return best_plan(clients, system)
 
     renewal = renew_every(spying, clients, system, every=5, objective=objective)
-    plans = simulate(world, clients, system, renewal, best_plan(clients, system), 20)
+    plans, _ = simulate(world, clients, system, renewal, best_plan(clients, system), 20)
     assert [any(start is plan for plan in plans) for start in starts] == [True] * len(starts)
     assert starts[0] is plans[9] and starts[1] is plans[14]
 
@@ -142,7 +143,7 @@ def test_on_a_stationary_population_hysteresis_ends_the_oscillation(world, clien
     switches, wander = {}, {}
     for threshold in (0.0, 0.02):
         renewal = renewal_of(clients, system, threshold=threshold)
-        plans = simulate(world, clients, system, renewal, first, 300)
+        plans, renewal = simulate(world, clients, system, renewal, first, 300)
         assert renewal.state.planned == 59
         optimum = [p for i, p in enumerate(plans[101:]) if p is not plans[100 + i]]
         switches[threshold] = len(optimum)
@@ -156,7 +157,7 @@ def test_on_a_stationary_population_hysteresis_ends_the_oscillation(world, clien
 def test_nothing_changes_below_the_threshold_and_everything_above_it(world, clients, system):
     first = best_plan(clients, system)
     stubborn = renewal_of(clients, system, threshold=0.99)
-    plans = simulate(world, clients, system, stubborn, first, 40)
+    plans, stubborn = simulate(world, clients, system, stubborn, first, 40)
     assert stubborn.state.switched == 0 and stubborn.state.planned == 7
     assert plans[-1].sampling_probability is first.sampling_probability
 
@@ -169,7 +170,7 @@ def test_sampling_by_statistics_follows_the_statistics_whatever_time_it_is_predi
 
     renewal = renew_every(statistics, clients, system, every=5, threshold=None)
     first = statistics(clients, system)
-    plans = simulate(world, clients, system, renewal, first, 200)
+    plans, renewal = simulate(world, clients, system, renewal, first, 200)
     assert plans[5] is not first and plans[5].verdict == "converged"
     assert renewal.state.switched == renewal.state.planned == 40
     # Chen et al.: q in proportion to a_n sqrt(Gamma_n), at the true Gamma_n.
@@ -191,14 +192,13 @@ def test_devices_and_links_slower_than_profiled_are_found_out(world, clients, sy
     link = "snr_hz" if shannon else "spectral_efficiency"
     columns[link] = columns[link] / slow
     real = Clients.from_columns(**columns)
-    renewal = renew_every(
-        lambda c, s, start, predict: start, profiled, system, every=5, objective=lambda *_: 1.0
-    )
     # In every second round a share of the band for Shannon links to be matched at: W / (sum q).
     plan = Plan("test", profiled.client_id, Decision(np.full(50, 1.0), np.full(50, 4)))
     system_of = replace(system, bandwidth_hz=2e5 * 50)
-    renewal.system = system_of
-    simulate(world, real, system_of, renewal, plan, 120)
+    renewal = renew_every(
+        lambda c, s, start, predict: start, profiled, system_of, every=5, objective=lambda *_: 1.0
+    )
+    _, renewal = simulate(world, real, system_of, renewal, plan, 120)
     seen, _ = informed(renewal.state, profiled, system_of, renewal.noise_scale(), plan)
     np.testing.assert_allclose(seen.step_seconds, real.step_seconds, rtol=0.01)
     np.testing.assert_allclose(getattr(seen, link), getattr(real, link), rtol=0.02)
@@ -206,7 +206,7 @@ def test_devices_and_links_slower_than_profiled_are_found_out(world, clients, sy
 
 def test_where_all_is_as_profiled_the_profile_is_kept(world, clients, system):
     renewal, plan = renewal_of(clients, system), best_plan(clients, system)
-    simulate(world, clients, system, renewal, plan, 30)
+    _, renewal = simulate(world, clients, system, renewal, plan, 30)
     seen, _ = informed(renewal.state, clients, system, renewal.noise_scale(), plan)
     for name in ("step_seconds", "download_seconds", "spectral_efficiency"):
         np.testing.assert_allclose(getattr(seen, name), getattr(clients, name), rtol=1e-12)
@@ -216,7 +216,7 @@ def test_the_downlink_is_not_blamed_on_the_clients(world, clients, system):
     slow = replace(system, downlink_bps=1e6)
     assert download_bits(slow, [4.0])[0] / slow.downlink_bps > 1
     renewal, plan = renewal_of(clients, slow), best_plan(clients, system)
-    simulate(world, clients, slow, renewal, plan, 20)
+    _, renewal = simulate(world, clients, slow, renewal, plan, 20)
     seen, _ = informed(renewal.state, clients, slow, renewal.noise_scale(), plan)
     np.testing.assert_allclose(seen.step_seconds, clients.step_seconds, rtol=1e-9)
 
@@ -229,12 +229,13 @@ def test_a_resumed_renewal_returns_the_same_plans_bit_for_bit(world, clients, sy
     ]
     whole, plan = renewal_of(clients, system, threshold=0.0), first
     for record in records[:22]:
-        plan = whole(record, plan)
-    resumed = renewal_of(clients, system, threshold=0.0)
-    resumed.state = RenewalState.from_json(json.loads(json.dumps(whole.state.to_json())))
+        plan, whole = whole.after(record, plan)
+    state = RenewalState.from_json(json.loads(json.dumps(whole.state.to_json())))
+    resumed = replace(renewal_of(clients, system, threshold=0.0), state=state)
     other = Plan.from_json(json.loads(json.dumps(plan.to_json())))
     for record in records[22:]:
-        plan, other = whole(record, plan), resumed(record, other)
+        plan, whole = whole.after(record, plan)
+        other, resumed = resumed.after(record, other)
     assert plan.to_json() == other.to_json()
     assert whole.state.to_json() == resumed.state.to_json()
     assert whole.state.switched == resumed.state.switched > 1
@@ -258,7 +259,8 @@ def test_with_the_real_planner_a_wrong_guess_is_corrected():
         ideal.objective_seconds, rel=0.05
     )
     renewal = renew_every(plan, clients, system, every=20)
-    last = simulate(world, clients, system, renewal, first, 60)[-1]
+    plans, _ = simulate(world, clients, system, renewal, first, 60)
+    last = plans[-1]
     best = expected_seconds(ideal, clients, known)
     assert expected_seconds(first, clients, known) > 1.1 * best
     assert expected_seconds(last, clients, known) < 1.04 * best
@@ -279,7 +281,8 @@ def test_a_renewed_plan_has_its_predictions_and_a_refused_one_does_not_cost_them
         renewal = renew_every(
             replan, clients, replace(system, noise_ratio=0.05), every=15, threshold=threshold
         )
-        last = simulate(world, clients, system, renewal, first, 15)[-1]
+        plans, _ = simulate(world, clients, system, renewal, first, 15)
+        last = plans[-1]
         assert asked == expected
         assert (last is first) == (threshold == 0.99)
         assert last.round_seconds is not None and last.gain

@@ -1,7 +1,7 @@
 """How long a round waits: from the predicted distribution of its duration."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,8 +39,8 @@ class Deadline:
     than `CEILING` times what the median client takes, nor than `patience_seconds`.
     """
 
-    renewal: Renewal
-    """What is known of the clients' seconds."""
+    renewal: Callable[[], Renewal]
+    """Tells what is known of the clients' seconds by now."""
     network: Network
     seed: int
     patience_seconds: float
@@ -49,10 +49,11 @@ class Deadline:
 
     def __call__(self, tasks: Sequence[ClientTask]) -> float:
         """Return the seconds; `tasks` are those of the round, at least one."""
-        start, demand = self.renewal.state.start, self.renewal.state.demand
+        renewal = self.renewal()
+        start, demand = renewal.state.start, renewal.state.demand
         if start.errors == 0:
             return self.patience_seconds
-        timed = self.renewal.timed(len(tasks))
+        timed = renewal.timed(len(tasks))
         network = replace(self.network, clients=timed, fading=False, gains=None)
         rank = np.array([t.sketch_rank for t in tasks])
         _, share = charge(
@@ -62,16 +63,17 @@ class Deadline:
         latest = float(norm.ppf(QUANTILE ** (1 / len(tasks))))
         factor = math.exp(latest * math.sqrt(max(_variance(start), _variance(demand))))
         finish = factor * float(share.finish_seconds.max())
-        overhead = overhead_seconds(self.renewal.state, network.system)
-        typical = self._typical_seconds(timed, rank)
+        overhead = overhead_seconds(renewal.state, network.system)
+        typical = self._typical_seconds(timed, rank, np.flatnonzero(start.observations))
         most = CEILING * typical + min(overhead, typical + LEAST_SECONDS)
         limit = SLACK * min(finish + overhead, most)
         return min(self.patience_seconds, max(LEAST_SECONDS, limit))
 
-    def _typical_seconds(self, timed: Clients, rank: NDArray[np.int64]) -> float:
+    def _typical_seconds(
+        self, timed: Clients, rank: NDArray[np.int64], seen: NDArray[np.int64]
+    ) -> float:
         """Return what the median of the clients seen takes at a participant's share of the band."""
         system = self.network.system
-        seen = np.flatnonzero(self.renewal.state.start.observations)
         same = np.full(len(timed), float(np.median(rank)))
         share = np.full(len(seen), system.bandwidth_hz / len(rank))
         sending = upload_bits(system, same)[seen] / rate_bps(share, **uplink(timed, seen))

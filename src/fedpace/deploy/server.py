@@ -3,7 +3,7 @@
 import math
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -188,7 +188,7 @@ def _site(
 
     echoes, asked = Echoes(), Asked()  # of the clients, whatever the method
 
-    def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
+    def make_engine(setup: Setup, now: float, renewal: Callable[[], Renewal]) -> Engine:
         wire = Wire(run_name, setup.method, setup.exchange)
         if virtual:
             return SimulatedFleet(

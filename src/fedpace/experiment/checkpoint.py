@@ -10,12 +10,11 @@ from fedpace.core.adapter import Array
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan, Plans
 from fedpace.experiment.build import Setup, Work
-from fedpace.experiment.network import planning_clients
 from fedpace.federation.checks import Watch
 from fedpace.federation.privacy import nothing_spent
 from fedpace.federation.rounds import ServerState
 from fedpace.federation.underway import from_arrays, to_arrays, to_json
-from fedpace.planning.renewal import Renewal, RenewalState
+from fedpace.planning.renewal import RenewalState
 from fedpace.run_folder.checkpoint import read_checkpoint, write_checkpoint
 from fedpace.run_folder.schema import Checkpoint
 
@@ -68,28 +67,23 @@ def begin(
     return Progress(state, 0.0, [(0, first)], initial, renewal, good=kept)
 
 
-def grow(
-    progress: Progress, setup: Setup, renewal: Renewal, plan_anew: Callable[[Plan], Plan]
-) -> Progress:
+def grow(progress: Progress, setup: Setup, plan: Plan, renewal: RenewalState) -> Progress:
     """Take in the clients of whom `progress` knows nothing yet; the others keep what they have.
 
     Args:
         progress: of the first clients.
         setup: of all; the new ones stand behind the others.
-        renewal: grows with it.
-        plan_anew: the plan in force, for the first clients -> one for all.
+        plan: for all.
+        renewal: of all.
     """
-    at = progress.state
-    renewal.grow(planning_clients(setup.network))
-    made = plan_anew(at.plan)
-    kept = progress.good
+    at, kept = progress.state, progress.good
     if kept is not None:
         kept = replace(kept, memory=setup.aggregation.grow(kept.memory))
     return replace(
         progress,
-        state=replace(at, plan=made, memory=setup.aggregation.grow(at.memory)),
-        plans=with_plan(progress.plans, at.round_index, made),
-        renewal=renewal.state,
+        state=replace(at, plan=plan, memory=setup.aggregation.grow(at.memory)),
+        plans=with_plan(progress.plans, at.round_index, plan),
+        renewal=renewal,
         good=kept,
     )
 

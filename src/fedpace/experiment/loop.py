@@ -11,6 +11,7 @@ from fedpace.experiment.build import Setup, Work, set_up
 from fedpace.experiment.checkpoint import Good, Progress, begin, good, grow, with_plan
 from fedpace.experiment.config import TrainingSection
 from fedpace.experiment.methods import make_plan
+from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, make_renewal
 from fedpace.experiment.privacy import privacy_of
 from fedpace.experiment.schedule import rate_factor
@@ -44,7 +45,7 @@ class Course:
     setup: Setup
     """For the population as it is now."""
     renewal: Renewal
-    """Its state is `progress.renewal`."""
+    """The newest; its state is `progress.renewal`."""
     progress: Progress
 
 
@@ -64,14 +65,14 @@ def rounds(
         The record of each round.
     """
     site, training = prepared.site, prepared.experiment.training
-    engine = site.make_engine(course.setup, course.progress.clock_seconds, course.renewal)
+    engine = site.make_engine(course.setup, course.progress.clock_seconds, lambda: course.renewal)
     while not course.progress.finished:
         work = site.newcomers(course.work)
         known, count = len(course.progress.state.plan), len(work.network.clients)
         if known < count:
             before_growth(work)
             _grow(prepared, course, work)
-            engine = site.make_engine(course.setup, engine.now(), course.renewal)
+            engine = site.make_engine(course.setup, engine.now(), lambda: course.renewal)
             if _spent(prepared, course, course.progress.state):
                 warnings.warn(_NO_ROOM, stacklevel=2)
                 course.progress = replace(course.progress, finished=True)
@@ -95,11 +96,12 @@ def rounds(
             record, state, ended = _diverged(record, state, kept)
         elif course.setup.aggregation.unbiased and state.plan.beat_seconds is None:
             # The noise scale is measured from independent samples of one adapter's updates.
-            state = replace(state, plan=course.renewal(record, state.plan))
+            made, course.renewal = course.renewal.after(record, state.plan)
+            state = replace(state, plan=made)
             if record.privacy is None:  # or it would be of the noise that was added
                 record = replace(record, noise_scale=course.renewal.noise_record())
         elif site.learn_availability:
-            course.renewal.watch(record)
+            course.renewal = course.renewal.watched(record)
         if record.privacy is not None and not (last or reached or ended):
             ended = _spent(prepared, course, state)
             record = replace(record, privacy={**record.privacy, "ended": float(ended)})
@@ -162,15 +164,14 @@ def _diverged(
 def _grow(prepared: Prepared, course: Course, work: Work) -> None:
     """Take in who entered."""
     experiment, method = prepared.experiment, course.method
-    setup = set_up(experiment, work, method)
-
-    def plan_anew(plan: Plan) -> Plan:
-        """Plan as at a renewal, or before enough is known as at first."""
-        made = course.renewal.anew(plan) if experiment.planner.replan_every else None
-        return make_plan(experiment, setup.network, method) if made is None else made
-
-    course.work, course.setup = work, setup
-    course.progress = grow(course.progress, setup, course.renewal, plan_anew)
+    course.work, course.setup = work, (setup := set_up(experiment, work, method))
+    course.renewal = course.renewal.grown(planning_clients(setup.network))
+    # As at a renewal, or before enough is known as at first.
+    renews = experiment.planner.replan_every
+    plan = course.renewal.anew(course.progress.state.plan) if renews else None
+    if plan is None:
+        plan = make_plan(experiment, setup.network, method)
+    course.progress = grow(course.progress, setup, plan, course.renewal.state)
 
 
 def _spent(prepared: Prepared, course: Course, state: ServerState) -> bool:

@@ -86,14 +86,13 @@ def make_renewal(prepared: Prepared, setup: Setup, method: str) -> Renewal:
     experiment = prepared.experiment
     never = experiment.training.rounds + 1
     options = planner_options(experiment, method)
-    renewal = renew_every(
+    return renew_every(
         partial(plan, **options),
         planning_clients(setup.network),
         setup.network.system,
         every=experiment.planner.replan_every or never,
         threshold=LEAST_GAIN if options["planner"] in MINIMISING else None,
         objective=partial(expected_seconds, quantile=options["quantile"]),
+        learn_availability=prepared.site.learn_availability,
+        private=privacy_of(experiment) is not None,
     )
-    renewal.learn_availability = prepared.site.learn_availability
-    renewal.private = privacy_of(experiment) is not None
-    return renewal

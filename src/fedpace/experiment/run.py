@@ -4,7 +4,7 @@ import shlex
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -243,7 +243,7 @@ def _course(
             renewal.state,
             steps_back=prepared.experiment.training.on_divergence == "step-back",
         )
-    renewal.state = progress.renewal
+    renewal = replace(renewal, state=progress.renewal)
     return Course(method, work, setup, renewal, progress)
 
 

@@ -16,8 +16,9 @@ from fedpace.planning.renewal import Renewal
 Clock = Literal["virtual", "measured"]
 """Whose seconds the records have: computed for the network, or measured."""
 
-MakeEngine = Callable[[Setup, float, Renewal], Engine]
-"""A method, the seconds on the clock so far, and what is known of the clients -> its engine."""
+MakeEngine = Callable[[Setup, float, Callable[[], Renewal]], Engine]
+"""A method, the seconds on the clock so far, and who tells what is known of the clients by then ->
+its engine."""
 
 
 def _nobody_new(work: Work) -> Work:
@@ -57,7 +58,7 @@ def in_process(experiment: Experiment, workers: int | None = None) -> Site:
         workers: processes that train, on one thread each; None trains in this one.
     """
 
-    def make_engine(setup: Setup, now: float, renewal: Renewal) -> Engine:
+    def make_engine(setup: Setup, now: float, renewal: Callable[[], Renewal]) -> Engine:
         return OverlappingSimulation(
             setup.train, setup.network, setup.exchange, seed=experiment.seed, now=now
         )  # fmt: skip

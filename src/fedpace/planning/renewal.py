@@ -1,13 +1,13 @@
 r"""Renew the plan while the run goes on, from what the rounds have shown.
 
-After each round `Renewal` takes the record into account: the noise scale (`estimation.noise_scale`)
-and, per client, how much slower it started and sent than its profile says. Every so many rounds it
-plans again, starting from the plan in force, and changes over only if the new plan is predicted to
-be better by more than a threshold: estimates always move a little, and near its optimum the
-objective is flat, so that without a threshold plans would follow the noise. docs/noise-scale.md has
-the measurements behind the default. A planner that follows a rule of its own ("statistics", "oort")
-has no such test to pass: judged by the predicted time its new plan might never be taken, and what
-it needs, Gamma_n, is known from the first round.
+After each round `Renewal.after` takes the record into account: the noise scale
+(`estimation.noise_scale`) and, per client, how much slower it started and sent than its profile
+says. Every so many rounds it plans again, starting from the plan in force, and changes over only if
+the new plan is predicted to be better by more than a threshold: estimates always move a little, and
+near its optimum the objective is flat, so that without a threshold plans would follow the noise.
+docs/noise-scale.md has the measurements behind the default. A planner that follows a rule of its
+own ("statistics", "oort") has no such test to pass: judged by the predicted time its new plan might
+never be taken, and what it needs, Gamma_n, is known from the first round.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -124,14 +124,9 @@ class RenewalState:
         )
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class Renewal:
-    """Call it with the newest record and the plan in force; it returns the next round's plan.
-
-    It returns the same object where nothing changes. Where too few rounds have been observed when
-    a renewal is due, it returns the plan in force with a verdict that says so; without a threshold
-    every renewal that is due takes place.
-    """
+    """How a run's plan is renewed, and what the rounds so far have shown."""
 
     replan: Replan
     clients: Clients
@@ -142,43 +137,50 @@ class Renewal:
     part: Part
     objective: Callable[[Plan, Clients, System], float]
     state: RenewalState = field(repr=False)
-    """All that changes from call to call; assign it to resume."""
+    """All that changes from round to round; ``replace(renewal, state=...)`` resumes."""
     learn_availability: bool = False
     """Plan with the availability that was seen, not with the profile's."""
     private: bool = False
     """Plan from times and availability alone: norms of updates are what no noise has covered."""
 
-    def __call__(self, record: RoundRecord, plan: Plan) -> Plan:
-        """Take one round into account and return the plan for the next one."""
-        self.watch(record)
+    def after(self, record: RoundRecord, plan: Plan) -> "tuple[Plan, Renewal]":
+        """Take one round into account.
+
+        Args:
+            record: the newest.
+            plan: in force.
+
+        Returns:
+            The next plan, the same object where nothing changes (where too few rounds were observed
+            for a renewal that is due, its verdict says so), and the renewal that knows the round.
+        """
         seen = observe(self.state.noise, record, self.clients.data_weight, self.system.lora_rank)
-        self.state = replace(self.state, noise=seen)
+        known = self.watched(record)
+        known = replace(known, state=replace(known.state, noise=seen))
         if (record.round + 1) % self.every:
-            return plan
-        noise = self.noise_scale()
-        if self.threshold is not None and not self.private and not noise.sufficient:
+            return plan, known
+        noise = known.noise_scale()
+        if not self._may_plan(noise):
             before = plan.verdict.split("; not renewed", 1)[0]
-            return replace(plan, verdict=f"{before}; not renewed: {noise.verdict}")
-        clients, system = self._informed(noise, plan)
+            return replace(plan, verdict=f"{before}; not renewed: {noise.verdict}"), known
+        clients, system = known._informed(noise, plan)
         candidate = self.replan(clients, system, start=plan, predict=False)
         better = True
         if self.threshold is not None:
             now = self.objective(plan, clients, system)
             better = bool(self.objective(candidate, clients, system) < (1 - self.threshold) * now)
-        self.state = replace(
-            self.state,
-            planned=self.state.planned + 1,
-            switched=self.state.switched + better,
-        )
-        return self.replan(clients, system, start=candidate, predict=True) if better else plan
+        if better:
+            plan = self.replan(clients, system, start=candidate, predict=True)
+        counts = {"planned": known.state.planned + 1, "switched": known.state.switched + better}
+        return plan, replace(known, state=replace(known.state, **counts))
 
-    def watch(self, record: RoundRecord) -> None:
+    def watched(self, record: RoundRecord) -> "Renewal":
         """Take who answered, and in how many seconds, into account, and no noise scale."""
-        self.state = _watched(self.state, record, self.clients, self.system)
+        return replace(self, state=_watched(self.state, record, self.clients, self.system))
 
-    def grow(self, clients: Clients) -> None:
+    def grown(self, clients: Clients) -> "Renewal":
         """Take in clients who stand behind the known ones; `clients` are all, as profiled."""
-        self.clients, self.state = clients, grown(self.state, clients.data_weight)
+        return replace(self, clients=clients, state=grown(self.state, clients.data_weight))
 
     def anew(self, plan: Plan) -> Plan | None:
         """Return a plan from what the rounds have shown; None where that is too little.
@@ -187,11 +189,12 @@ class Renewal:
             plan: in force, perhaps for fewer clients.
         """
         noise = self.noise_scale()
-        if not noise.rounds_observed or (
-            self.threshold is not None and not self.private and not noise.sufficient
-        ):
+        if not (noise.rounds_observed and self._may_plan(noise)):
             return None
         return self.replan(*self._informed(noise, plan), start=None, predict=True)
+
+    def _may_plan(self, noise: NoiseScale) -> bool:
+        return self.threshold is None or self.private or noise.sufficient
 
     def _informed(self, noise: NoiseScale, plan: Plan) -> tuple[Clients, System]:
         if self.private:
@@ -245,8 +248,12 @@ def renew_every(
     part: Part = "all",
     forget: float = 0.95,
     objective: Callable[[Plan, Clients, System], float] | None = None,
+    learn_availability: bool = False,
+    private: bool = False,
 ) -> Renewal:
-    """Return the renewal of a run's plan: ``plan = renewal(record, plan)`` after each round.
+    """Return the renewal of a run's plan.
+
+    After each round ``plan, renewal = renewal.after(record, plan)``.
 
     Args:
         replan: ``planning.planner.plan`` or a partial of it; called with ``start=`` the plan in
@@ -260,6 +267,8 @@ def renew_every(
         forget: factor a round by which older observations count less.
         objective: predicted seconds to the target, up to a common factor, of a plan; by default
             `expected_seconds`. Give the one that the planner minimises.
+        learn_availability: plan with the availability that was seen, not with the profile's.
+        private: plan without what the norms of updates say.
 
     Raises:
         InputError: `every` or `threshold` is out of range.
@@ -272,8 +281,9 @@ def renew_every(
     none = np.zeros(len(clients), dtype=np.int64)
     state = RenewalState(initial_noise_state(len(clients), forget), nothing, nothing, none, none)
     return Renewal(
-        replan, clients, system, every, threshold, part, objective or expected_seconds, state
-    )
+        replan, clients, system, every, threshold, part, objective or expected_seconds, state,
+        learn_availability, private,
+    )  # fmt: skip
 
 
 def expected_seconds(
