@@ -46,6 +46,15 @@ BOUND = {"lora_rank": 4, "local_steps": 1, "learning_rate": 0.1, "rounds": 10}
         (lambda: fp.convergence_bound("a", [4], [1], CONSTANTS, **BOUND), "sampling_probability"),
         (lambda: fp.Clients.from_columns(data_weight="a", step_seconds=[1], snr_hz=[1]), "weight"),
         (lambda: fp.sketch_named(3), "sketch 3 is unknown"),
+        (lambda: fp.Experiment(seed="a"), "seed = 'a': input should be a valid integer"),
+        (lambda: fp.Experiment(sed=1), "unknown key sed; known are seed, methods"),
+        (
+            lambda: fp.Experiment(training={"rounds": 0}),
+            r"\[training\] rounds = 0: .* or equal to 1",
+        ),
+        (lambda: fp.Experiment(training=3), "training = 3: "),
+        (lambda: fp.Experiment(methods=[]), r"methods = \[\]: list should have at least 1"),
+        (lambda: fp.Experiment(output={"mlflow": True}), "mlflow is reserved"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_taken(call, message):
@@ -58,8 +67,15 @@ def test_a_wrong_argument_is_named_with_what_is_taken(call, message):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fp.run("e.toml"), r"experiment is 'e.toml', a str; give an Experiment"),
+        (
+            lambda: fp.run("e.toml"),
+            r"is 'e.toml', a str; give an Experiment, as fedpace.load_experiment",
+        ),
         (lambda: fp.run(None), "experiment is None"),
+        (
+            lambda: fp.run(fp.load_experiment().model_copy(update={"seed": "a"})),
+            "experiment: seed = 'a': input should be a valid integer",
+        ),
         (lambda: fp.run(fp.load_experiment(), out=3), "out is 3"),
         (lambda: fp.resume(None), "folder is None"),
         (lambda: fp.resume("x", experiment="e.toml"), "give an Experiment"),

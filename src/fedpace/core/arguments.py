@@ -105,7 +105,13 @@ def _wanted(kind: Kind) -> str:
     if isinstance(kind, str):
         return kind
     kinds = kind if isinstance(kind, tuple) else (kind,)
-    return " or ".join(_a(each.__name__) for each in kinds)
+    return " or ".join(_named(each) for each in kinds)
+
+
+def _named(kind: type) -> str:
+    """Name a type, and what makes one of it where that is not its own name (`made_by`)."""
+    makes = getattr(kind, "made_by", None)
+    return _a(kind.__name__) + ("" if makes is None else f", as {makes} returns")
 
 
 def _a(word: str) -> str:

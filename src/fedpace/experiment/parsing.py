@@ -9,7 +9,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.text_files import shortened
 from fedpace.experiment.toml_files import refuse_broken_text
 
-__all__ = ["parse"]
+__all__ = ["one_line", "parse"]
 
 Model = TypeVar("Model", bound=BaseModel)
 _REFUSED = {
@@ -34,10 +34,11 @@ def parse(model: type[Model], table: Mapping[str, Any], where: str) -> Model:
     try:
         return model.model_validate(dict(table))
     except ValidationError as error:
-        raise InputError(f"{where}: {_one_line(model, error)}") from None
+        raise InputError(f"{where}: {one_line(model, error)}") from None
 
 
-def _one_line(model: type[BaseModel], error: ValidationError) -> str:
+def one_line(model: type[BaseModel], error: ValidationError) -> str:
+    """Say the first mistake: key, value, and what the key takes."""
     first = error.errors()[0]
     location = [
         str(part)

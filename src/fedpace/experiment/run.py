@@ -80,6 +80,7 @@ def run(
             is not empty or in use.
         RunError: a file cannot be written.
     """
+    experiment = experiment.checked()
     with new_folder(None if out is None else Path(out), Path("runs")) as folder:
         path = folder / schema.EXPERIMENT
         # At once: whoever finds the folder after an interruption can go on with it.
