@@ -171,8 +171,8 @@ class Renewal:
             better = bool(self.objective(candidate, clients, system) < (1 - self.threshold) * now)
         if better:
             plan = self.replan(clients, system, start=candidate, predict=True)
-        counts = {"planned": known.state.planned + 1, "switched": known.state.switched + better}
-        return plan, replace(known, state=replace(known.state, **counts))
+        planned, switched = known.state.planned + 1, known.state.switched + better
+        return plan, replace(known, state=replace(known.state, planned=planned, switched=switched))
 
     def watched(self, record: RoundRecord) -> "Renewal":
         """Take who answered, and in how many seconds, into account, and no noise scale."""
