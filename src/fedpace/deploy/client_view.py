@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rich.console import Console
-from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from fedpace.deploy.live_panel import LivePanel
 from fedpace.reporting.units import bits_text, rate_text
 
 WIDTH = 64
@@ -42,27 +42,17 @@ class ClientStatus:
 Show = Callable[[ClientStatus], None]
 
 
-class ClientView:
+class ClientView(LivePanel):
     """A context manager; its `say` and `show` are for `fedpace.deploy.client.join`."""
 
     def __init__(
         self, console: Console, name: str, server: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._console, self._name, self._server, self._clock = console, name, server, clock
-        self._lines = not console.is_terminal
+        self._name, self._server, self._clock = name, server, clock
         self._said: tuple[str, Text] | None = None
         """When and what, since the status changed."""
         self._status, self._sent_at = ClientStatus(), 0.0
-        self._live = Live(get_renderable=self.panel, console=console, refresh_per_second=4)
-
-    def __enter__(self) -> "ClientView":
-        if not self._lines:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if not self._lines:
-            self._live.stop()
+        super().__init__(console)
 
     def say(self, text: str) -> None:
         """Say what happened."""
@@ -78,7 +68,7 @@ class ClientView:
         self._status, self._said = status, None
 
     def panel(self) -> Panel:
-        """Draw the panel."""
+        """Draw its part in the run."""
         now = self._status
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", no_wrap=True)

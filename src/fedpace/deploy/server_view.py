@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 from rich.console import Console, Group
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord
+from fedpace.deploy.live_panel import LivePanel
 from fedpace.engines.flower.engine import RoundStatus
 from fedpace.reporting.metrics import staleness
 from fedpace.reporting.units import bits_text, seconds_text
@@ -17,26 +17,16 @@ ROWS = 8
 """Finished rounds in the table."""
 
 
-class ServerView:
+class ServerView(LivePanel):
     """A live table on a terminal; a line a round where the output is a file."""
 
     def __init__(self, console: Console) -> None:
-        self._console, self._lines = console, not console.is_terminal
-        self._live = Live(console=console, refresh_per_second=4, transient=False)
         self._records: list[RoundRecord] = []
         self._rounds, self._plan, self._state, self._said = 0, "", Text(""), ""
         self._refused, self._beats = 0, False
         self.names: Sequence[str] = ()
         """Names of the clients, by position; set when the run begins."""
-
-    def __enter__(self) -> "ServerView":
-        if not self._lines:
-            self._live.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if not self._lines:
-            self._live.stop()
+        super().__init__(console)
 
     def say(self, text: str) -> None:
         """Say what is going on."""
@@ -44,7 +34,6 @@ class ServerView:
             self._console.print(Text(text))
         self._said = text
         self._state = Text(text)
-        self._draw()
 
     def note(self, text: str) -> None:
         """Say what is to stay on the screen."""
@@ -56,7 +45,6 @@ class ServerView:
         if self._lines and text != self._plan:
             self.note(text)
         self._plan, self._beats = text, plan.schedule == "overlapping"
-        self._draw()
 
     def show_arrivals(
         self, there: Sequence[str], wanted: int, refused: Sequence[tuple[str, str]]
@@ -91,7 +79,6 @@ class ServerView:
                 text += f", {status.away} of those chosen are away"
             text += f"; it waits {seconds_text(status.deadline_seconds)} at most"
         self._state = Text(text)
-        self._draw()
 
     def show_record(self, record: RoundRecord, rounds: int) -> None:
         """Show a finished round."""
@@ -129,11 +116,9 @@ class ServerView:
             row = list(self._row(record).items())[1:]
             told = "".join(f"  {name} {value}" for name, value in row)
             self.note(f"{record.method} {self._word} {record.round + 1}/{rounds}{told}{evaluation}")
-        self._draw()
 
-    def _draw(self) -> None:
-        if self._lines:
-            return
+    def panel(self) -> Group:
+        """Draw the last rounds, the plan, and what is going on."""
         parts: list[Table | Text] = []
         if self._records:
             last = self._records[-1]
@@ -143,7 +128,7 @@ class ServerView:
                 ),
                 self._table(),
             ]
-        self._live.update(Group(*parts, Text(self._plan), self._state))
+        return Group(*parts, Text(self._plan), self._state)
 
     def _table(self) -> Table:
         measured = list(dict.fromkeys(n for r in self._records for n in r.evaluation or ()))
