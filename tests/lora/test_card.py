@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -61,6 +62,10 @@ def ours(adapted, adapter):
     return output.logits.numpy()
 
 
+def programs(folder):
+    return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+
+
 KINDS = [
     ("bert", {}),
     ("bert", {"pooling": "mean"}),
@@ -75,9 +80,8 @@ KINDS = [
 def test_the_lines_of_the_readme_load_the_adapter(kind, how, folder, tmp_path):
     adapted, adapter = saved(folder(kind), tmp_path, **how)
     text = (tmp_path / "README.md").read_text()
-    [code] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     made = {}
-    exec(code, made)
+    exec(programs(tmp_path)[0], made)
     np.testing.assert_allclose(
         logits(made["model"], made["tokenizer"]), ours(adapted, adapter), atol=1e-5
     )
@@ -99,6 +103,37 @@ def test_pefts_automatic_class_loads_a_classifier_without_help(kind, how, folder
     assert config.num_labels == 3
     assert [config.id2label[n] for n in range(3)] == NAMES
     assert config.label2id == {name: n for n, name in enumerate(NAMES)}
+
+
+@pytest.mark.parametrize(("kind", "how"), KINDS)
+def test_a_folder_that_was_copied_elsewhere_loads_with_the_same_lines(
+    kind, how, folder, tmp_path, monkeypatch
+):
+    written, moved = tmp_path / "run" / "adapter", tmp_path / "else where" / "adapter"
+    adapted, adapter = saved(folder(kind), written, **how)
+    shutil.copytree(written, moved, symlinks=True)
+    shutil.rmtree(written.parent)
+    monkeypatch.chdir(moved)
+    made = {}
+    exec(programs(moved)[0], made)
+    np.testing.assert_allclose(
+        logits(made["model"], made["tokenizer"]), ours(adapted, adapter), atol=1e-5
+    )
+
+
+def test_after_a_move_the_automatic_class_is_told_where_the_base_is(folder, tmp_path, monkeypatch):
+    from peft import AutoPeftModelForSequenceClassification
+
+    written, moved = tmp_path / "run", tmp_path / "moved"
+    adapted, adapter = saved(folder("bert"), written)
+    shutil.move(written, moved)
+    with monkeypatch.context() as there:
+        there.chdir(moved)
+        exec(programs(moved)[1], {})
+    model = AutoPeftModelForSequenceClassification.from_pretrained(str(moved)).eval()
+    np.testing.assert_allclose(
+        logits(model, adapted.base.tokenizer), ours(adapted, adapter), atol=1e-5
+    )
 
 
 def test_an_evaluation_of_logits_that_are_not_finite_has_no_accuracy(folder):

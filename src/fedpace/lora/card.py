@@ -17,13 +17,29 @@ _LINKED = ("*.safetensors", "*.bin", "*.index.json", "tokenizer*", "vocab*", "me
            "special_tokens*", "*.model")  # fmt: skip
 
 
+_MOVED = """
+PEFT's automatic classes look for `base/` where it was written. After a move, these lines, run in
+this folder, tell them where it is now; copy with `cp -rL` to take the base model's files along.
+
+```python
+import json
+from pathlib import Path
+
+file = Path("adapter_config.json")
+moved = {"base_model_name_or_path": str(Path("base").resolve())}
+file.write_text(json.dumps(json.loads(file.read_text()) | moved, indent=2))
+```
+"""
+
+
 def describe_adapter(adapted: AdaptedModel, facts: Mapping[str, Any], folder: Path) -> None:
     """Write README.md beside a saved adapter, and for a classifier of the architecture a base.
 
     PEFT's automatic classes make a classifier from the base model's own configuration, which knows
     neither the number of the classes nor their names. So `base/` has the configuration that does,
-    links to the base model's files, and the adapter names it as its base. It stands for as long as
-    the folder stays where it is; README.md has the lines that do without.
+    links to the base model's files, and the adapter names it as its base, by its full path: PEFT
+    reads a relative one from where it is called. README.md has the lines that load the adapter
+    wherever the folder is moved to, and those that correct the path.
 
     Args:
         adapted: the model that the adapter belongs to.
@@ -42,12 +58,19 @@ def describe_adapter(adapted: AdaptedModel, facts: Mapping[str, Any], folder: Pa
         config = json.loads(path.read_text("utf-8"))
         config["base_model_name_or_path"] = str((folder / BASE).resolve())
         write_text(path, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    write_text(folder / "README.md", card(facts, source, folder))
+    write_text(folder / "README.md", card(facts, _plain_name(adapted, source), folder, linked))
 
 
-def card(facts: Mapping[str, Any], source: Path | None, folder: Path) -> str:
-    """Return README.md: what the adapter is, and the lines that load it."""
-    base, names = str(source or facts["name"]), facts["label_names"]
+def card(facts: Mapping[str, Any], base: str, folder: Path, linked: bool) -> str:
+    """Return README.md: what the adapter is, and the lines that load it.
+
+    Args:
+        facts: as for `describe_adapter`.
+        base: the base model as Transformers finds it, a hub id or a path.
+        folder: where the adapter is.
+        linked: whether `base/` is beside it.
+    """
+    names = facts["label_names"]
     told = [
         f"- base model: {facts['name']}",
         f"- task: {facts['task']}",
@@ -63,40 +86,51 @@ def card(facts: Mapping[str, Any], source: Path | None, folder: Path) -> str:
     return (
         "---\nlibrary_name: peft\n---\n\n# LoRA adapter made by FedPace\n\n"
         + "\n".join(told)
-        + "\n\nThese lines load it; correct the paths if the folders have moved.\n\n```python\n"
+        + "\n\nThese lines load it, wherever this folder is copied to: run them in it. Where it was"
+        " written they work from anywhere.\n\n```python\n"
         + "\n".join(_lines(facts, base, folder))
         + "\n```\n"
+        + (_MOVED if linked else "")
     )
 
 
 def _lines(facts: Mapping[str, Any], base: str, folder: Path) -> list[str]:
     names = facts["label_names"]
-    where = str(folder.resolve())
+    here = ["# This folder: the one you are in, or else where it was written.",
+            'folder = "." if Path("adapter_config.json").exists() else '
+            f"{str(folder.resolve())!r}"]  # fmt: skip
     if facts["pooling"] == "mean" or facts["layers"]:
         options = {"task": facts["task"], "num_labels": None if names is None else len(names),
                    "pooling": facts["pooling"] or "model", "layers": facts["layers"],
                    "trust_remote_code": facts["trust_remote_code"] or None}  # fmt: skip
         given = ", ".join(f"{k}={v!r}" for k, v in options.items() if v is not None)
-        lines = ["from fedpace.lora import load_base", "from peft import PeftModel", "",
-                 f"base = load_base({base!r}, {given})",
-                 f"model = PeftModel.from_pretrained(base.model, {where!r}).eval()",
+        lines = ["from pathlib import Path", "", "from fedpace.lora import load_base",
+                 "from peft import PeftModel", "", *here,
+                 f"base = load_base({facts['name']!r}, {given})",
+                 "model = PeftModel.from_pretrained(base.model, folder).eval()",
                  "tokenizer = base.tokenizer"]  # fmt: skip
     else:
         own = ", trust_remote_code=True" if facts["trust_remote_code"] else ""
         kind = "AutoModelForCausalLM" if names is None else "AutoModelForSequenceClassification"
         labels = ", num_labels=len(label_names), id2label=dict(enumerate(label_names))"
         labels = labels if names is not None else ""
-        lines = ["from peft import PeftModel",
-                 f"from transformers import {kind}, AutoTokenizer", "",
+        lines = ["from pathlib import Path", "", "from peft import PeftModel",
+                 f"from transformers import {kind}, AutoTokenizer", "", *here,
                  f"base = {kind}.from_pretrained({base!r}{labels}{own})",
-                 f"model = PeftModel.from_pretrained(base, {where!r}).eval()",
+                 "model = PeftModel.from_pretrained(base, folder).eval()",
                  f"tokenizer = AutoTokenizer.from_pretrained({base!r}{own})",
                  "if tokenizer.pad_token is None:",
                  "    tokenizer.pad_token = tokenizer.eos_token",
                  "base.config.pad_token_id = tokenizer.pad_token_id"]  # fmt: skip
     if names is not None:
-        lines.insert(lines.index("") + 1, f"label_names = {list(names)!r}")
+        lines.insert(lines.index(here[0]), f"label_names = {list(names)!r}")
     return lines
+
+
+def _plain_name(adapted: AdaptedModel, source: Path | None) -> str:
+    """Return what Transformers finds the base model by: a hub id, or the folder of a local one."""
+    name = str(adapted.model.get_base_model().config._name_or_path)
+    return str(source) if source is not None and Path(name).is_dir() else name
 
 
 def _source(adapted: AdaptedModel) -> Path | None:
