@@ -8,6 +8,7 @@ from os import PathLike
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from fedpace.core.errors import InputError
 
@@ -79,6 +80,29 @@ def check_fields(record: object, **kinds: Kind) -> None:
                 f"{type(record).__name__}: {name} is {_shown(value)}, {_a(type(value).__name__)}; "
                 f"give {_wanted(kind)}"
             )
+
+
+def refuse_where(wrong: ArrayLike, name: str, column: ArrayLike, rule: str) -> None:
+    """Refuse a column in which an entry is wrong; the first such is named.
+
+    Args:
+        wrong: which entries are, of the shape of `column`.
+        name: of the column.
+        column: its numbers.
+        rule: what an entry must do or be.
+
+    Raises:
+        InputError: an entry is wrong.
+
+    Example:
+        >>> refuse_where([False, True], "rank", [4, 0], "be at least 1")
+        Traceback (most recent call last):
+        ...
+        fedpace.core.errors.InputError: rank[1] is 0; it must be at least 1
+    """
+    if np.any(wrong):
+        n = int(np.argmax(wrong))
+        raise InputError(f"{name}[{n}] is {np.ravel(column)[n]:g}; it must {rule}")
 
 
 def _fits(kind: Kind, value: Any) -> bool:

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 
-from fedpace.core.arguments import NUMBER, NUMBERS, check_fields, takes
+from fedpace.core.arguments import NUMBER, NUMBERS, check_fields, refuse_where, takes
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Floats
 from fedpace.core.sketch import RESIDUAL, SCALED, Sketch
@@ -231,13 +231,15 @@ def convergence_bound(
         >>> bound.rounds_to(0.1).rounds
         2640
     """
-    q, k, a = _plan_columns(sampling_probability, sketch_rank, data_weight, lora_rank)
-    _check_numbers(constants, learning_rate, server_step, local_steps, rounds, sketch)
+    q, k, a = plan_columns(sampling_probability, sketch_rank, data_weight, lora_rank)
+    check_numbers(
+        constants, learning_rate, server_step, sketch, local_steps=local_steps, rounds=rounds
+    )
     rates = _rates(q, lora_rank / k, a, constants, local_steps, server_step, sketch)
     steps = rates.steps(learning_rate)
     absorbed = float(rates.absorbed @ steps)
     initial = {"initial": float(2 * rates.gap / (steps[0] * rounds))}
-    mean_smooth, stiffness = _smoothness(lora_rank / k, a, constants.smoothness, sketch)
+    mean_smooth, stiffness = smoothness_of(lora_rank / k, a, constants.smoothness, sketch)
     local = 2 * learning_rate * np.sqrt(local_steps * (local_steps - 1)) * stiffness
     return Bound(
         initial | dict(zip(_TERMS, map(float, rates.per_term @ steps), strict=True)),
@@ -252,7 +254,7 @@ def convergence_bound(
     )
 
 
-def _smoothness(kappa: Floats, a: Floats, smooth: float, sketch: Sketch) -> tuple[float, float]:
+def smoothness_of(kappa: Floats, a: Floats, smooth: float, sketch: Sketch) -> tuple[float, float]:
     """Return Lbar, of f, and max_n l_n, of a client's steps under one fixed sketch."""
     if sketch == RESIDUAL:
         return smooth, smooth
@@ -269,13 +271,9 @@ def _rates(
     sketch: Sketch,
 ) -> _Rates:
     """Evaluate every factor of the theorem that does not depend on eta."""
-    delta, c, sigma, nu, theta = (
-        _spread(name, getattr(constants, name), len(q)) for name in _PER_CLIENT
-    )
-    mean_smooth, stiffness = _smoothness(kappa, a, constants.smoothness, sketch)
+    delta, c, sigma, nu, theta = client_constants(constants, len(q), sketch)
+    mean_smooth, stiffness = smoothness_of(kappa, a, constants.smoothness, sketch)
     chi = constants.smoothness**2 * (kappa**3 if sketch == SCALED else np.ones_like(kappa))
-    if sketch == RESIDUAL:
-        theta, nu = np.ones_like(kappa), np.zeros_like(kappa)
     young = 1 if local_steps == 1 else 2
     h1, h2 = 2 * (local_steps - 1), 4 / 3 * (local_steps - 1) * (2 * local_steps - 1)
     per_s = young * mean_smooth * a**2 / q
@@ -325,15 +323,10 @@ def _at_most_one(name: str, value: float) -> Condition:
     return Condition(name, value, 1.0, value <= 1 + _STEP_ROUNDING)
 
 
-def _refuse(name: str, column: Floats, wrong: NDArray[np.bool_], rule: str) -> None:
-    if np.any(wrong):
-        n = int(np.argmax(wrong))
-        raise InputError(f"{name}[{n}] is {column[n]:g}; it must {rule}")
-
-
-def _plan_columns(
+def plan_columns(
     sampling_probability: ArrayLike, sketch_rank: ArrayLike, data_weight: ArrayLike, lora_rank: int
 ) -> tuple[Floats, Floats, Floats]:
+    """Return q, k and a, shape (N,), or say what of them no bound holds for."""
     q, k, a = (
         np.asarray(column, dtype=np.float64)
         for column in (sampling_probability, sketch_rank, data_weight)
@@ -341,13 +334,25 @@ def _plan_columns(
     for name, column in (("sampling_probability", q), ("sketch_rank", k), ("data_weight", a)):
         if column.ndim != 1 or len(column) == 0 or column.shape != q.shape:
             raise InputError(f"{name} has shape {column.shape}; give one number for each client")
-    _refuse("sampling_probability", q, ~((q > 0) & (q <= 1)), "lie in (0, 1]")
+    refuse_where(~((q > 0) & (q <= 1)), "sampling_probability", q, "lie in (0, 1]")
     whole = (k >= 1) & (k <= lora_rank) & (k == np.floor(k))
-    _refuse("sketch_rank", k, ~whole, f"be an integer in 1..{lora_rank}, the LoRA rank")
-    _refuse("data_weight", a, ~(a >= 0), "be 0 or more")
+    refuse_where(~whole, "sketch_rank", k, f"be an integer in 1..{lora_rank}, the LoRA rank")
+    refuse_where(~(a >= 0), "data_weight", a, "be 0 or more")
     if not abs(a.sum() - 1) < 1e-6:
         raise InputError(f"data_weight sums to {a.sum():.6g}, not 1; divide it by its sum")
     return q, k, a
+
+
+def client_constants(
+    constants: BoundConstants, count: int, sketch: Sketch
+) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+    """Return delta, c, sigma, nu and theta of every client, shape (N,); the sketch decides two."""
+    delta, c, sigma, nu, theta = (
+        _spread(name, getattr(constants, name), count) for name in _PER_CLIENT
+    )
+    if sketch == RESIDUAL:
+        nu, theta = np.zeros(count), np.ones(count)
+    return delta, c, sigma, nu, theta
 
 
 def _spread(name: str, value: ArrayLike, count: int) -> Floats:
@@ -356,18 +361,18 @@ def _spread(name: str, value: ArrayLike, count: int) -> Floats:
         raise InputError(f"constants.{name} has shape {given.shape}; there are {count} clients")
     column = np.broadcast_to(given, (count,))
     wrong = ~(np.isfinite(column) & (column >= 0))
-    _refuse(f"constants.{name}", column, wrong, "be a number of 0 or more")
+    refuse_where(wrong, f"constants.{name}", column, "be a number of 0 or more")
     return column
 
 
-def _check_numbers(
+def check_numbers(
     constants: BoundConstants,
     learning_rate: float,
     server_step: float,
-    local_steps: int,
-    rounds: int,
     sketch: Sketch,
+    **counts: int,
 ) -> None:
+    """Say which number no bound holds for."""
     for name, value in (
         ("learning_rate", learning_rate),
         ("server_step", server_step),
@@ -378,7 +383,7 @@ def _check_numbers(
     gap = constants.initial_gap
     if not (np.isfinite(gap) and gap >= 0):
         raise InputError(f"constants.initial_gap is {gap!r}; it must be a number of 0 or more")
-    for name, count in (("local_steps", local_steps), ("rounds", rounds)):
+    for name, count in counts.items():
         if count < 1 or count != int(count):
             raise InputError(f"{name} is {count!r}; it must be an integer of at least 1")
     if sketch not in (SCALED, RESIDUAL):

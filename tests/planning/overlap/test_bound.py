@@ -108,3 +108,22 @@ def test_an_age_between_beats_is_refused():
     with pytest.raises(InputError, match=r"age_beats\[1\] is 1.5"):
         stale_bound([1, 1], [1, 1.5], [2, 2], [0.5, 0.5], constants, lora_rank=2, local_steps=1,
                     learning_rate=0.1, beats=5)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"start_probability": [0.5, 0]}, r"sampling_probability\[1\] is 0"),
+        ({"sketch_rank": [2, 3]}, r"sketch_rank\[1\] is 3"),
+        ({"data_weight": [0.5, 0.6]}, "data_weight sums to 1.1"),
+        ({"learning_rate": float("nan")}, "learning_rate is nan"),
+        ({"beats": 0}, "beats is 0"),
+    ],
+)
+def test_what_the_synchronous_bound_refuses_this_one_refuses(change, message):
+    good = dict(start_probability=[1, 1], age_beats=[1, 2], sketch_rank=[2, 2],
+                data_weight=[0.5, 0.5], constants=BoundConstants(1.0, 1.0, 1.0, 1.0), lora_rank=2,
+                local_steps=1, learning_rate=0.01, beats=5)  # fmt: skip
+    assert stale_bound(**good).global_step < 1
+    with pytest.raises(InputError, match=message):
+        stale_bound(**{**good, **change})

@@ -8,9 +8,15 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedpace.core.errors import InputError
+from fedpace.core.arguments import refuse_where
 from fedpace.core.sketch import RESIDUAL, Sketch
-from fedpace.planning.bound import BoundConstants
+from fedpace.planning.bound import (
+    BoundConstants,
+    check_numbers,
+    client_constants,
+    plan_columns,
+    smoothness_of,
+)
 
 __all__ = ["StaleBound", "stale_bound"]
 
@@ -62,27 +68,21 @@ def stale_bound(
         The bound and its conditions.
 
     Raises:
-        InputError: an age that is not a whole number of at least 1.
+        InputError: an age that is not a whole number of at least 1, or what `convergence_bound`
+            refuses.
     """
-    q, b, k, a = (
-        np.asarray(column, dtype=np.float64)
-        for column in (start_probability, age_beats, sketch_rank, data_weight)
+    q, k, a = plan_columns(start_probability, sketch_rank, data_weight, lora_rank)
+    check_numbers(
+        constants, learning_rate, server_step, sketch, local_steps=local_steps, beats=beats
     )
-    if not np.all((b >= 1) & (b == np.floor(b))):
-        n = int(np.argmin((b >= 1) & (b == np.floor(b))))
-        raise InputError(f"age_beats[{n}] is {b[n]:g}; it must be a whole number of at least 1")
+    b = np.broadcast_to(np.asarray(age_beats, dtype=np.float64), q.shape)
+    whole_beats = (b >= 1) & (b == np.floor(b))
+    refuse_where(~whole_beats, "age_beats", b, "be a whole number of at least 1")
+    delta, c, sigma, nu, theta = client_constants(constants, len(q), sketch)
     smooth, kappa, scaled = constants.smoothness, lora_rank / k, not sketch.whole
-    delta, sigma, c, nu, theta = (
-        np.broadcast_to(np.asarray(column, dtype=np.float64), q.shape)
-        for column in (
-            constants.heterogeneity, constants.gradient_noise, constants.dissimilarity,
-            constants.sketch_noise if scaled else 0.0, constants.sketch_growth if scaled else 1.0,
-        )
-    )  # fmt: skip
     own = smooth * kappa if scaled else np.full_like(kappa, smooth)  # L_n
-    mean_smooth = smooth * float(a @ kappa) if scaled else smooth  # Lbar
+    mean_smooth, stiffness = smoothness_of(kappa, a, smooth, sketch)  # Lbar
     chi = smooth**2 * (kappa**3 if scaled else np.ones_like(kappa))
-    stiffness = smooth * (float(kappa.max()) ** 2 if scaled else 1.0)
     eta, steps = learning_rate, local_steps
     s, y = server_step * eta * steps, 1 if steps == 1 else 2
     h1, h2 = 2 * (steps - 1), 4 / 3 * (steps - 1) * (2 * steps - 1)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedpace.core.arguments import refuse_where
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Floats
 from fedpace.core.rng import rng_for
@@ -102,9 +103,7 @@ def simulate_queue(
     )
     if not 0 < beat_seconds < np.inf:
         raise InputError(f"beat_seconds is {beat_seconds!r}; give seconds above 0")
-    if not np.all(ready > 0):
-        n = int(np.argmin(ready > 0))
-        raise InputError(f"ready_seconds[{n}] is {ready[n]:g}; it must be above 0")
+    refuse_where(~(ready > 0), "ready_seconds", ready, "be above 0")
     count, rng = len(chance), rng_for(seed, "simulation", 14, purpose)
     free_beat = np.zeros(count, dtype=np.int64)  # idle from this beat on
     started = np.zeros(count, dtype=np.int64)

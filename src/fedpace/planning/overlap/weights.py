@@ -11,7 +11,7 @@ chance of every beat, `beat_weights` the weights that follow.
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedpace.core.errors import InputError
+from fedpace.core.arguments import refuse_where
 from fedpace.core.profile import Floats
 
 __all__ = ["arrival_chances", "beat_weights", "cycle_beats", "present_share"]
@@ -54,9 +54,7 @@ def cycle_beats(
         ("availability", p, ~((p > 0) & (p <= 1)), "lie in (0, 1]"),
         ("failure_beats", m, ~(m >= 1), "be at least 1"),
     ):
-        if np.any(wrong):
-            value = np.atleast_1d(column)[np.argmax(np.atleast_1d(wrong))]
-            raise InputError(f"{name} is {value:g}; it must {rule}")
+        refuse_where(wrong, name, column, rule)
     idle = (1 - q) / q
     return np.asarray(b + idle + (1 / p - 1) * (m + idle))
 
