@@ -9,6 +9,9 @@ from fedpace.core.arguments import COUNT, NUMBER, NUMBERS, PATH, TEXTS, takes
 CLIENTS = fp.Clients.from_columns(
     data_weight=[1, 1], step_seconds=[0.1, 0.2], spectral_efficiency=[1, 1]
 )
+THREE = fp.Clients.from_columns(
+    data_weight=[1, 1, 1], step_seconds=[0.1, 0.2, 0.3], spectral_efficiency=[1, 1, 1]
+)
 SYSTEM = fp.System(bandwidth_hz=1e6, lora_rank=4)
 CELL = fp.Scenario("cell")
 CONSTANTS = fp.BoundConstants(1.0, 1.0, 1.0, 1.0)
@@ -46,6 +49,21 @@ BOUND = {"lora_rank": 4, "local_steps": 1, "learning_rate": 0.1, "rounds": 10}
         (lambda: fp.convergence_bound("a", [4], [1], CONSTANTS, **BOUND), "sampling_probability"),
         (lambda: fp.Clients.from_columns(data_weight="a", step_seconds=[1], snr_hz=[1]), "weight"),
         (lambda: fp.sketch_named(3), "sketch 3 is unknown"),
+        (lambda: fp.Clients.from_profiles(3), "profiles is 3; give a list of ClientProfile"),
+        (
+            lambda: fp.round_time(fp.plan(CLIENTS, SYSTEM), THREE, SYSTEM),
+            r"the plan is for 2 clients, clients has 3; give the clients that it was made for",
+        ),
+        *(
+            (
+                lambda rule=rule: fp.allocate_bandwidth(
+                    [0, 1], [1e308, 1.0], 1e-300, spectral_efficiency=1e-300, rule=rule
+                ),
+                r"finish_seconds\[0\] is (inf|nan); it must be a number; give fewer upload_bits",
+            )
+            for rule in ("work-conserving", "equal-finish", "equal-share")
+        ),
+        (lambda: fp.plan(CLIENTS, SYSTEM, "uniform", cohort=10**400), r"^cohort is .{0,99}; give"),
         (lambda: fp.Experiment(seed="a"), "seed = 'a': input should be a valid integer"),
         (lambda: fp.Experiment(sed=1), "unknown key sed; known are seed, methods"),
         (

@@ -181,6 +181,10 @@ class Clients:
         Args:
             profiles: one row a client, all with the same kind of link.
         """
+        if not isinstance(profiles, Sequence):
+            raise InputError(
+                f"profiles is {shortened(profiles)}; give a list of ClientProfile, one a client"
+            )
         for n, profile in enumerate(profiles):
             if not isinstance(profile, ClientProfile):
                 raise InputError(

@@ -12,7 +12,7 @@ from typing import get_args
 import numpy as np
 from numpy.typing import ArrayLike
 
-from fedpace.core.arguments import NUMBER, NUMBERS, takes
+from fedpace.core.arguments import NUMBER, NUMBERS, refuse_where, takes
 from fedpace.core.errors import InputError
 from fedpace.core.profile import DEFAULT_ALLOCATION, AllocationRule, Floats
 from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, one_link, rate_bps
@@ -100,17 +100,37 @@ def allocate_bandwidth(
     if len(start) == 0:
         return Allocation(np.zeros(0), np.zeros(0), 0.0)
     share = np.minimum(cap, total_hz / len(start))
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        return _divided(start, bits, total_hz, cap, share, rule, columns)
+
+
+def _divided(
+    start: Floats,
+    bits: Floats,
+    total_hz: float,
+    cap: Floats,
+    share: Floats,
+    rule: AllocationRule,
+    columns: dict[str, Floats],
+) -> Allocation:
     if rule == "work-conserving":
-        rows = {name: columns[name][None]}
+        rows = {name: column[None] for name, column in columns.items()}
         finish = finish_seconds(start[None], bits[None], cap[None], rows, total_hz)[0]
         rate = bits / np.where(finish > start, finish - start, np.inf)
         bandwidth = np.minimum(bandwidth_for_rate(rate, **columns), cap)
-        return Allocation(bandwidth, finish, float(finish.max()))
+        return _ending(bandwidth, finish)
     if rule == "equal-finish":
         bandwidth = _equal_finish(start, bits, total_hz, cap, share, columns)
     else:
         bandwidth = share
-    finish = start + _upload_seconds(bits, bandwidth, columns)
+    return _ending(bandwidth, start + _upload_seconds(bits, bandwidth, columns))
+
+
+def _ending(bandwidth: Floats, finish: Floats) -> Allocation:
+    refuse_where(
+        ~np.isfinite(finish), "finish_seconds", finish,
+        "be a number; give fewer upload_bits, a better link or a wider band",
+    )  # fmt: skip
     return Allocation(bandwidth, finish, float(finish.max()))
 
 

@@ -112,6 +112,11 @@ def round_time(plan: Plan | Decision, clients: Clients, system: System) -> Round
         (4.0, 3.0, 5.0)
     """
     decision = plan.decision if isinstance(plan, Plan) else plan
+    if len(decision) != len(clients):
+        raise InputError(
+            f"round_time(): the plan is for {len(decision)} clients, clients has {len(clients)}; "
+            "give the clients that it was made for"
+        )
     joins = decision.participation_probability()
     certain = bool(np.all(joins * clients.availability == 1))
     if len(clients) <= _EXACT_CLIENTS:

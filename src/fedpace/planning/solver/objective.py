@@ -20,6 +20,7 @@ import numpy as np
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, Floats, System
+from fedpace.core.text_files import shortened
 from fedpace.planning.round_time.distribution import (
     choose_quadrature,
     mean_and_gradient,
@@ -101,8 +102,8 @@ class Problem:
             raise InputError(f"p95_limit_seconds is {limit!r}; give seconds above 0, or none")
         if self.cohort is not None and not self.q_min <= self.cohort <= 1:
             raise InputError(
-                f"cohort is {self.cohort!r}; give a mean sampling probability from q_min = "
-                f"{self.q_min:g} to 1, or none"
+                f"cohort is {shortened(self.cohort)}; give a mean sampling probability from "
+                f"q_min = {self.q_min:g} to 1, or none"
             )
         if self.max_participants is not None and not self.max_participants > 0:
             raise InputError(
