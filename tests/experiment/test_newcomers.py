@@ -131,7 +131,7 @@ def test_the_plan_for_all_follows_what_was_seen_where_the_run_renews_its_plan(ex
     unseen = make_plan(EXPERIMENT, ALL, "statistics").sampling_probability
     planned = np.array(plan["sampling_probability"])
     assert plan["client_id"] == ALL.clients.client_id.tolist()
-    assert not np.allclose(planned, unseen, rtol=0.05)
+    assert not np.allclose(planned, unseen, rtol=0.01)
 
 
 def test_all_data_weights_are_those_of_the_new_population_from_that_round_on(tmp_path):
