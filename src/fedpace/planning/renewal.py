@@ -96,16 +96,9 @@ class RenewalState:
 
     def to_json(self) -> dict[str, Any]:
         """Return the state as JSON types."""
-        return {
-            "noise": self.noise.to_json(),
-            "start": self.start.to_json(),
-            "demand": self.demand.to_json(),
-            "invited": self.invited.tolist(),
-            "answered": self.answered.tolist(),
-            "overhead": self.overhead.to_json(),
-            "planned": self.planned,
-            "switched": self.switched,
-        }
+        parts = {n: getattr(self, n).to_json() for n in ("noise", "start", "demand", "overhead")}
+        counts = {n: getattr(self, n).tolist() for n in ("invited", "answered")}
+        return parts | counts | {"planned": self.planned, "switched": self.switched}
 
     @classmethod
     def from_json(cls, table: Mapping[str, Any]) -> "RenewalState":
