@@ -9,16 +9,15 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedpace.core.arguments import PATH, TEXTS, takes
-from fedpace.core.errors import InputError
 from fedpace.core.plan import ScheduleChoice
 from fedpace.core.profile import DEFAULT_ALLOCATION, LEAST, MOST, AllocationRule
-from fedpace.experiment.parsing import one_line, parse
+from fedpace.experiment.parsing import OneLine, parse
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UploadDtype
 
@@ -308,11 +307,8 @@ class PayloadSection(_Section):
     """Bits for each rank component, as float32; the default is query and value of MiniLM."""
 
 
-class Experiment(_Section):
+class Experiment(OneLine, _Section):
     """Everything that decides the result of a run."""
-
-    made_by: ClassVar[str] = "fedpace.load_experiment(path)"
-    """Named where something else is given in its place."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     """Every random draw derives from it."""
@@ -336,20 +332,6 @@ class Experiment(_Section):
             section = value if isinstance(value, dict) else {"": value}
             table |= {f"{name}.{key}".rstrip("."): each for key, each in section.items()}
         return table
-
-    def __init__(self, **sections: Any) -> None:
-        try:
-            super().__init__(**sections)
-        except ValidationError as error:
-            raise InputError(one_line(type(self), error)) from None
-
-    def checked(self) -> "Experiment":
-        """Return the same, or say what is wrong: `model_copy(update=...)` checks nothing.
-
-        Raises:
-            InputError: names the key, its value and what it takes.
-        """
-        return parse(type(self), self.model_dump(warnings=False), "experiment")
 
     def to_toml(self) -> str:
         """Return the experiment as TOML, every key that has a value."""

@@ -1,7 +1,7 @@
 """A table checked against a record: the first mistake is told in one line."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -9,7 +9,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.text_files import shortened
 from fedpace.experiment.toml_files import refuse_broken_text
 
-__all__ = ["one_line", "parse"]
+__all__ = ["OneLine", "parse"]
 
 Model = TypeVar("Model", bound=BaseModel)
 _REFUSED = {
@@ -28,16 +28,37 @@ _REFUSED = {
 """What people know from PEFT's LoraConfig and [lora] does not take, and why."""
 
 
+class OneLine(BaseModel):
+    """An experiment whose first mistake is told in one line, also where Python makes it."""
+
+    made_by: ClassVar[str] = "fedpace.load_experiment(path)"
+    """Named where something else is given in its place."""
+
+    def __init__(self, **sections: Any) -> None:
+        try:
+            super().__init__(**sections)
+        except ValidationError as error:
+            raise InputError(_one_line(type(self), error)) from None
+
+    def checked(self) -> Self:
+        """Return the same, or say what is wrong: `model_copy(update=...)` checks nothing.
+
+        Raises:
+            InputError: names the key, its value and what it takes.
+        """
+        return parse(type(self), self.model_dump(warnings=False), "experiment")
+
+
 def parse(model: type[Model], table: Mapping[str, Any], where: str) -> Model:
     """Check a table against a record; the first mistake is told in one line."""
     refuse_broken_text(dict(table), where)
     try:
         return model.model_validate(dict(table))
     except ValidationError as error:
-        raise InputError(f"{where}: {one_line(model, error)}") from None
+        raise InputError(f"{where}: {_one_line(model, error)}") from None
 
 
-def one_line(model: type[BaseModel], error: ValidationError) -> str:
+def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     """Say the first mistake: key, value, and what the key takes."""
     first = error.errors()[0]
     location = [
