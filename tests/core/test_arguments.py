@@ -72,7 +72,6 @@ BOUND = {"lora_rank": 4, "local_steps": 1, "learning_rate": 0.1, "rounds": 10}
         ),
         (lambda: fp.Experiment(training=3), "training = 3: "),
         (lambda: fp.Experiment(methods=[]), r"methods = \[\]: list should have at least 1"),
-        (lambda: fp.Experiment(output={"mlflow": True}), "mlflow is reserved"),
     ],
 )
 def test_a_wrong_argument_is_named_with_what_is_taken(call, message):
