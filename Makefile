@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # Idle OpenMP threads that spin make every other process on the machine crawl.
 export OMP_WAIT_POLICY := PASSIVE
 
-.PHONY: help run test test-long check pytest docs clean
+.PHONY: help run test test-long check pytest audit docs clean
 
 help:  ## say what there is
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | column -t -s:
@@ -38,6 +38,10 @@ pytest: .venv/test  ## every test; `.venv/bin/pytest -m "not slow"` is the defau
 
 test-long: .venv/test  ## minutes of real processes: attacks, late answers, whole fleets, a shaped kernel
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 1 -m long
+
+audit: .venv/test  ## licences of all that is installed, known faults of what is pinned
+	$(BIN)/python packaging/licences.py
+	packaging/audit.sh $(BIN)/python
 
 clean:  ## remove the environment and caches, keep runs
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
