@@ -20,7 +20,8 @@ def fault_of_updates(updates: Sequence[ClientUpdate]) -> str | None:
 
 
 def fault_of_step(
-    squared_norms: Sequence[float],
+    of_clients: Mapping[int, tuple[float, float]],
+    squared_norms: tuple[float, float],
     adapter: Mapping[str, Array],
     optimizer: Mapping[str, Array],
     memory: Mapping[str, Array],
@@ -28,13 +29,17 @@ def fault_of_step(
     """Name what the server's step made that is not finite; None where nothing is.
 
     Args:
-        squared_norms: of the clients' updates and the aggregated one; infinite where they overflow.
+        of_clients: squared norms of each client's update; infinite where they overflow.
+        squared_norms: of the aggregated one.
         adapter: the new global adapter.
         optimizer: the server optimiser's new state.
         memory: what the aggregation keeps.
     """
+    for client, norms in of_clients.items():
+        if not np.isfinite(norms).all():
+            return f"the norm of the update of client {client} is beyond all numbers"
     if not np.isfinite(squared_norms).all():
-        return "the norm of an update is beyond all numbers"
+        return "the norm of the aggregated update is beyond all numbers"
     for what, arrays in (("global adapter", adapter), ("server optimiser", optimizer),
                          ("server's memory", memory)):  # fmt: skip
         if name := _not_finite(arrays):

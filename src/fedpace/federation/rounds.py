@@ -299,8 +299,9 @@ def _move(
                 factor = np.float32(whole)
                 old = state.adapter
                 adapter = {n: old[n] + factor * (new - old[n]) for n, new in adapter.items()}
-    norms = [norm for pair in result.client_squared_norms for norm in pair]
-    fault = fault_of_step([*norms, *result.squared_norms], adapter, optimizer, memory)
+    people = (update.client for update in returned.updates)
+    norms = dict(zip(people, result.client_squared_norms, strict=True))
+    fault = fault_of_step(norms, result.squared_norms, adapter, optimizer, memory)
     return _Moved(result, adapter, optimizer, memory), fault
 
 
