@@ -75,7 +75,9 @@ def holds(problem):
         return
     k = made.sketch_rank
     assert (k >= 1).all()
-    q = made.participation_probability()
+    q = made.sampling_probability
+    if made.draws is not None:  # what bounds the weight of an update is K p, not the chance
+        q = np.minimum(made.draws * q, 1.0)
     assert np.isfinite(q).all() and "\n" not in made.verdict
     if made.verdict.startswith("infeasible"):
         return  # what it names is the nearest that there is
