@@ -295,6 +295,15 @@ def test_a_folder_that_is_not_empty_is_left_alone(place):
     assert sorted(path.name for path in place.iterdir()) == before
 
 
+def test_curves_are_columns_of_the_evaluations(finished):
+    table = finished.curves()
+    rows = list(zip(*table.values(), strict=True))
+    assert list(table) == ["method", "round", "clock_seconds", "upload_bits", "accuracy", "loss"]
+    assert [row[:2] for row in rows] == [(m, n) for m in ("adaptive", "uniform") for n in (2, 4, 6)]
+    last = finished.summary["methods"]["uniform"]
+    assert rows[-1][-1] == pytest.approx(last["final_loss"])
+
+
 def test_evaluations_follow_the_clock_where_seconds_are_given(place):
     every = 0.4 * run(load_experiment(place / "my.toml", ['methods=["uniform"]']),
                       out=place / "by-rounds").records[-1].clock_seconds  # fmt: skip

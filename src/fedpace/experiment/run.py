@@ -51,6 +51,23 @@ class RunRecord:
     records: Sequence[RoundRecord]
     """Every round of every method."""
 
+    def curves(self) -> dict[str, list[Any]]:
+        """Return every evaluation as columns of equal length: `pandas.DataFrame(done.curves())`.
+
+        Returns:
+            "method", "round" (from 1), "clock_seconds", "upload_bits" (of that round), and a column
+            for each metric; None where an evaluation does not have it.
+        """
+        evaluated = [r for r in self.records if r.evaluation is not None]
+        metrics = sorted({name for r in evaluated for name in r.evaluation or {}})
+        return {
+            "method": [r.method for r in evaluated],
+            "round": [r.round + 1 for r in evaluated],
+            "clock_seconds": [r.clock_seconds for r in evaluated],
+            "upload_bits": [r.upload_bits for r in evaluated],
+            **{name: [(r.evaluation or {}).get(name) for r in evaluated] for name in metrics},
+        }
+
 
 @takes(experiment=Experiment, out=PATH)
 def run(
