@@ -82,9 +82,12 @@ def test_synchronous_rounds_have_the_weights_of_independent_sampling():
 
 
 @pytest.mark.parametrize("changes, message", [
-    (dict(q=0.0), "start_probability is 0"), (dict(q=1.5), "start_probability is 1.5"),
-    (dict(age=0.5), "age_beats is 0.5"), (dict(p=0.0), "availability is 0"),
-    (dict(m=0.0), "failure_beats is 0"), (dict(q=np.nan), "start_probability is nan"),
+    (dict(q=0.0), r"start_probability\[0\] is 0"),
+    (dict(q=1.5), r"start_probability\[0\] is 1.5"),
+    (dict(q=np.nan), r"start_probability\[0\] is nan"),
+    (dict(age=0.5), r"age_beats\[0\] is 0.5"),
+    (dict(p=0.0), r"availability\[0\] is 0"),
+    (dict(m=0.0), r"failure_beats\[0\] is 0"),
 ])  # fmt: skip
 def test_bad_input_is_named(changes, message):
     values = dict(q=0.5, age=2.0, p=0.5, m=1.0) | changes
