@@ -22,9 +22,7 @@ def total(shares):
 
 def test_the_rates_of_an_allocation_become_those_of_classes_that_borrow_nothing():
     clients, start = four(), np.array([0.0, 1.0, 2.0, 3.0])
-    share = allocate_bandwidth(
-        start, 4e6, 1e6, spectral_efficiency=EFFICIENCY, rule="equal-finish"
-    )
+    share = allocate_bandwidth(start, 4e6, 1e6, spectral_efficiency=EFFICIENCY, rule="equal-finish")
     rates = 4e6 / (share.finish_seconds - start)
     made = assigned(dict(enumerate(rates)), clients, 1e6)
     for n in range(4):
