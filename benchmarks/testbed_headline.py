@@ -23,14 +23,14 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedpace.reporting.measured import errors
+from fedpace.reporting.measured import errors, measured_times
 from fedpace.run_folder.measured import read_times
 from fedpace.run_folder.reader import read_run
 
@@ -200,6 +200,16 @@ def show(found: list[dict[str, Any]]) -> None:
               f"{x['overhead']:.2f} s | {x['late']:.0%} |")  # fmt: skip
 
 
+def draw(folder: Path, figure: Path) -> None:
+    """Draw predicted against measured seconds of the fifty rounds, in every regime."""
+    times = [
+        replace(each, method=path.name.split("-equal-finish")[0])
+        for path in sorted(folder.glob("*-50-rounds"))
+        for each in read_times(path)
+    ]
+    measured_times(times).savefig(figure)
+
+
 def main() -> None:
     """Run what is missing, and print."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -208,6 +218,7 @@ def main() -> None:
     parser.add_argument("--law", action="store_true", help="fifty rounds under equal finish")
     parser.add_argument("--overlapping", action="store_true", help="ours, with rounds that overlap")
     parser.add_argument("--show", action="store_true", help="print the tables alone")
+    parser.add_argument("--figure", type=Path, help="draw the fifty rounds of --folder")
     parser.add_argument("--folder", type=Path, default=Path("runs/testbed"))
     parser.add_argument("--results", type=Path, default=HERE / "results" / "testbed.jsonl")
     given = parser.parse_args()
@@ -220,6 +231,8 @@ def main() -> None:
         with given.results.open("a", encoding="utf-8") as file:
             file.writelines(json.dumps(line) + "\n" for line in lines(run, given.folder))
     show(known(given.results))
+    if given.figure is not None:
+        draw(given.folder, given.figure)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,8 @@ from fedpace.testbed.spaces import leftovers, remove
 from testbed.shaped import needs_kernel, wait_until
 from tiny import EXPERIMENT, write_experiment
 
+HTB_BURST = 1600
+"""So many bytes may pass a class at once, whatever its rate."""
 SRC = Path(__file__).parents[2] / "src"
 
 
@@ -45,14 +47,18 @@ def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_pat
     text = EXPERIMENT.replace('"adaptive", "uniform"', '"full"').replace("rounds = 6", "rounds = 3")
     text = text.replace("clients = 6", "clients = 4").replace("replan_every = 3", "")
     text = text.replace("rank = 4", "rank = 16").replace(
-        "bandwidth_hz = 1e5", 'bandwidth_hz = 1e5\ndownlink_bps = 4e6\nscenario = "cell-mild"'
+        "bandwidth_hz = 1e5",
+        "bandwidth_hz = 1e5\ndownlink_bps = 4e6\n"
+        'scenario = "cell-mild"\nallocation = "equal-finish"',
     )
     write_experiment(tmp_path, text)
     folder = tmp_path / "run"
     first = started("testbed", "my.toml", "--out", "run", cwd=tmp_path)
-    wait_until(lambda: (folder / "testbed.jsonl").exists(), "the first round", 290)
-    first.kill()
-    first.communicate()
+    try:
+        wait_until(lambda: (folder / "testbed.jsonl").exists(), "the first round", 290)
+    finally:
+        first.kill()
+        first.communicate()  # its output ends when all of its processes have
     (mine,) = (run for run in leftovers() if run.startswith(f"fedpace-{first.pid}-"))
     remove(mine)  # what --clean does for each; other tests' are theirs
     assert not [path for path in Path("/run/netns").iterdir() if path.name.startswith(mine)]
@@ -70,10 +76,11 @@ def test_a_run_on_a_shaped_network_is_measured_beside_what_was_predicted(tmp_pat
         assert each["measured_seconds"] == record["round_seconds"]
         for c, p in zip(each["clients"], record["participants"], strict=True):
             assert 0 < c["fetched"] < c["start"] < c["sent"] <= c["finish"]
-            # No device is faster than its profile, no upload faster than its class.
+            # No device is faster than its profile, no upload faster than its class. A busy machine
+            # notes a moment some time after it.
             download = 8 * p["download_bytes"] / 4e6
-            assert c["start"] - c["fetched"] >= c["predicted_start"] - download - 0.01
-            block = c["upload_bytes"] - 11_450
+            assert c["start"] - c["fetched"] >= c["predicted_start"] - download - 0.1
+            block = c["upload_bytes"] - 11_450 - HTB_BURST
             assert c["finish"] - c["start"] >= 8 * 0.9 * block / c["rate_bps"]
         assert each["measured_seconds"] > 0.9 * each["transfer_seconds"]
     # What the server learns of an uplink, forty times slower than the downlink, is what was set; it
