@@ -17,6 +17,7 @@ import pytest
 
 pytest.importorskip("flwr")
 
+from fedpace.experiment.config import load_experiment
 from fedpace.testbed.spaces import leftovers, remove
 from testbed.shaped import needs_kernel, wait_until
 from tiny import EXPERIMENT, write_experiment
@@ -102,3 +103,9 @@ def test_a_wrong_experiment_is_told_before_anything_is_made(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "[network] allocation = 'fair'" in done.stderr
+
+
+def test_the_experiment_of_the_measured_figures_is_as_it_was_measured():
+    """Its populations were drawn for a balance that holds for a tenth of the clients."""
+    measured = load_experiment(Path(__file__).parents[2] / "benchmarks" / "testbed.toml")
+    assert measured.network.ratio_cohort == measured.data.clients / 10
