@@ -156,7 +156,8 @@ def show(found: list[dict[str, Any]]) -> None:
                  for x in found if x["wanted_rounds"] is None}  # fmt: skip
     for x in overlapping:
         if (waited := to_target.get((x["scenario"], x["seed"], *OURS))) is not None:
-            print(f"{x['scenario']}, seed {x['seed']}: overlapping {seconds(x):.0f} s in "
+            took = "not reached" if x["seconds"] is None else f"{seconds(x):.0f} s"
+            print(f"{x['scenario']}, seed {x['seed']}: overlapping {took} in "
                   f"{x['rounds']} beats, waiting {seconds(waited):.0f} s in {waited['rounds']} "
                   "rounds")  # fmt: skip
     for rival, name in ((SHARE, "uniform, equal share"), (IDLE, "uniform, never idle")):
