@@ -70,6 +70,13 @@ def test_a_question_is_what_stands_before_the_last_response(folder):
     assert len(questions(tokens, 1)) == 1
 
 
+def test_a_prompt_that_was_cut_is_no_question(folder):
+    adapted, _ = tiny_models.adapted(str(folder("llama")), "causal-lm")
+    examples = Examples("instruct", ("w1 " * 30, "w3"), response=("w4", "w6"))
+    [question] = questions(tokenise(examples, adapted.base, max_length=12), 2)
+    assert adapted.base.tokenizer.decode(question.expected, skip_special_tokens=True) == "w6"
+
+
 @pytest.mark.parametrize(
     ("answer", "expected", "value"),
     [

@@ -40,7 +40,7 @@ class Interview:
         )  # fmt: skip
         count = max(section.samples, section.answers if self._generated else 0)
         self._asked = questions(
-            tokens_of(held_out.take(range(min(len(held_out), 4 * count)))), count
+            tokens_of(held_out.take(range(min(len(held_out), 16 * count)))), count
         )
         self._choice: MultipleChoice | None = None
         if MULTIPLE_CHOICE in section.metrics:

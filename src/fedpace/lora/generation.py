@@ -24,16 +24,19 @@ class Question:
 
 
 def questions(examples: TokenisedExamples, count: int) -> list[Question]:
-    """Return the first `count` examples that have a prompt and a response.
+    """Return the first `count` examples that have a whole prompt and a response.
+
+    A prompt that `max_length` cut may have lost its question; an answer to it says nothing.
 
     Args:
         examples: of a language model, tokenised with the loss on the response alone.
         count: how many at most.
     """
     found = []
-    for ids, labels in zip(examples.tokens, examples.labels, strict=True):
+    cut = examples.lost[:, 0] > 0
+    for ids, labels, part in zip(examples.tokens, examples.labels, cut, strict=True):
         marked = np.flatnonzero(labels != IGNORED)
-        if len(found) == count or not len(marked):
+        if len(found) == count or part or not len(marked):
             continue
         end = marked[-1] + 1
         gaps = np.flatnonzero(labels[:end] == IGNORED)
