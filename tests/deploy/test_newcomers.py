@@ -49,7 +49,8 @@ class Place:
     """An experiment for three clients, "a" to "c", and clients by name."""
 
     def __init__(self, folder):
-        text = EXPERIMENT.replace("clients = 6", "clients = 3").replace("replan_every = 3", "")
+        text = EXPERIMENT.replace("clients = 6", "clients = 3")
+        text = text.replace("replan_every = 3", "cohort = 0.6")
         text = text.replace('"adaptive", "uniform"', '"uniform"')
         text = text.replace("eval_every = 2", "eval_every = 100")
         self.folder, self.path = folder, write_experiment(folder, text)
@@ -256,7 +257,7 @@ def test_a_run_goes_on_without_those_who_do_not_come_back_and_still_counts_their
 
     grid, view, _ = entering(place)
     view.after[3] = die
-    more = ["training.rounds=12", 'methods=["full"]']
+    more = ["training.rounds=12", 'methods=["uniform"]', "planner.cohort=1.0"]
     with pytest.raises(KeyboardInterrupt):
         place.conduct(grid, view, more, out=tmp_path / "run")
 

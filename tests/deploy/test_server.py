@@ -36,4 +36,4 @@ def test_an_adapter_that_devices_do_not_have_is_no_start():
 
     experiment = load_experiment(None, ["lora.start_from=somewhere"])
     with pytest.raises(InputError, match="start_from is for `fedpace run`"):
-        server._site(*[None] * 9, experiment)
+        server._site(*[None] * 10, experiment)
