@@ -131,7 +131,7 @@ def test_every_published_method_learns(place):
     summary = run(experiment, out=place / "learns").summary
     for name in PUBLISHED:
         entry = summary["methods"][name]
-        # FlexLoRA's run hangs on the last bits of whoever trains; it has learned 0.03 and 0.07.
+        # FlexLoRA's run hangs on the last bits of whoever trains; it was seen to learn 0.036 and over 0.05.
         least = 0.02 if name == "flexlora" else 0.05
         assert entry["final_loss"] < entry["initial_loss"] - least, name
 
