@@ -131,7 +131,7 @@ def test_every_published_method_learns(place):
     summary = run(experiment, out=place / "learns").summary
     for name in PUBLISHED:
         entry = summary["methods"][name]
-        # FlexLoRA's run hangs on the last bits of whoever trains; it was seen to learn 0.036 and over 0.05.
+        # FlexLoRA's run hangs on the last bits of whoever trains; 0.036 and over 0.05 were seen.
         least = 0.02 if name == "flexlora" else 0.05
         assert entry["final_loss"] < entry["initial_loss"] - least, name
 

@@ -316,9 +316,8 @@ def _beats_in_time(fleet: Fleet, made: OverlappingSchedule) -> Floats:
 
     Ages are whole beats, so the cost falls at each of them: a search by small moves stops before.
     """
-    law = made.law
-    wait = np.asarray(law.age_beats) - _age_alone(fleet, made.sketch_rank, made.beat_seconds)
     rank = made.sketch_rank.astype(np.float64)
+    wait = made.law.age_beats - _age_alone(fleet, rank, made.beat_seconds)
     alone = fleet.ready_seconds(rank) + fleet.work_seconds(rank) + fleet.lag_seconds(rank)
     whole = alone + np.maximum(wait, 0.0) * made.beat_seconds
     return np.unique(np.concatenate([need / m for m in (1, 2, 3) for need in (alone, whole)]))
