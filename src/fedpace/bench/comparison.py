@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fedpace.bench.results import Line
+from fedpace.core.errors import InputError
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,21 @@ def speedup(ours: Time | None, theirs: Time | None) -> Speedup | None:
 def rivals(lines: Sequence[Line], kinds: Sequence[str]) -> list[str]:
     """Return the methods of some kinds, in the order of the lines."""
     return list(dict.fromkeys(line["method"] for line in lines if line["kind"] in kinds))
+
+
+def our_method(lines: Sequence[Line]) -> str:
+    """Return the one method of kind "ours".
+
+    Raises:
+        InputError: there is none, or more than one.
+    """
+    ours = rivals(lines, ["ours"])
+    if len(ours) != 1:
+        raise InputError(
+            f"the results name {len(ours)} methods of kind 'ours' ({', '.join(ours)}); "
+            "one is needed"
+        )
+    return ours[0]
 
 
 def table(

@@ -9,6 +9,7 @@ from fedpace.bench.comparison import (
     Setting,
     Speedup,
     Time,
+    our_method,
     prediction_errors,
     rivals,
     settings_of,
@@ -19,7 +20,6 @@ from fedpace.bench.figures import draw_curves, draw_gains
 from fedpace.bench.regimes import draw_regimes, has_regimes
 from fedpace.bench.results import Line
 from fedpace.bench.suite import Suite
-from fedpace.core.errors import InputError
 from fedpace.reporting.units import seconds_text
 
 _HALF, _BEST, _STRONG, _NEVER = 2.3, 4.0, 1.3, 0.95
@@ -42,12 +42,7 @@ def write_page(
         The files written.
     """
     lines = in_order(lines, suite)
-    ours = rivals(lines, ["ours"])
-    if len(ours) != 1:
-        raise InputError(
-            f"the results name {len(ours)} methods of kind 'ours' ({', '.join(ours)}); "
-            "one is needed"
-        )
+    ours = our_method(lines)
     others = rivals(lines, ["published", "sampler"])
     name = lines[0]["suite"]
     images = out.parent / "img"
@@ -56,13 +51,13 @@ def write_page(
         "curves": images / f"results-{name}-curves.png",
         "gains": images / f"results-{name}-gains.png",
     }
-    draw_curves(lines, ours[0], others).savefig(figures["curves"], dpi=120)
-    draw_gains(lines, ours[0]).savefig(figures["gains"], dpi=120)
+    draw_curves(lines, ours, others).savefig(figures["curves"], dpi=120)
+    draw_gains(lines, ours).savefig(figures["gains"], dpi=120)
     if suite is not None and has_regimes(suite):
         figures["regimes"] = images / f"results-{name}-regimes.png"
-        draw_regimes(lines, suite, ours[0]).savefig(figures["regimes"], dpi=120)
-    share = table(lines, ours[0], others, "equal-share")
-    finish = table(lines, ours[0], others, "equal-finish")
+        draw_regimes(lines, suite, ours).savefig(figures["regimes"], dpi=120)
+    share = table(lines, ours, others, "equal-share")
+    finish = table(lines, ours, others, "equal-finish")
     changed = rivals(lines, ["ablation"])
     parts = [
         "# Results",
@@ -83,7 +78,7 @@ def write_page(
         "## Seconds to the target",
         "Equal finish: all participants of a round finish together, as in ours. Equal share: of "
         "the band, as most papers assume.",
-        _times(lines, ours[0], others),
+        _times(lines, ours, others),
         f"![Held-out metric against the clock](img/{figures['curves'].name})",
         "## Speed-up over each method as published: its own sampling, equal share",
         _speedups(share, others),
@@ -102,12 +97,12 @@ def write_page(
         parts += [
             "## Ablation: ours with one thing changed",
             "Time of the changed method over ours; above 1, the change costs time.",
-            _speedups(table(lines, ours[0], changed, "equal-finish"), changed),
+            _speedups(table(lines, ours, changed, "equal-finish"), changed),
         ]
     parts += [
         "## Where it does not help",
         _losses(
-            {s: time_of(lines, s, ours[0], "equal-finish") for s in settings_of(lines)},
+            {s: time_of(lines, s, ours, "equal-finish") for s in settings_of(lines)},
             finish,
             share,
         ),

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fedpace.bench.comparison import Setting, rivals, settings_of, time_of
+from fedpace.bench.comparison import Setting, our_method, rivals, settings_of, time_of
 from fedpace.bench.figures import draw_curves
 from fedpace.bench.page import in_order, markdown, missing, predictions, seconds_cell
 from fedpace.bench.paired import (
@@ -24,7 +24,6 @@ from fedpace.bench.paired import (
 from fedpace.bench.paired_figure import draw_ratios
 from fedpace.bench.results import Line
 from fedpace.bench.suite import Suite
-from fedpace.core.errors import InputError
 
 _MEAN, _BEST, _NEVER = 1.5, 2.5, 0.95
 """What was set out to reach over the best of all others: in the geometric mean, in the best
@@ -51,13 +50,7 @@ def write_page(
         The files written.
     """
     lines = in_order(lines, suite)
-    ours = rivals(lines, ["ours"])
-    if len(ours) != 1:
-        raise InputError(
-            f"the results name {len(ours)} methods of kind 'ours' ({', '.join(ours)}); "
-            "one is needed"
-        )
-    mine, others = ours[0], rivals(lines, ["published", "sampler", "ablation"])
+    mine, others = our_method(lines), rivals(lines, ["published", "sampler", "ablation"])
     name, rule = lines[0]["suite"], lines[0]["rule"]
     quantity: Quantity = "seconds" if suite is None else suite.quantity
     runs: Runs = {

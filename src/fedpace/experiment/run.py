@@ -22,9 +22,10 @@ from fedpace.experiment.prepare import Prepared, make_renewal, prepare, set_up_f
 from fedpace.experiment.request import difference
 from fedpace.experiment.site import MakeSite
 from fedpace.federation.divergence import fault_of_evaluation
+from fedpace.reporting.curves import Write
 from fedpace.reporting.metrics import summarise_run
 from fedpace.reporting.mlflow import mlflow_writer
-from fedpace.reporting.tensorboard import Write, event_writer
+from fedpace.reporting.tensorboard import event_writer
 from fedpace.run_folder import schema
 from fedpace.run_folder.atomic import write_json, write_text
 from fedpace.run_folder.claim import held, new_folder

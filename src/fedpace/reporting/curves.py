@@ -1,6 +1,11 @@
 """The numbers of a round that trackers draw as curves, by name."""
 
+from collections.abc import Callable
+
 from fedpace.core.record import RoundRecord
+
+Write = Callable[[RoundRecord], None]
+"""Adds a round to a tracker."""
 
 
 def numbers_of(record: RoundRecord) -> dict[str, float]:

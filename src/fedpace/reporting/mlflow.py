@@ -2,17 +2,16 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fedpace.core.errors import MissingExtraError, RunError
 from fedpace.core.record import RoundRecord
-from fedpace.reporting.curves import numbers_of
+from fedpace.reporting.curves import Write, numbers_of
 from fedpace.run_folder.atomic import write_json
 
-Write = Callable[[RoundRecord], None]
 _EXPERIMENT = "fedpace"
 """MLflow's experiment where MLFLOW_EXPERIMENT_NAME names no other."""
 

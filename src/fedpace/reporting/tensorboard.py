@@ -1,14 +1,12 @@
 """A run's curves as TensorBoard event files, one run a method."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fedpace.core.errors import MissingExtraError
 from fedpace.core.record import RoundRecord
-from fedpace.reporting.curves import numbers_of
-
-Write = Callable[[RoundRecord], None]
+from fedpace.reporting.curves import Write, numbers_of
 
 
 def require_tensorboard() -> None:

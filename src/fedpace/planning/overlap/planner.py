@@ -218,9 +218,7 @@ def overlapping(
 
 def _search(search: _Search, beat_seconds: float | None, shortest: float) -> None:
     fleet = search.fleet
-    alone = fleet.ready_seconds(search.most) + fleet.work_seconds(search.most)
-    alone = alone + fleet.lag_seconds(search.most)
-    longest = max(float(alone.max()) * 1.01, shortest)
+    longest = max(float(_alone_seconds(fleet, search.most).max()) * 1.01, shortest)
     if beat_seconds is None:
         beats = np.geomspace(shortest, longest * 1.5, _FIRST_BEATS)
     else:
@@ -256,13 +254,17 @@ def _best_of(search: _Search) -> _Point:
 def _shortest_beat(fleet: Fleet, most: Floats, given: float | None) -> float:
     if given is not None:
         return max(fleet.overhead_seconds, given)
-    alone = fleet.ready_seconds(most) + fleet.work_seconds(most) + fleet.lag_seconds(most)
-    return max(fleet.overhead_seconds, float(alone.max()) * _SHORTEST_BEAT_SHARE)
+    slowest = float(_alone_seconds(fleet, most).max())
+    return max(fleet.overhead_seconds, slowest * _SHORTEST_BEAT_SHARE)
+
+
+def _alone_seconds(fleet: Fleet, rank: Floats) -> Floats:
+    """From its start to its arrival, were the band a client's own."""
+    return fleet.ready_seconds(rank) + fleet.work_seconds(rank) + fleet.lag_seconds(rank)
 
 
 def _age_alone(fleet: Fleet, rank: Floats, beat: float) -> Floats:
-    alone = fleet.ready_seconds(rank) + fleet.work_seconds(rank) + fleet.lag_seconds(rank)
-    return np.asarray(np.maximum(np.ceil(alone / beat - 1e-9), 1.0))
+    return np.asarray(np.maximum(np.ceil(_alone_seconds(fleet, rank) / beat - 1e-9), 1.0))
 
 
 def _law_at(
@@ -318,7 +320,7 @@ def _beats_in_time(fleet: Fleet, made: OverlappingSchedule) -> Floats:
     """
     rank = made.sketch_rank.astype(np.float64)
     wait = made.law.age_beats - _age_alone(fleet, rank, made.beat_seconds)
-    alone = fleet.ready_seconds(rank) + fleet.work_seconds(rank) + fleet.lag_seconds(rank)
+    alone = _alone_seconds(fleet, rank)
     whole = alone + np.maximum(wait, 0.0) * made.beat_seconds
     return np.unique(np.concatenate([need / m for m in (1, 2, 3) for need in (alone, whole)]))
 
