@@ -268,7 +268,7 @@ def test_every_method_ends_in_the_same_adapter_whatever_the_engine(case, upload_
     _, plain = play_method(ByReference(train), agreed(case, upload_dtype))
     for name, value in state.adapter.items():
         np.testing.assert_array_equal(other.adapter[name], value)
-        if upload_dtype == "float32":
+        if upload_dtype == "float32" and case != "flasc":  # which sends not all
             np.testing.assert_array_equal(plain.adapter[name], value)
     for name, value in state.memory.items():
         np.testing.assert_array_equal(other.memory[name], value)

@@ -23,7 +23,9 @@ def evaluations(record):
     return [r.evaluation["loss"] for r in record.records]
 
 
-@pytest.mark.parametrize("method, upload", [("flora", "float32"), ("ffa-lora", "int4")])
+@pytest.mark.parametrize(
+    "method, upload", [("flora", "float32"), ("ffa-lora", "int4"), ("flasc", "int8")]
+)
 def test_a_served_method_trains_on_what_the_virtual_clocks_clients_train_on(
     tmp_path, method, upload
 ):

@@ -130,7 +130,7 @@ def test_a_value_takes_its_bits_on_the_wire():
     big = AdapterLayout(64, (TensorSpec("A", (64, 500), "A"), TensorSpec("B", (500, 64), "B")))
     for kind, bits in UPLOAD_BITS.items():
         method = sketched(context(layout=big))
-        traffic = Exchange(big, blank(), method, tuple(rounding(kind, big)))
+        traffic = Exchange(big, blank(), method, tuple(rounding(kind, big.shapes)))
         grown = upload_bytes(traffic, 40) - upload_bytes(traffic, 20)
         assert abs(grown - 20 * big.values_per_rank * bits / 8) <= 16
         assert payload(traffic).bits_per_rank == bits * big.values_per_rank

@@ -23,7 +23,7 @@ def population(**changes):
 
 def test_every_planner_is_a_method_and_adaptive_comes_first():
     assert list(METHODS)[: 1 + len(PLANNERS)] == ["adaptive", *PLANNERS]
-    assert PUBLISHED == ["fedit", "ffa-lora", "hetlora", "flexlora", "flora"]
+    assert PUBLISHED == ["fedit", "ffa-lora", "flasc", "hetlora", "flexlora", "flora"]
 
 
 def test_an_unknown_method_is_refused_with_all_that_there_are():
@@ -39,7 +39,7 @@ def test_published_methods_sample_uniformly(name):
     assert np.ptp(made.sampling_probability) == 0
 
 
-@pytest.mark.parametrize("name", ["fedit", "ffa-lora"])
+@pytest.mark.parametrize("name", ["fedit", "ffa-lora", "flasc"])
 def test_methods_of_one_rank_take_the_largest_that_all_can_hold(name):
     assert make_plan(load_experiment(None), population(), name).sketch_rank.tolist() == [5] * 4
     roomy = population(max_rank=[np.inf] * 4)
@@ -92,6 +92,30 @@ def test_rounded_uploads_are_what_the_clock_the_plan_and_the_server_see(place, k
         down = system.download_fixed_bits + 4 * system.download_bits_per_rank
         assert down == 8 * people[0].download_bytes
     again = run(experiment, out=place / f"{kind}-again")
+    assert [r.to_json() for r in done.records] == [r.to_json() for r in again.records]
+
+
+@pytest.mark.torch
+def test_sparse_uploads_are_what_the_clock_and_the_plan_see_and_a_run_repeats(place):
+    from fedpace import run
+    from fedpace.engines.exchange import upload_bytes
+    from fedpace.experiment.build import build_work, set_up
+
+    words = ["methods=['flasc', 'fedit']", "lora.upload_density=0.125", "lora.upload_dtype=int8"]
+    experiment = load_experiment(place / "my.toml", words)
+    done, work = run(experiment, out=place / "sparse"), build_work(experiment)
+    seen = {}
+    for method in experiment.methods:
+        setup = set_up(experiment, work, method)
+        people = [p for r in done.records if r.method == method for p in r.participants]
+        (seen[method],) = {p.upload_bytes for p in people}
+        assert seen[method] == upload_bytes(setup.exchange, 4)
+        system = setup.network.system
+        assert system.fixed_bits + 4 * system.bits_per_rank == 8 * seen[method]
+    size = 4 * setup.exchange.sent.values_per_rank + setup.exchange.sent.head_values
+    # A byte each and a scale for nine tensors; an eighth of them, and 3 + 2 bits for each place.
+    assert seen["fedit"] - seen["flasc"] == pytest.approx(size - size / 8 * (1 + 5 / 8), abs=80)
+    again = run(experiment, out=place / "sparse-again")
     assert [r.to_json() for r in done.records] == [r.to_json() for r in again.records]
 
 

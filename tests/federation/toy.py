@@ -40,7 +40,7 @@ def context(sketch=RESIDUAL, layout=LAYOUT, share=()):
 def exchange(sketch=RESIDUAL, upload_dtype="float32", aggregation=None, initial=None):
     """What travels for our method, or another one."""
     method = aggregation or sketched(context(sketch))
-    hooks = tuple(rounding(upload_dtype, LAYOUT.only(method.trained)))
+    hooks = tuple(rounding(upload_dtype, LAYOUT.only(method.trained).shapes))
     return Exchange(LAYOUT, initial or random_adapter(1), method, hooks)
 
 

@@ -71,6 +71,10 @@ class AdapterLayout:
         """Return the layout of the tensors with these roles."""
         return AdapterLayout(self.rank, tuple(t for t in self.tensors if t.role in roles))
 
+    def shapes(self, sketch_rank: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of every tensor with that many rank components."""
+        return {t.name: t.of_rank(sketch_rank) for t in self.tensors}
+
     @property
     def values_per_rank(self) -> int:
         """Numbers that one rank component has in all A and B together."""

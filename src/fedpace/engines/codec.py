@@ -31,21 +31,21 @@ class Form:
     """Shape and type of each tensor of the layout, and of what is beside them."""
     length: int
     """Bytes of the message, header included."""
-    lora_length: int
-    """Bytes of the part that grows with the rank components."""
+    body: int
+    """Bytes of its values, without the header."""
 
 
 def encode(values: Values, layout: AdapterLayout) -> bytes:
     """Encode the tensors of a layout, and whatever else is in `values`.
 
     Args:
-        values: an array for each tensor of the layout, of one type within A and B, and within the
-            rest; other arrays travel as they are.
+        values: arrays for tensors of the layout, of one type within A and B, and within the rest;
+            other arrays, which may stand for tensors, travel as they are.
         layout: gives the order.
 
     Returns:
         A safetensors file with a flat array for each part, "lora", "head" and "merged", if there
-        is any of it.
+        is any of it, and those others.
     """
     return save(_packed(values, layout))
 
@@ -86,16 +86,16 @@ def decode(data: bytes, layout: AdapterLayout, form: Form) -> dict[str, NDArray[
 def form_of(values: Values, layout: AdapterLayout) -> Form:
     """Return the form of a message with values of these shapes and types."""
     parts = _packed(values, layout)
-    lora = parts["lora"].nbytes if "lora" in parts else 0
-    named = {t.name: values[t.name] for t in layout.tensors} | dict(values)
+    named = {t.name: values[t.name] for t in layout.tensors if t.name in values} | dict(values)
     arrays = {name: (value.shape, value.dtype) for name, value in named.items()}
-    return Form(arrays, len(save(parts)), lora)
+    return Form(arrays, len(save(parts)), sum(part.nbytes for part in parts.values()))
 
 
 def _packed(values: Values, layout: AdapterLayout) -> dict[str, NDArray[Any]]:
     pieces: dict[str, list[NDArray[Any]]] = {}
     for t in layout.tensors:
-        pieces.setdefault(_part(t), []).append(values[t.name].ravel())
+        if t.name in values:
+            pieces.setdefault(_part(t), []).append(values[t.name].ravel())
     parts = {part: np.concatenate(found) for part, found in pieces.items()}
     names = {t.name for t in layout.tensors}
     return parts | {name: np.ravel(v) for name, v in values.items() if name not in names}

@@ -129,13 +129,14 @@ def upload_bytes(exchange: Exchange, sketch_rank: int) -> int:
 def payload(exchange: Exchange) -> Payload:
     """Return how many bits the messages of a method hold; exact where k is r."""
     rank = exchange.layout.rank
-    down = _task_form(exchange.received, rank)
-    up = _update_form(exchange.sent, exchange.hooks, rank)
+    down, least_down = (_task_form(exchange.received, k) for k in (rank, 0))
+    up, least_up = (_update_form(exchange.sent, exchange.hooks, k) for k in (rank, 0))
+    grown_up, grown_down = up.body - least_up.body, down.body - least_down.body
     return Payload(
-        fixed_bits=8.0 * (up.length - up.lora_length),
-        bits_per_rank=8.0 * up.lora_length / rank,
-        download_fixed_bits=8.0 * (down.length - down.lora_length),
-        download_bits_per_rank=8.0 * down.lora_length / rank,
+        fixed_bits=8.0 * (up.length - grown_up),
+        bits_per_rank=8.0 * grown_up / rank,
+        download_fixed_bits=8.0 * (down.length - grown_down),
+        download_bits_per_rank=8.0 * grown_down / rank,
     )
 
 
@@ -159,4 +160,4 @@ def _update_form(sent: AdapterLayout, hooks: tuple[UpdateHook, ...], sketch_rank
 
 
 def _blank(layout: AdapterLayout, rank: int) -> Adapter:
-    return {t.name: np.zeros(t.of_rank(rank), dtype=np.float32) for t in layout.tensors}
+    return {name: np.zeros(s, dtype=np.float32) for name, s in layout.shapes(rank).items()}

@@ -107,14 +107,15 @@ class LoraSection(_Section):
     """How A is drawn, B being zero: true is Kaiming-uniform, "gaussian" normal with deviation
     1 / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of each A's inputs that a local step leaves out (PEFT's lora_dropout); the masks are
-    drawn for each client, so that they do not depend on who trains together."""
+    """Share of each A's inputs that a local step leaves out (PEFT's lora_dropout)."""
     start_from: str | None = None
     """Folder of an adapter in PEFT's format, of this rank, scale and modules, to begin with."""
     sketch: Literal["scaled", "residual"] = "residual"
     """"scaled": the client sees B S A (the paper). "residual": the whole adapter, trains k of r."""
     upload_dtype: UploadDtype = "float32"
     """Type of the values on the uplink; bfloat16 rounds to the nearest, int8 and int4 at random."""
+    upload_density: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Method flasc: share of the values that a client sends, those that changed most."""
 
 
 class TrainingSection(_Section):
@@ -388,10 +389,9 @@ def keys_table() -> str:
     lines = ["| key | default | meaning |", "|---|---|---|"]
     for name, field in Scenario.model_fields.items():
         section = field.annotation
+        rows = [(name, field)]
         if isinstance(section, type) and issubclass(section, BaseModel):
             rows = [(f"[{name}] {key}", f) for key, f in section.model_fields.items()]
-        else:
-            rows = [(name, field)]
         for key, f in rows:
             default = f.get_default(call_default_factory=True)
             shown = "" if default is None else f"`{json.dumps(default)}`"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,8 @@ from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.hooks.clipping import clipping
 from fedpace.federation.hooks.fedvarp import fedvarp
 from fedpace.federation.hooks.hook import UpdateHook
-from fedpace.federation.hooks.rounding import rounding
+from fedpace.federation.hooks.rounding import Shapes, rounding
+from fedpace.federation.hooks.sparse import kept_shapes, sparse
 from fedpace.federation.methods.ca2fl import ca2fl
 from fedpace.federation.methods.fadas import fadas
 from fedpace.federation.methods.fedasync import fedasync
@@ -49,14 +51,17 @@ class Method:
     the server's step."""
     one_rank: bool = False
     """Every client has the largest rank that all of them can hold."""
+    sparse: bool = False
+    """Clients send the largest of their changes alone."""
 
 
 METHODS: dict[str, Method] = {
     "adaptive": Method(None),
     **{name: Method(name) for name in PLANNERS},
-    # These papers sample uniformly. FedIT and FFA-LoRA know one rank, the others one by device.
+    # These papers sample uniformly. The first three know one rank, the others one by device.
     "fedit": Method("uniform", fedit, one_rank=True),
     "ffa-lora": Method("uniform", ffa_lora, one_rank=True),
+    "flasc": Method("uniform", fedit, one_rank=True, sparse=True),
     "hetlora": Method("fslora", hetlora),
     "flexlora": Method("fslora", flexlora),
     "flora": Method("fslora", flora),
@@ -156,10 +161,14 @@ def hooks_of(
     entry, memory = method_named(method), experiment.training.server_memory
     ours = entry.published is None and entry.asynchronous is None
     hooks = [fedvarp(context, memory)] if ours and memory else []
-    dtype = experiment.lora.upload_dtype
+    dtype, density = experiment.lora.upload_dtype, experiment.lora.upload_density
+    shapes: Shapes = sent.shapes
     if (privacy := privacy_of(experiment)) is not None:
         hooks.append(clipping(privacy, sent, context.sketch, dtype))
-    return (*hooks, *rounding(dtype, sent))
+    if entry.sparse and density < 1:
+        hooks.append(sparse(density, sent))
+        shapes = partial(kept_shapes, density, sent)
+    return (*hooks, *rounding(dtype, shapes))
 
 
 def plans_by_data_alone(method: str, *, cohort_held: bool) -> bool:

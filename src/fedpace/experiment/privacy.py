@@ -21,6 +21,7 @@ _NOT_INDEPENDENT = (
 _REFUSED: Mapping[str, str] = {
     "fedit": _OVER_WHO_CAME,
     "ffa-lora": _OVER_WHO_CAME,
+    "flasc": _OVER_WHO_CAME,
     "hetlora": "weighs by the norms of all who came, so that one client moves the weight of all",
     "flexlora": "takes an SVD of products, and clipping A and B does not bound its change",
     "flora": "stacks and merges products, and clipping A and B does not bound their change",

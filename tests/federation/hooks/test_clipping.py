@@ -34,7 +34,7 @@ def task(client, rank, round_index=0):
 
 def sent(clip, sketch, scale, dtype="float32"):
     """What clients of the three ranks send of updates of this size, as the server reads it."""
-    hooks = (hook(clip, 0, sketch, dtype), *rounding(dtype, LAYOUT))
+    hooks = (hook(clip, 0, sketch, dtype), *rounding(dtype, LAYOUT.shapes))
     method = sketched(context(sketch))
     exchange = Exchange(LAYOUT, random_adapter(1), method, hooks)
     updates = []

@@ -45,7 +45,8 @@ def clipping(
 
     def norm(values: Values, task: ClientTask) -> float:
         lora, head = squared_norms(values, sent)
-        return math.sqrt(sketch.server_scale(task.sketch_rank, sent.rank) ** 2 * lora + head)
+        factor = sketch.server_scale(task.sketch_rank, sent.rank) if lora else 1.0
+        return math.sqrt(factor**2 * lora + head)
 
     def cut(values: Values, task: ClientTask) -> Values:
         length = norm(values, task)

@@ -47,7 +47,8 @@ class UpdateHook:
     """What its memory is kept under, in the server's state."""
     client: Callable[[Values, ClientTask], Values] = _as_it_is
     """On the client: what is sent of what was trained. The sizes of the arrays it returns may
-    depend on the sketch rank alone, so that both ends know them before."""
+    depend on the sketch rank alone, so that both ends know them before; at rank 0, which no client
+    has, they are what is sent whatever the rank."""
     arrival: Callable[[Values, ClientTask], Values] = _as_it_is
     """At the server, for each update: what was trained of what was sent."""
     server: Callable[[Memory, Returned, Sum], tuple[Aggregate, Memory]] = _sum_alone
