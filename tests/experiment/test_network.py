@@ -1,10 +1,13 @@
 """From [network] to a population."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 from fedpace import InputError, load_experiment
 from fedpace.experiment.network import build_network
+from fedpace.experiment.scenario import load_scenario, plan_scenario, scenario_network
 from fedpace.wireless.population import upload_compute_ratio
 
 
@@ -22,6 +25,25 @@ def test_a_key_of_the_network_stands_in_place_of_the_scenarios():
     assert upload_compute_ratio(wide.clients, wide.system, 20) == pytest.approx(1.0)
     spread = [np.std(np.log(n.clients.step_seconds)) for n in (plain, mild)]
     assert spread[0] > 0.8 and spread[1] < 0.13
+
+
+def test_clients_with_uplinks_of_their_own_have_no_shadow():
+    made = drawn("network.scenario=own-uplinks").clients
+    assert np.all(np.isfinite(made.max_bandwidth_hz))
+    assert np.all(np.isinf(drawn().clients.max_bandwidth_hz))
+    with pytest.raises(InputError, match=r"shadowing_db: clients of the scenario 'own-uplinks'"):
+        drawn("network.scenario=own-uplinks", "network.shadowing_db=4.0")
+
+
+def test_the_example_of_pcs_and_phones_is_planned_with_its_messages():
+    """Alone at 8 ranks of 34.9 Mbit: the least uplink of a client is its longest upload."""
+    scenario = load_scenario(Path(__file__).parents[2] / "examples" / "pc-to-phone.toml")
+    network = scenario_network(scenario)
+    made = plan_scenario(scenario, network, "uniform")
+    longest = 8 * 1_089_536 * 32 / network.clients.max_bandwidth_hz.min()
+    slowest = 5 * network.clients.step_seconds.max() / 0.9
+    assert slowest == pytest.approx(500)
+    assert max(longest, slowest) < made.round_seconds.p95 < longest + slowest
 
 
 def test_sizes_can_go_with_slowness():

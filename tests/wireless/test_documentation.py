@@ -28,9 +28,12 @@ def test_the_table_of_presets_on_the_page_is_the_one_in_the_code():
     stated = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
     actual = {}
     for name, s in SCENARIOS.items():
-        numbers = [s.bandwidth_hz / 1e6, s.cell_radius_km, s.shadowing_db, s.step_spread]
+        cell = [f"{s.cell_radius_km:g}", f"{s.shadowing_db:g}"]
         ratio = s.upload_compute_ratio
-        actual[name] = [f"{x:g}" for x in numbers] + [
-            "as measured" if ratio is None else f"{ratio:g}"
+        actual[name] = [
+            f"{s.bandwidth_hz / 1e6:g}",
+            *(cell if s.uplink_bps is None else ["none", "none"]),
+            f"{s.step_spread:g}",
+            "as measured" if ratio is None else f"{ratio:g}",
         ]
     assert stated == actual

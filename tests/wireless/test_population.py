@@ -83,6 +83,50 @@ def test_phones_and_nanos_step_as_they_were_measured():
     assert 200 < len(phones) < 300
 
 
+def test_pcs_and_phones_step_as_they_were_measured_and_each_is_as_frequent():
+    step = full_rank_step(draw_clients(SCENARIOS["pc-to-phone"], MANY, 0, SYSTEM))
+    times, counts = np.unique(step.round(6), return_counts=True)
+    assert times.tolist() == [1.1, 2.7, 4.3, 7.3, 21, 100]
+    shares = counts / len(MANY) * 7  # two of the seven take 21 s
+    np.testing.assert_allclose(shares, [1, 1, 1, 1, 2, 1], atol=0.1)
+
+
+@pytest.mark.parametrize("name", ["own-uplinks", "pc-to-phone"])
+def test_uplinks_are_those_of_the_users_that_were_measured(name):
+    clients = draw_clients(SCENARIOS[name], MANY, 0, SYSTEM)
+    rate = rate_bps(clients.max_bandwidth_hz, **uplink(clients)) / 1e3
+    assert 431 <= rate.min() < 445
+    assert 6620 < rate.max() <= 6635
+    quartiles = np.quantile(rate, [0.25, 0.5, 0.75])
+    np.testing.assert_allclose(quartiles, [2703, 3286, 5038], rtol=0.02)
+    assert np.std(rate) / np.mean(rate) == pytest.approx(0.45, abs=0.01)
+    assert abs(stats.spearmanr(rate, clients.step_seconds)[0]) < 0.03
+
+
+def test_uplinks_of_their_own_follow_the_sizes_and_keep_the_ratio():
+    heavy = np.exp(np.random.default_rng(0).normal(size=2000))
+    scenario = replace(SCENARIOS["own-uplinks"], size_slowness_correlation=0.8)
+    clients = draw_clients(scenario, heavy, 0, SYSTEM)
+    assert stats.spearmanr(clients.max_bandwidth_hz, heavy)[0] < -0.7
+    # Alone on their uplinks, as five never fill the line.
+    upload = (SYSTEM.fixed_bits + 16 * SYSTEM.bits_per_rank) / clients.max_bandwidth_hz
+    wide = replace(SYSTEM, bandwidth_hz=100e6)
+    assert np.mean(upload) == pytest.approx(5 * np.mean(full_rank_step(clients)), rel=0.2)
+    again = draw_clients(scenario, heavy, 0, wide)
+    assert np.mean(upload) == pytest.approx(5 * np.mean(full_rank_step(again)), rel=1e-9)
+
+
+@pytest.mark.parametrize("uplinks", [(), (1e6,), (2e6, 1e6), (0.0, 1e6), (1e6, float("nan"))])
+def test_uplinks_that_are_none_are_refused(uplinks):
+    with pytest.raises(InputError, match="two rates or more, ascending, above 0"):
+        Scenario("x", uplink_bps=uplinks)
+
+
+def test_an_uplink_of_its_own_is_a_rate_so_its_link_is_constant():
+    with pytest.raises(InputError, match="uplink_bps with link = 'shannon'; set 'constant'"):
+        Scenario("x", uplink_bps=(1e6, 2e6), link="shannon")
+
+
 def test_part_of_the_clients_hold_a_quarter_of_the_ranks_and_nothing_else_changes():
     some = draw_clients(replace(PLAIN, small_memory_share=0.3), MANY, 0, SYSTEM)
     none = draw_clients(PLAIN, MANY, 0, SYSTEM)

@@ -57,6 +57,11 @@ def build_network(
             f"[network] {drawn[0]} and clients exclude each other: the former draws a "
             "population, the latter reads one; remove one of them"
         )
+    if section.shadowing_db is not None and scenario.uplink_bps is not None:
+        raise InputError(
+            f"[network] shadowing_db: clients of the scenario {section.scenario!r} have uplinks of "
+            "their own, which no cell shadows; leave it out"
+        )
     system = System(
         bandwidth_hz=section.bandwidth_hz or scenario.bandwidth_hz,
         lora_rank=experiment.lora.rank,

@@ -8,6 +8,7 @@ are in `SCENARIOS`; `dataclasses.replace` makes a variant of one.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import numpy as np
@@ -33,6 +34,20 @@ __all__ = [
 _MIN_DISTANCE_KM = 0.035  # 3GPP TR 36.814, between user and macro base station
 _EFFICIENCY_RANGE = (0.1523, 5.5547)  # bit/s/Hz, CQI 1 to 15 of 3GPP TS 36.213 table 7.2.3-1
 
+_GPU_STEP_SECONDS = {  # QVAC Fabric's docs/BENCHMARKS.md, "Fine-tuning Completion Time", Q8_0
+    "RTX 4090": 1.1,
+    "RX 7900 XTX": 2.7,
+    "Arc A770": 4.3,
+    "M3 Pro": 7.3,
+    "Adreno 830": 21.0,
+    "iPhone 16": 21.0,
+    "Mali G715": 100.0,
+}
+"""A step of 128 tokens: Qwen3-1.7B, Q8_0, LoRA on q, k, v, o, gate, up and down, s."""
+_USER_UPLINKS_BPS = (431e3, 2703e3, 3286e3, 5038e3, 6635e3)
+"""Least, quartiles and greatest of the mean uplinks of 19 users: models/speed_distri.json of FLASH
+(Yang et al., WWW 2021; BSD-2), whose unit is read as kbit/s."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
@@ -50,6 +65,10 @@ class Scenario:
     """Whether the clients get a `spectral_efficiency` or an `snr_hz`."""
     share_hz: float = 1e6
     """Bandwidth at which a link's efficiency is log2(1 + snr_hz / share_hz), Hz."""
+    uplink_bps: tuple[float, ...] | None = None
+    """In place of the cell: each client has an uplink of its own, a limit, and what they share is
+    the band at 1 bit/s/Hz, the server's line. Least to greatest rate at shares of the clients that
+    are evenly spaced, linear between, bit/s."""
     device_step_seconds: tuple[tuple[float, float], ...] = ((1.0, 1.0),)
     """Device classes, equally frequent: range of a full-rank local step, uniform within, s."""
     step_spread: float = 1.0
@@ -79,6 +98,19 @@ class Scenario:
         if self.link not in ("constant", "shannon"):
             raise InputError(
                 f"scenario {self.name!r}: link is {self.link!r}; choose 'constant' or 'shannon'"
+            )
+        if self.uplink_bps is not None and not (
+            len(self.uplink_bps) > 1
+            and all(_TINY <= low <= high <= _HUGE for low, high in pairwise(self.uplink_bps))
+        ):
+            raise InputError(
+                f"scenario {self.name!r}: uplink_bps is {self.uplink_bps!r}; give two rates or "
+                "more, ascending, above 0"
+            )
+        if self.uplink_bps is not None and self.link != "constant":
+            raise InputError(
+                f"scenario {self.name!r}: uplink_bps with link = {self.link!r}; set 'constant', "
+                "where a limit of the bandwidth is one of the rate"
             )
         if not self.device_step_seconds or not all(
             0 < low <= high < np.inf for low, high in self.device_step_seconds
@@ -112,11 +144,22 @@ SCENARIOS: dict[str, Scenario] = {
         Scenario("cell-compute-bound", upload_compute_ratio=0.3),
         Scenario("cell-link-bound", upload_compute_ratio=3.0),
         Scenario("cell-mild", cell_radius_km=1.0, shadowing_db=4.0, step_spread=0.3),
-        # Gemma-3-270M, LoRA on q, k, v, o, batch 8, sequence 64 (EdgeFlowerTune, 2026).
+        # Gemma-3-270M, LoRA on q, k, v, o, batch 8, sequence 64: means by device of section 6.1 of
+        # EdgeFlowerTune's docs/original/current_system_and_device_profile_20260421.md.
         Scenario(
             "phones-and-nanos",
             bandwidth_hz=1.4e6,
             device_step_seconds=((170.0, 174.0), (11.4, 14.1)),
+            step_spread=0.0,
+            upload_compute_ratio=None,
+        ),
+        # The server's line of 100 Mbit/s is ours: 30 of these uplinks at once fill it.
+        Scenario("own-uplinks", bandwidth_hz=100e6, uplink_bps=_USER_UPLINKS_BPS),
+        Scenario(
+            "pc-to-phone",
+            bandwidth_hz=100e6,
+            uplink_bps=_USER_UPLINKS_BPS,
+            device_step_seconds=tuple((s, s) for s in _GPU_STEP_SECONDS.values()),
             step_spread=0.0,
             upload_compute_ratio=None,
         ),
@@ -153,7 +196,8 @@ def draw_clients(
 
     Distances are those of points uniform in the disc, at least 35 m from the mast. A link's
     efficiency at `share_hz` is kept within what the LTE uplink offers, 0.1523 to 5.5547 bit/s/Hz:
-    a weaker client would not be admitted, a stronger one finds no higher modulation.
+    a weaker client would not be admitted, a stronger one finds no higher modulation. With
+    `uplink_bps` every efficiency is 1 bit/s/Hz, and a client's rate is its `max_bandwidth_hz`.
 
     With `size_slowness_correlation` c the step times and the links, each for itself, are dealt out
     in the order of c z + sqrt(1 - c^2) z', z the normal scores of the data weights (ties in random
@@ -186,6 +230,10 @@ def draw_clients(
         noise_dbm_per_hz=scenario.noise_dbm_per_hz,
     )
     efficiency = np.clip(np.log2(1 + snr_hz / scenario.share_hz), *_EFFICIENCY_RANGE)
+    limit = np.full(count, np.inf)
+    if scenario.uplink_bps is not None:
+        efficiency, place = np.ones(count), draws[0].random(count)
+        limit = np.interp(place, np.linspace(0, 1, len(scenario.uplink_bps)), scenario.uplink_bps)
 
     low, high = np.transpose(scenario.device_step_seconds)
     device = draws[2].integers(len(low), size=count)
@@ -196,6 +244,7 @@ def draw_clients(
     if correlation != 0:
         step = _in_order(step, weight, correlation, draws[4])
         efficiency = -_in_order(-efficiency, weight, correlation, draws[4])
+        limit = -_in_order(-limit, weight, correlation, draws[4])
     small = draws[5].random(count) < scenario.small_memory_share
     link = {"spectral_efficiency": efficiency}
     if scenario.link == "shannon":
@@ -206,6 +255,7 @@ def draw_clients(
         step_seconds=step * (1 - scenario.rank_share),
         step_seconds_per_rank=step * scenario.rank_share / system.lora_rank,
         max_rank=np.where(small, max(1, system.lora_rank // 4), np.inf),
+        max_bandwidth_hz=limit,
         **link,
         **ids,
     )
@@ -247,9 +297,9 @@ def upload_compute_ratio(clients: Clients, system: System, cohort: float = 5.0) 
     """Whether the links or the devices dominate: mean upload time over mean computation time.
 
     Both at full rank. A client's upload time is the one it has when a cohort of M shares the band
-    equally, d(r) / R_n(W / M); for links of constant efficiency the mean is M mean(t_n) / W, the
-    time the band needs for the cohort. Computation is H (step_seconds + r step_seconds_per_rank),
-    without the download.
+    equally, d(r) / R_n(W / M), or at its own limit; for links of constant efficiency without limits
+    the mean is M mean(t_n) / W, the time the band needs for the cohort. Computation is
+    H (step_seconds + r step_seconds_per_rank), without the download.
 
     Args:
         clients: N clients.
@@ -259,7 +309,7 @@ def upload_compute_ratio(clients: Clients, system: System, cohort: float = 5.0) 
     Returns:
         The ratio; 1 is balanced, above 1 link-bound.
     """
-    share_hz = system.bandwidth_hz / cohort
+    share_hz = np.minimum(system.bandwidth_hz / cohort, clients.max_bandwidth_hz)
     bits = upload_bits(system, system.lora_rank)
     upload = bits / rate_bps(share_hz, **uplink(clients))
     step = clients.step_seconds + system.lora_rank * clients.step_seconds_per_rank
