@@ -30,7 +30,7 @@ CELLS = {
 }
 """Changes of the balanced cell."""
 CURVATURE = np.geomspace(0.1, 1.0, 12)
-RATES = np.geomspace(0.02, 0.16, 7)
+RATES = np.geomspace(0.04, 0.64, 9)
 CASES = ((0.1, 20.0), (0.6, 10.0))
 """Share of batch noise, and by how much f shall fall."""
 RUNS, NOISE_RATIO = 12, 0.5
@@ -58,8 +58,9 @@ def beats_needed(
     rng = np.random.default_rng(0)
     x = np.where(rng.random((RUNS, len(CURVATURE))) < 0.5, -1.0, 1.0)
     start, first = float(np.sum(CURVATURE**2)), float(np.sum(CURVATURE * x**2))
-    # rho = sum a^2 Gamma / ||u||^2 at the start.
-    moment = NOISE_RATIO * start / float(np.sum(weight**2))
+    # rho = sum a^2 Gamma / (||u||^2 - sum a^2 ||m||^2) at the start, as planners have it.
+    signal = start / (1 + NOISE_RATIO * (1 - batch))
+    moment = NOISE_RATIO * signal / float(np.sum(weight**2))
     optimum = rng.standard_normal((RUNS, len(weight), len(CURVATURE)))
     optimum -= np.einsum("n,rnd->rd", weight, optimum)[:, None]
     optimum *= np.sqrt(max((1 - batch) * moment - start, 0.0) / start)
@@ -88,7 +89,7 @@ def beats_needed(
 
 def best(weight: Floats, q: Floats, age: Floats, batch: float, fall: float) -> tuple[float, float]:
     """Return the least beats over the rates, and the rate."""
-    return min((beats_needed(weight, q, age, r, batch, fall, 160), r) for r in RATES)
+    return min((beats_needed(weight, q, age, r, batch, fall, 80), r) for r in RATES)
 
 
 def main() -> None:

@@ -7,7 +7,12 @@ import pytest
 
 import fedpace as fp
 from fedpace.core.sketch import RESIDUAL, SCALED
-from fedpace.planning.overlap.objective import limit_seconds, schedule_cost
+from fedpace.planning.overlap.objective import (
+    BATCH_NOISE,
+    limit_seconds,
+    regularity,
+    schedule_cost,
+)
 from fedpace.planning.overlap.planner import overlapping
 from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem, relative_rounds
@@ -35,8 +40,24 @@ def test_three_clients_worked_out():
     cost, law = schedule_cost(q, np.full(3, 4.0), 1.0, clients, system)
     assert 1 / law.chance == pytest.approx([1, 4, 5])
     assert cost.delay_beats == pytest.approx(0.25 * 1 + 0.5 * 3)
-    assert cost.noise == pytest.approx(0.6 * (1 * 1 + 1 * 4 + 4 * 5) / 6)  # a^2: 1, 1, 4 of 6
-    assert cost.objective_seconds == pytest.approx((1 + THETA * 1.75 + 2.5) / 1.6)
+    # Of the second client 1.5 and of the third 3 x 1.2 is regular; a^2 is 1, 1, 4 of 6.
+    own = 1 - BATCH_NOISE
+    noise = 0.6 * (1 * 1 + 1 * (4 - 1.5 * own) + 4 * (5 - 3.6 * own)) / 6
+    assert cost.noise == pytest.approx(noise)
+    assert cost.objective_seconds == pytest.approx((1 + THETA * 1.75 + noise) / 1.6)
+
+
+@pytest.mark.parametrize(("q", "age"), [(1.0, 3), (0.5, 3), (0.1, 2), (0.3, 1)])
+def test_starts_of_a_client_scatter_as_regularity_says(q, age):
+    # Without noise of batches: the scatter of the summed weights over many beats, by drawing them.
+    cycle = age - 1 + 1 / q
+    rng = np.random.default_rng(0)
+    beats = 20_000
+    ends = np.cumsum(age - 1 + rng.geometric(q, size=(400, int(1.2 * beats / cycle))), axis=1)
+    weight = cycle * np.count_nonzero(ends <= beats, axis=1)
+    expected = cycle - 1 - regularity(np.array([age]), np.array([1 / cycle]))[0] / (1 - BATCH_NOISE)
+    assert weight.mean() / beats == pytest.approx(1, abs=0.01)
+    assert weight.var() / beats == pytest.approx(expected, rel=0.25, abs=0.01)
 
 
 def test_no_schedule_beats_the_limit_and_some_come_near():
@@ -47,9 +68,13 @@ def test_no_schedule_beats_the_limit_and_some_come_near():
         q, k = rng.uniform(0.01, 0.5, 12), rng.integers(1, 9, 12).astype(np.float64)
         assert schedule_cost(q, k, beat, clients, system)[0].objective_seconds > limit
     assert fp.plan(clients, system).objective_seconds > limit
-    # All the band, computing next to nothing, much noise: what is left is the noise.
+    # Much noise in little data: a busy client's regularity is worth more than its delay costs.
+    loud = replace(clients, update_second_moment=np.where(np.arange(12) == 3, 400.0, 1.0))
+    free = overlapping(Problem(loud, replace(system, noise_ratio=5.0)), polish=False)
+    assert free.cost.objective_seconds > limit_seconds(loud, replace(system, noise_ratio=5.0))
+    # All the band, computing next to nothing: what is left is the noise.
     quick = replace(clients, step_seconds=clients.step_seconds * 1e-6,
                     step_seconds_per_rank=clients.step_seconds_per_rank * 0)  # fmt: skip
-    noisy = replace(system, noise_ratio=100.0, overhead_seconds=0.0)
+    noisy = replace(system, overhead_seconds=0.0)
     made = overlapping(Problem(quick, noisy), polish=False)
-    assert 1 < made.cost.objective_seconds / limit_seconds(quick, noisy) < 1.4
+    assert 1 < made.cost.objective_seconds / limit_seconds(quick, noisy) < 1.3

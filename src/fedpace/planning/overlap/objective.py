@@ -1,14 +1,18 @@
 r"""What a schedule of overlapping rounds costs, in the seconds of the synchronous objective.
 
 .. math:: J = D\,\bar\kappa^p\,\frac{1 + \theta\,d + v}{1 + \rho}, \qquad
-    d = \sum_n a_n (E[b_n] - 1), \quad
-    v = \frac{\rho}{V_\mathrm{full}} \sum_n \frac{a_n^2 \kappa_n \Gamma_n}{f_n D}.
+    d = \sum_n a_n (b_n - 1), \quad
+    v = \frac{\rho}{V_\mathrm{full}} \sum_n a_n^2 \Gamma_n
+        \Big(\frac{\kappa_n}{g_n} - (1 - \beta)(b_n - 1)(2 - b_n g_n)\Big).
 
 The beats needed are those of the best step, which shrinks with the delay d and the noise v alike
-(docs/theory.md). Where every update counts in the beat after its start, d = 0, f_n D is q_n times
-availability, and J is (round time) x (relative rounds): so the two schedules compare. Method.md's
-form, D + theta sum a_n c_n + ..., charges a synchronous round for its own duration twice, and takes
-an update to count when it arrives, not at the next beat.
+(docs/theory.md, 9.3). g_n = f_n D is the mean number of updates in a beat and b_n their mean age.
+What is taken off the noise is the regularity of a client that cannot start while it is busy: who
+starts whenever it is idle adds no noise of taking part, only that of its batches, beta of Gamma_n.
+Where every update counts in the beat after its start, d = 0, g_n is q_n times availability, and J
+is (round time) x (relative rounds): so the two schedules compare. Method.md's form,
+D + theta sum a_n c_n + ..., charges a synchronous round for its own duration twice, and takes an
+update to count when it arrives, not at the next beat.
 """
 
 from dataclasses import dataclass
@@ -20,7 +24,12 @@ from fedpace.planning.overlap.fleet import Fleet, fleet_of
 from fedpace.planning.overlap.law import QueueLaw, queue_law
 from fedpace.planning.overlap.step import THETA
 
-__all__ = ["Cost", "cost_of", "limit_seconds", "schedule_cost"]
+__all__ = ["BATCH_NOISE", "Cost", "cost_of", "limit_seconds", "regularity", "schedule_cost"]
+
+BATCH_NOISE = 0.4
+"""beta: share of the second moment of a client's update that is noise of its batches; the rest is
+its mean, which differs from client to client. Seen are 0.16 to 0.30 in classification and 0.47 to
+0.84 in language modelling (`benchmarks/batch_noise.py`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +57,23 @@ def cost_of(fleet: Fleet, law: QueueLaw, rank: Floats, theta: float = THETA) -> 
     """
     kappa, weight = fleet.lora_rank / rank, fleet.members * fleet.data_weight
     delay = float(weight @ (law.age_beats - 1))
-    noise = float((fleet.members * fleet.noise * kappa) @ (1 / law.chance))
+    each = kappa / law.chance - regularity(law.age_beats, law.chance)
+    noise = float((fleet.members * fleet.noise) @ each)
     beats = (1 + theta * delay + noise) / (1 + fleet.noise_ratio)
     beats *= float(weight @ kappa / weight.sum()) ** fleet.power
     return Cost(float(law.beat_seconds * beats), delay, noise, float(beats))
+
+
+def regularity(age_beats: Floats, chance: Floats) -> Floats:
+    """Return what is taken off 1/g_n as a busy client cannot start, shape (N,).
+
+    Derived in docs/theory.md, (55) and (56); 0 for a client whose update counts at once.
+
+    Args:
+        age_beats: b_n, shape (N,).
+        chance: g_n, updates a beat, at most 1/b_n, shape (N,).
+    """
+    return np.asarray((1 - BATCH_NOISE) * (age_beats - 1) * (2 - age_beats * chance))
 
 
 def schedule_cost(
@@ -78,7 +100,7 @@ def schedule_cost(
         >>> system = System(bandwidth_hz=1e7, lora_rank=8, noise_ratio=0.5)
         >>> cost, law = schedule_cost(np.ones(2), np.full(2, 8.0), 1.0, clients, system)
         >>> law.age_beats.tolist(), round(cost.objective_seconds, 3)
-        ([1.0, 3.0], 2.167)
+        ([1.0, 3.0], 1.967)
     """
     fleet = fleet_of(clients, system)
     law = queue_law(
@@ -88,20 +110,23 @@ def schedule_cost(
     return cost_of(fleet, law, sketch_rank, theta), law
 
 
-def limit_seconds(clients: Clients, system: System) -> float:
+def limit_seconds(clients: Clients, system: System, theta: float = THETA) -> float:
     r"""Return a lower limit of the objective of any scheme on this band.
 
     .. math:: \frac{1}{1 + \rho} \frac{\rho}{V_\mathrm{full}}
-        \Big(\sum_n a_n \sqrt{\Gamma_n t_n(r)}\Big)^2 / W
+        \Big(\sum_n a_n \sqrt{\Gamma_n (1 - (1 - \beta) z_n^2)\, t_n(r)}\Big)^2 / W
 
     An update of client n with k components takes t_n(k) of the band and has the noise of
     kappa_n = r/k full ones, and kappa t_n(k) >= t_n(r). So with a band that is always in use by
-    those who are worth most (f_n in proportion to a_n sqrt(Gamma_n / t_n), by Cauchy and Schwarz),
-    no waiting, no delay and no way to go, this much noise is left to average.
+    those who are worth most (f_n in proportion to the roots, by Cauchy and Schwarz), no waiting and
+    no way to go, this much noise is left to average. z_n is 0 where the regularity of a client that
+    is busy is worth less than the delay costs: for clients whose noise is below their share
+    of the data (docs/theory.md, 9.3).
 
     Args:
         clients: N clients.
         system: gives W, r, the message sizes and the noise ratio.
+        theta: price of the delay.
 
     Returns:
         Seconds, comparable with `objective_seconds` of a plan.
@@ -115,4 +140,7 @@ def limit_seconds(clients: Clients, system: System) -> float:
     """
     fleet = fleet_of(clients, system)
     work = fleet.work_seconds(np.full(len(clients), float(system.lora_rank)))
-    return float(np.sum(np.sqrt(fleet.noise * work)) ** 2 / (1 + system.noise_ratio))
+    worth = 2 * (1 - BATCH_NOISE) * fleet.noise
+    busy = np.maximum(1 - theta * fleet.data_weight / np.maximum(worth, 1e-300), 0.0)
+    noise = fleet.noise * (1 - (1 - BATCH_NOISE) * busy**2)
+    return float(np.sum(np.sqrt(noise * work)) ** 2 / (1 + system.noise_ratio))

@@ -2,11 +2,12 @@ r"""The best schedule of overlapping rounds: beat, start probabilities and ranks
 
 For a given beat D and a given use u of the band the best update rates are a water-filling,
 
-.. math:: f_n D = \min\Big(\text{cap}_n, \sqrt{\frac{v_n \kappa_n}{\mu\, s_n}}\Big), \qquad
-          \sum_n f_n s_n = u,
+.. math:: f_n D = \min\Big(\text{cap}_n, \sqrt{\frac{v_n \kappa_n}{\mu\, s_n + v_n r_n}}\Big),
+          \qquad \sum_n f_n s_n = u,
 
-v_n kappa_n / (f_n D) being the noise of client n and s_n what its upload takes of the band; the cap
-is that of a client that starts whenever it is idle, or of its energy. Beat and use are searched.
+v_n (kappa_n / (f_n D) + r_n f_n D) being the noise of client n that its rate decides (r_n from
+`regularity`) and s_n what its upload takes of the band; the cap is that of a client that starts
+whenever it is idle, or of its energy. Beat and use are searched.
 Thousands of clients are searched for as groups, and the rates of the members follow.
 """
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from fedpace.core.profile import Floats
 from fedpace.planning.overlap.fleet import Fleet, fleet_of, grouped_fleet
 from fedpace.planning.overlap.law import QueueLaw, queue_law, queue_law_at
-from fedpace.planning.overlap.objective import Cost, cost_of
+from fedpace.planning.overlap.objective import BATCH_NOISE, Cost, cost_of, regularity
 from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem, rank_limit
 
@@ -42,6 +43,8 @@ _FEW_CLIENTS = 16
 _FIRST_STEP = 0.2
 """Logarithm of the first moves of the beat when a schedule is polished; probabilities move twice
 as far."""
+_WIDER = 12.0
+"""By how much the logarithm of the least price of the band lies below that without `regularity`."""
 _LATE_SHARE = 0.05
 """Share of the updates that may come later than the p95 limit."""
 _SHORTEST_BEAT_SHARE = 1 / 8
@@ -90,9 +93,9 @@ class _Search:
         mean_wait = 0.0
         for _ in range(passes):
             cap, floor = self._range(rank, age)
-            chance = _water_filling(fleet, rank, cap, floor, use * beat)
-            rank = self._ranks(chance, rank, cap, beat, mean_wait)
-            chance = np.clip(_water_filling(fleet, rank, cap, floor, use * beat), floor, cap)
+            chance = _water_filling(fleet, rank, age, cap, floor, use * beat)
+            rank = self._ranks(chance, rank, age, cap, beat, mean_wait)
+            chance = _water_filling(fleet, rank, age, cap, floor, use * beat)
             chance = self._in_time(chance, age, beat)
             law = self.law = _law_at(fleet, rank, chance, beat, self.law)
             age = law.age_beats
@@ -125,19 +128,21 @@ class _Search:
         there = float(weight[late].sum())
         return np.where(late, chance * min(1.0, allowed / there), chance) if there else chance
 
-    def _ranks(self, chance: Floats, rank: Floats, cap: Floats, beat: float, late: float) -> Floats:
+    def _ranks(
+        self, chance: Floats, rank: Floats, age: Floats, cap: Floats, beat: float, late: float
+    ) -> Floats:
         """Each client's best rank at the price of the band that its rate reveals."""
         fleet, theta = self.fleet, self.theta
         work = fleet.work_seconds(rank)
         kappa = fleet.lora_rank / rank
         inside = (chance < cap * (1 - 1e-9)) & (chance > 0)
-        prices = fleet.noise * kappa / (chance**2 * work)
+        prices = fleet.noise * np.maximum(kappa / chance**2 - _slope(age), 0.0) / work
         price = float(np.median(prices[inside]) if np.any(inside) else np.min(prices))
         weight = fleet.members * fleet.data_weight
         mean_kappa = float(weight @ kappa / weight.sum())
         age = _age_alone(fleet, rank, beat) + late
         total = 1 + theta * float(weight @ (age - 1))
-        total += float((fleet.members * fleet.noise * kappa) @ (1 / chance))
+        total += float((fleet.members * fleet.noise) @ (kappa / chance - regularity(age, chance)))
         best, found = np.full(len(fleet), np.inf), rank
         most = int(self.most.max())
         tried = np.arange(1, most + 1)
@@ -149,9 +154,9 @@ class _Search:
             alone = _age_alone(fleet, level, beat) + late
             top = np.minimum(1 / (alone + 1 / fleet.availability - 1), fleet.most_often(level))
             need = fleet.work_seconds(level)
-            rate = np.minimum(np.sqrt(fleet.noise * each / (price * need)), top)
-            value = theta * fleet.data_weight * alone + fleet.noise * each / rate
-            value = value + price * rate * need
+            rate = np.minimum(_rate_at(fleet, each, alone, price * need), top)
+            noise = each / rate - regularity(alone, rate)
+            value = theta * fleet.data_weight * alone + fleet.noise * noise + price * rate * need
             if fleet.power:
                 value = value + total / mean_kappa * fleet.data_weight * each
             better = value < best * (1 - 1e-12)
@@ -277,21 +282,32 @@ def _law_at(
     )  # fmt: skip
 
 
+def _slope(age: Floats) -> Floats:
+    """r_n, by which the noise grows with the rate: -d regularity / d chance."""
+    return np.asarray((1 - BATCH_NOISE) * (age - 1) * age)
+
+
+def _rate_at(fleet: Fleet, kappa: Floats, age: Floats, cost: Floats) -> Floats:
+    """The rate of least noise where an update costs so much."""
+    return np.asarray(np.sqrt(fleet.noise * kappa / (cost + fleet.noise * _slope(age))))
+
+
 def _water_filling(
-    fleet: Fleet, rank: Floats, cap: Floats, floor: Floats, load_seconds: float
+    fleet: Fleet, rank: Floats, age: Floats, cap: Floats, floor: Floats, load_seconds: float
 ) -> Floats:
     """The rates that take so much of the band in a beat, or all that the caps allow."""
-    need = fleet.work_seconds(rank)
-    root = np.sqrt(fleet.noise * (fleet.lora_rank / rank) / need)
+    need, kappa = fleet.work_seconds(rank), fleet.lora_rank / rank
     work = fleet.members * need
-    low, high = np.log(np.min(floor / root)), np.log(np.max(cap / root))
+    # Prices between which some rate is inside its limits.
+    low = np.log(np.min(fleet.noise * kappa / (cap**2 * need))) - _WIDER
+    high = np.log(np.max(fleet.noise * kappa / (floor**2 * need)))
     for _ in range(50):
         middle = (low + high) / 2
-        rate = np.clip(np.exp(middle) * root, floor, cap)
-        low, high = (middle, high) if rate @ work < load_seconds else (low, middle)
+        rate = np.clip(_rate_at(fleet, kappa, age, np.exp(middle) * need), floor, cap)
+        low, high = (low, middle) if rate @ work < load_seconds else (middle, high)
         if high - low < 1e-9:
             break
-    return np.asarray(np.clip(np.exp(low) * root, floor, cap))
+    return np.asarray(np.clip(_rate_at(fleet, kappa, age, np.exp(high) * need), floor, cap))
 
 
 def _start_probability(fleet: Fleet, chance: Floats, age: Floats, q_min: float) -> Floats:
@@ -301,7 +317,7 @@ def _start_probability(fleet: Fleet, chance: Floats, age: Floats, q_min: float) 
 
 
 def _described(
-    fleet: Fleet, q: Floats, rank: Floats, beat: float, theta: float, start: QueueLaw | None = None
+    fleet: Fleet, q: Floats, rank: Floats, beat: float, theta: float
 ) -> OverlappingSchedule:
     whole = np.maximum(rank.round(), 1.0)
     law = queue_law(
@@ -340,7 +356,7 @@ def _polished(
     def tried_with(q: Floats, k: Floats, beat: float) -> bool:
         nonlocal best, tried
         tried += 1
-        made = _described(fleet, q, k, beat, theta, best.law)
+        made = _described(fleet, q, k, beat, theta)
         if limit is not None and made.law.p95_age_seconds() > limit * (1 + 1e-9):
             return False
         if np.any(made.law.chance > fleet.most_often(k) * (1 + 1e-9)):
