@@ -104,6 +104,14 @@ def time_to_target_command(
     network: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     method: Annotated[list[str] | None, typer.Option(help="Only these; may be repeated.")] = None,
     seed: Annotated[list[int] | None, typer.Option(help="Only these; may be repeated.")] = None,
+    untuned: Annotated[
+        bool,
+        typer.Option(
+            "--untuned",
+            help="Tune nothing: the first rate and the middle size of each grid; a first look, "
+            "with results of its own, SUITE-untuned.jsonl.",
+        ),
+    ] = False,
     cores: Annotated[int, typer.Option(min=1, help="Processes, of one thread each.")] = 2,
     out: Annotated[
         Path, typer.Option(help="Folder of the results, SUITE.jsonl; lines are appended.")
@@ -127,7 +135,7 @@ def time_to_target_command(
         "tasks": task or [], "networks": network or [], "methods": method or [],
         "seeds": seed or [],
     }  # fmt: skip
-    bench_time_to_target(suite, only, data, cores, out, keep, _out, _err)
+    bench_time_to_target(suite, only, data, untuned, cores, out, keep, _out, _err)
 
 
 @bench.command("page")

@@ -79,6 +79,7 @@ def bench_time_to_target(
     path: Path,
     only: Mapping[str, Sequence[Any]],
     data: Path | None,
+    untuned: bool,
     cores: int,
     out: Path,
     keep: Path,
@@ -88,16 +89,16 @@ def bench_time_to_target(
     """`fedpace bench time-to-target`: run what is missing, with a bar."""
     from fedpace.bench.suite import load_suite
 
-    suite = load_suite(path, data)
+    suite, name = load_suite(path, data), path.stem
+    if untuned:
+        suite, name = suite.untuned(), f"{name}-untuned"
     from fedpace.bench.time_to_target import Part, run_suite
     from fedpace.progress import counted
 
-    results = out / f"{path.stem}.jsonl"
+    results = out / f"{name}.jsonl"
     with counted(errors, "tuning and training") as show:
         part = Part(**{what: tuple(names) for what, names in only.items()})
-        added = run_suite(
-            suite, path.stem, part, folder=keep, results=results, cores=cores, show=show
-        )
+        added = run_suite(suite, name, part, folder=keep, results=results, cores=cores, show=show)
     say(console, f"{added} lines added: {results}")
 
 

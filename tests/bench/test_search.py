@@ -28,7 +28,7 @@ def outcomes(monkeypatch):
     def train(suite, spec, folder, beaten):
         key = (dict(spec.rate)["learning_rate"], dict(spec.size).get("cohort"))
         seconds, accuracy = table[key]
-        asked.append((*key, spec.seed, spec.tuning, beaten({PAIR: 5.0})))
+        asked.append((*key, spec.seed, spec.tuning, beaten({PAIR: [5.0]})))
         end = 100.0 if seconds is None else seconds
         return Trained(
             "budget" if seconds is None else "target", {"n": {"equal-finish": [end]}}, {"n": end},

@@ -79,6 +79,9 @@ def test_every_suite_of_the_project_makes_experiments(path, tmp_path):
                     )  # fmt: skip
                     # Planned for the rule by which it is charged.
                     assert made.network.allocation == suite.rules_of(name)[0]
+                    # Where a setting says how often all are evaluated no method says otherwise.
+                    said = setting.experiment.get("training", {}).get("eval_seconds")
+                    assert made.training.eval_seconds == said
 
 
 @pytest.mark.parametrize(
@@ -165,6 +168,77 @@ def test_a_shared_training_is_charged_as_one_of_its_own_would_be(tmp_path):
     assert both["slow"] != both["slower"]
 
 
+def with_targets(*targets):
+    """A setting of its own: evaluated every second of the clock, until six seconds are over."""
+    text = TINY.replace('target = "accuracy>=0.99"', f"targets = {json.dumps(targets)}")
+    more = "experiment.training = { eval_seconds = 1 }\nseconds = 6"
+    return text.replace('network = "slow"', f'network = "slow"\n{more}')
+
+
+@pytest.mark.torch
+def test_of_several_targets_a_training_ends_at_the_hardest_or_when_its_time_is_up(tmp_path):
+    from fedpace.bench.training import Spec, train
+
+    def trained(*targets):
+        folder = tmp_path / targets[0]
+        suite = tiny_suite(folder, with_targets(*targets))
+        size, rate = (("cohort", 0.5),), (("server_learning_rate", 0.05),)
+        spec = Spec("words", "uniform", ("slow",), rate, size, seed=0, tuning=False)
+        return train(suite, spec, folder / "keep", lambda least: False)
+
+    pair = ("slow", "equal-finish")
+    missed = trained("loss<=0.02", "loss<=0.01")
+    clock = missed.clocks["slow"]["equal-finish"]
+    assert clock[-1] >= 6 > clock[-2] and missed.ended == "budget"
+    assert missed.targets(pair) == {"loss<=0.02": None, "loss<=0.01": None}
+    assert missed.seconds(pair) is None
+    # Every round ends in another second than the one before.
+    assert [t for t, _ in missed.curve(pair, "loss")] == clock
+    first = missed.evaluations[0][1]["loss"]
+    reached = trained(f"loss<={first + 0.5}", f"loss<={first}")
+    assert reached.ended == "target" and reached.clocks["slow"]["equal-finish"] == clock[:1]
+    assert list(reached.targets(pair).values()) == [clock[0]] * 2
+    assert reached.seconds(pair) == clock[0]
+
+
+def test_the_planned_cohort_is_what_the_planner_takes_when_nobody_names_one(tmp_path):
+    from fedpace.bench.suite import PLANNED
+
+    text = TINY.replace('name = "data:model"', 'name = "minilm"').replace("data:words", "words")
+    text = text.replace("[experiment.training]", "[experiment.planner]\ncohort = 0.3\n"
+                        "[experiment.training]")  # fmt: skip
+    suite = load_suite(write(tmp_path, text), None)
+
+    def cohort(size):
+        made = experiment_of(
+            suite, "words", "slow", "uniform", rate={}, size=size, seed=0, tuning=False
+        )
+        return made.planner.cohort
+
+    assert (cohort({}), cohort({"cohort": 0.5}), cohort({"cohort": PLANNED})) == (0.3, 0.5, None)
+
+
+def test_untuned_each_method_has_its_first_rate_and_middle_size(tmp_path):
+    text = TINY.replace('name = "data:model"', 'name = "minilm"').replace("data:words", "words")
+    text = text.replace("[{ cohort = 0.5 }]", "[{ cohort = 0.1 }, { cohort = 0.5 }]")
+    suite = load_suite(write(tmp_path, text), None)
+    grid = suite.untuned().grid("uniform")
+    assert grid == ([(("server_learning_rate", 0.02),)], [(("cohort", 0.5),)])
+    # So its lines are no lines of the suite.
+    names = ("words", "slow", "uniform")
+    assert suite.untuned().digest(*names) != suite.digest(*names)
+
+
+@pytest.mark.parametrize("name", ["quick", "full", "regimes"])
+def test_committed_results_are_of_the_suites_as_they_are(name):
+    """A suite with another digest would be measured anew, which takes hours."""
+    root = SUITES[0].parent
+    suite = parse(Suite, read_toml(root / f"{name}.toml"), name)
+    text = (root.parent / "results" / f"{name}.jsonl").read_text()
+    for line in map(json.loads, text.splitlines()):
+        assert line["digest"] == suite.digest(line["task"], line["network"], line["method"])
+
+
 @pytest.mark.torch
 def test_a_network_whose_memories_are_smaller_has_a_training_of_its_own(tmp_path):
     """Memory limits the ranks, so the plan of uniform sampling is another one there."""
@@ -214,6 +288,8 @@ def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
     results.write_text("")
     assert play() == added
     again = [json.loads(line) for line in results.read_text().splitlines()]
+    for line in (*again, *lines):
+        del line["computing_seconds"]
     assert sorted(map(json.dumps, again)) == sorted(map(json.dumps, lines))
     # The slower network is charged twice the upload time of the same training.
     share = {

@@ -5,13 +5,13 @@ as one is the best so far. A candidate is given up once it can be first for no n
 any more; that changes no winner.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedpace.bench.suite import Suite
-from fedpace.bench.training import Keys, Pair, Spec, Trained, train
+from fedpace.bench.suite import Keys, Suite
+from fedpace.bench.training import Pair, Spec, Trained, train
 
 Candidate = tuple[Keys, Keys]
 """A rate and a size."""
@@ -24,7 +24,10 @@ class Choice:
     rate: Keys
     size: Keys
     seconds: float | None
-    """When it reached the target in tuning, s; None if no candidate did."""
+    """When it reached the target in tuning, s; None if no candidate did. Of several seeds and
+    targets the geometric mean."""
+    cost: Mapping[str, Any] | None = None
+    """What an equal search took: see `bench.equal_search`."""
 
 
 def tune(
@@ -42,13 +45,12 @@ def tune(
         networks: on which one training serves all.
         folder: of the finished trainings.
     """
-    entry = suite.methods[method]
     pairs = [(network, rule) for network in networks for rule in suite.rules_of(method)]
     tried: dict[Candidate, Trained] = {}
     best: dict[Pair, float] = {}
 
-    def beaten(now: Mapping[Pair, float]) -> bool:
-        return all(pair in best and now[pair] >= best[pair] for pair in pairs)
+    def beaten(least: Mapping[Pair, Sequence[float]]) -> bool:
+        return all(pair in best and least[pair][-1] >= best[pair] for pair in pairs)
 
     def attempt(rate: Keys, size: Keys) -> None:
         if (rate, size) in tried:
@@ -60,14 +62,13 @@ def tune(
             if seconds is not None:
                 best[pair] = min(seconds, best.get(pair, seconds))
 
-    sizes = [_keys(table) for table in suite.sizes[entry.sizes]] if entry.sizes else [()]
+    rates, sizes = suite.grid(method)
     middle = len(sizes) // 2
-    rates = [_keys(table) for table in suite.rates[entry.rates]]
     if len(rates) == len(sizes) == 1:
         return dict.fromkeys(pairs, Choice(rates[0], sizes[0], None))
     for rate in rates:
         attempt(rate, sizes[middle])
-    metric = suite.tasks[task].target.split(">")[0].split("<")[0].strip()
+    metric = suite.tasks[task].hardest.metric
     rates = list(dict.fromkeys(_first(tried, pair, metric)[0] for pair in pairs))
     for direction in (-1, 1):
         at = middle + direction
@@ -82,10 +83,6 @@ def tune(
         rate, size = _first(tried, pair, metric)
         chosen[pair] = Choice(rate, size, tried[rate, size].seconds(pair))
     return chosen
-
-
-def _keys(table: Mapping[str, Any]) -> Keys:
-    return tuple(sorted(table.items()))
 
 
 def _first(tried: Mapping[Candidate, Trained], pair: Pair, metric: str) -> Candidate:

@@ -11,12 +11,18 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import AllocationRule
+from fedpace.core.target import Target
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.methods import method_named
 from fedpace.experiment.parsing import parse
 from fedpace.experiment.toml_files import read_toml
 
 Table = dict[str, Any]
+Keys = tuple[tuple[str, Any], ...]
+"""Keys of a section, with their values."""
+
+PLANNED = "planned"
+"""In the place of a cohort's size: the best one under our law and objective, for that planner."""
 
 
 class _Section(BaseModel):
@@ -26,10 +32,28 @@ class _Section(BaseModel):
 class Task(_Section):
     """One training problem: data, partition, model, and what counts as done."""
 
-    target: str
-    """"accuracy>=0.75" or "loss<=1.2", on the held-out data."""
+    target: str | None = None
+    """"accuracy>=0.75" or "loss<=1.2", on the held-out data; the first evaluation that shows it."""
+    targets: Annotated[list[str], Field(min_length=2, max_length=3)] | None = None
+    """In place of `target`: two or three of one metric, the easiest first, read off the smoothed
+    curve (`bench.crossing`); a training ends at the hardest."""
     experiment: Table
     """Sections of an experiment file, over the suite's."""
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> "Task":
+        if (self.target is None) == (self.targets is None):
+            raise ValueError("a task gives either target or targets")
+        goals = [Target.parse(each) for each in self.targets or ()]
+        values = [goal.value if goal.metric == "accuracy" else -goal.value for goal in goals]
+        if len({goal.metric for goal in goals}) > 1 or values != sorted(set(values)):
+            raise ValueError(f"targets are of one metric, the easiest first, not {self.targets}")
+        return self
+
+    @property
+    def hardest(self) -> Target:
+        """The target at which a training ends."""
+        return Target.parse(self.targets[-1] if self.targets else str(self.target))
 
 
 class Method(_Section):
@@ -71,6 +95,15 @@ class Setting(_Section):
 
     task: str
     network: str
+    experiment: Table = Field(default_factory=dict)
+    """Sections of an experiment file, over the task's and the network's, under the method's."""
+    seconds: Annotated[float, Field(gt=0)] | None = None
+    """On the clock: a training ends with the first round or step that ends later."""
+
+    @property
+    def more(self) -> Table:
+        """What it says besides the names; empty where that is nothing."""
+        return self.model_dump(exclude={"task", "network"}, exclude_defaults=True)
 
     def __str__(self) -> str:
         return f"{self.task}, {self.network}"
@@ -87,6 +120,10 @@ class Suite(_Section):
     """The compared runs."""
     tuning_seed: int = 100
     """Seed of the runs that choose rates and sizes, on held-out training data."""
+    tuning_seeds: Annotated[list[int], Field(min_length=1)] | None = None
+    """In place of `tuning_seed`: every candidate is trained on each."""
+    tuning_runs: Annotated[int, Field(ge=1)] | None = None
+    """How many pairs of a rate and a size every method tries (`bench.equal_search`)."""
     budget: Budget
     allocation: AllocationRule | None = None
     """How the band is divided in every run; without it, as `Method.rules` has it."""
@@ -99,7 +136,8 @@ class Suite(_Section):
     rates: dict[str, list[Table]]
     """Grids of [training] keys; the first is tried first."""
     sizes: dict[str, Annotated[list[Table], Field(min_length=1)]] = Field(default_factory=dict)
-    """Grids of [planner] keys, such as cohort, in order; the rates are tried at the middle one."""
+    """Grids of [planner] keys, such as cohort, in order; the rates are tried at the middle one.
+    `cohort = "planned"`: the one that our own objective proposes for that method."""
     methods: dict[str, Method]
 
     @model_validator(mode="after")
@@ -114,9 +152,51 @@ class Suite(_Section):
                 _known("setting", where, settings)
             if method.sizes is not None:
                 _known("sizes", method.sizes, self.sizes)
-        if self.tuning_seed in self.seeds:
-            raise ValueError(f"tuning_seed {self.tuning_seed} is among the compared seeds")
+        for seed in self.tuning_seeds or [self.tuning_seed]:
+            if seed in self.seeds:
+                raise ValueError(f"tuning_seed {seed} is among the compared seeds")
+        self._tuned_equally()
         return self
+
+    def _tuned_equally(self) -> None:
+        runs = self.tuning_runs
+        if (runs is None) != (self.tuning_seeds is None):
+            raise ValueError("tuning_seeds and tuning_runs go together; give both or neither")
+        if runs is None:
+            return
+        if "tuning_seed" in self.model_fields_set:
+            raise ValueError("tuning_seeds stands in the place of tuning_seed; leave that out")
+        if self.allocation is None:
+            raise ValueError("tuning_runs needs allocation: one rule for the band, for every run")
+        for name in self.methods:
+            rates, sizes = self.grid(name)
+            if len(set(rates)) * len(set(sizes)) < runs:
+                raise ValueError(
+                    f"method {name!r} has {len(set(rates))} rates and {len(set(sizes))} sizes, "
+                    f"fewer pairs than tuning_runs = {runs}; lengthen its grids or lower that"
+                )
+
+    def grid(self, method: str) -> tuple[list[Keys], list[Keys]]:
+        """Return the rates and the sizes that a method is tuned over, in order."""
+        entry = self.methods[method]
+        sizes = self.sizes[entry.sizes] if entry.sizes else [{}]
+        return [_keys(table) for table in self.rates[entry.rates]], [_keys(t) for t in sizes]
+
+    def untuned(self) -> "Suite":
+        """Return the suite with one candidate for each method: its first rate, its middle size."""
+        return self.model_copy(
+            update={
+                "rates": {name: grid[:1] for name, grid in self.rates.items()},
+                "sizes": {n: [grid[len(grid) // 2]] for n, grid in self.sizes.items()},
+                "tuning_seeds": None,
+                "tuning_runs": None,
+            }
+        )
+
+    def setting(self, task: str, network: str) -> Setting:
+        """Return the setting of that task and network; one without more where there is none."""
+        found = (s for s in self.settings if (s.task, s.network) == (task, network))
+        return next(found, Setting(task=task, network=network))
 
     def methods_in(self, setting: Setting) -> list[str]:
         """Return the methods that are compared in a setting."""
@@ -141,16 +221,24 @@ class Suite(_Section):
         entry = self.methods[method]
         decides = [
             self.experiment, self.budget.model_dump(), self.tuning_seed,
-            self.tasks[task].model_dump(), self.networks[network],
+            self.tasks[task].model_dump(exclude_none=True), self.networks[network],
             entry.model_dump(exclude={"settings"}),
             self.rates[entry.rates], self.sizes.get(entry.sizes or ""),
         ]  # fmt: skip
         if self.allocation is not None:
             decides.append(self.allocation)
+        if self.tuning_runs is not None:
+            decides.append([self.tuning_seeds, self.tuning_runs])
+        if more := self.setting(task, network).more:
+            decides.append(more)
         text = json.dumps(decides, sort_keys=True)
         # Where the data lies on this machine decides nothing.
         text = re.sub(r'"(?:/[^"]*/|data:|model:)([^"/]+)"', r'"\1"', text)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _keys(table: Table) -> Keys:
+    return tuple(sorted(table.items()))
 
 
 def _known(what: str, name: str, table: Mapping[str, Any]) -> None:
@@ -210,17 +298,21 @@ def experiment_of(
         network: its name.
         method: its name.
         rate: keys of [training].
-        size: keys of [planner].
+        size: keys of [planner]; cohort = "planned" leaves the cohort to our objective.
         seed: of the run.
         tuning: hold a tenth of the training data out, and leave the test data alone.
     """
     entry = suite.methods[method]
     table: Table = {"seed": seed, "methods": [entry.method or method]}
-    ending = {"rounds": suite.budget.rounds, "target": suite.tasks[task].target}
+    # Of several targets the curve says when they are reached; the run itself knows of none.
+    ending: Table = {"rounds": suite.budget.rounds}
+    if suite.tasks[task].target is not None:
+        ending |= {"target": suite.tasks[task].target}
     layers: list[Table] = [
         suite.experiment,
         suite.tasks[task].experiment,
         {"network": suite.networks[network]},
+        suite.setting(task, network).experiment,
         entry.experiment,
         {"training": {**rate, **ending}, "planner": dict(size)},
         # Planned for the rule by which it is charged first, whatever the default is.
@@ -232,4 +324,6 @@ def experiment_of(
         for section, keys in layer.items():
             table.setdefault(section, {})
             table[section] = {**table[section], **keys}
+    if table["planner"].get("cohort") == PLANNED:
+        del table["planner"]["cohort"]
     return parse(Experiment, table, f"{task}, {network}, {method}")

@@ -1,5 +1,6 @@
 """The benchmark: tune every method, run it for every seed, append a line for each result."""
 
+import json
 import os
 import platform
 import subprocess
@@ -12,9 +13,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from fedpace.bench.equal_search import tune_equally
 from fedpace.bench.results import Line, append, identity, read_results
 from fedpace.bench.search import Candidate, Choice, tune
-from fedpace.bench.suite import Suite
+from fedpace.bench.suite import PLANNED, Suite
 from fedpace.bench.training import Pair, Spec, Trained, train
 from fedpace.core.errors import InputError
 from fedpace.experiment.methods import plans_by_data_alone
@@ -50,7 +52,8 @@ class _Job:
     def submit(self, pool: ProcessPoolExecutor, suite: Suite, folder: Path) -> Future[Any]:
         group = self.group
         if self.spec is None:
-            return pool.submit(tune, suite, group.task, group.method, group.networks, folder)
+            search = tune if suite.tuning_runs is None else tune_equally
+            return pool.submit(search, suite, group.task, group.method, group.networks, folder)
         return pool.submit(_run, suite, self.spec, folder)
 
 
@@ -91,14 +94,16 @@ def groups(suite: Suite, part: Part) -> list[_Group]:
         entry = suite.methods[name]
         sections = (suite.experiment.get("planner", {}), entry.experiment.get("planner", {}))
         renewed = any(section.get("replan_every") for section in sections)
-        held = any("cohort" in size for size in suite.sizes.get(entry.sizes or "", []))
+        cohorts = [size.get("cohort") for size in suite.sizes.get(entry.sizes or "", [])]
+        held = bool(cohorts) and not {None, PLANNED} & set(cohorts)
         alone = plans_by_data_alone(entry.method or name, cohort_held=held)
-        if alone and not renewed and suite.waits(name):
+        # Equal searches may choose otherwise on each network, and so train other candidates.
+        if alone and not renewed and suite.waits(name) and suite.tuning_runs is None:
             alike: dict[object, list[str]] = {}
             for network in networks:
-                alike.setdefault(suite.networks[network].get("small_memory_share"), []).append(
-                    network
-                )
+                memory = suite.networks[network].get("small_memory_share")
+                more = json.dumps(suite.setting(task, network).more, sort_keys=True)
+                alike.setdefault((memory, more), []).append(network)
             found += [_Group(task, name, tuple(each)) for each in alike.values()]
         else:
             found += [_Group(task, name, (network,)) for network in networks]
@@ -190,8 +195,7 @@ def _final(group: _Group, seeds: Sequence[int], choices: dict[Pair, Choice]) -> 
 def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
     spec = job.spec
     assert spec is not None
-    target = suite.tasks[spec.task].target
-    metric = "accuracy" if target.startswith("accuracy") else "loss"
+    task = suite.tasks[spec.task]
     for pair, choice in job.chosen.items():
         network, rule = pair
         rounds = len(trained.clocks[network][rule])
@@ -203,11 +207,13 @@ def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
             "method": spec.method,
             "kind": suite.methods[spec.method].kind,
             "seed": spec.seed,
-            "target": target,
+            "target": task.target or str(task.hardest),
             "rate": dict(spec.rate),
             "size": dict(spec.size),
             "tuning_seconds": choice.seconds,
+            **({} if choice.cost is None else {"tuning": dict(choice.cost)}),
             "seconds": trained.seconds(pair),
+            **({"targets": dict(trained.targets(pair))} if task.targets else {}),
             "end_seconds": trained.end(pair),
             "predicted_seconds": trained.predicted_seconds[network]
             if rule == suite.rules_of(spec.method)[0] and suite.waits(spec.method) else None,
@@ -216,7 +222,10 @@ def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
             "rounds": rounds,
             "client_updates": trained.client_updates,
             "upload_bits": trained.upload_bits,
-            "curve": [[round(t, 2), round(v, 4)] for t, v in trained.curve(pair, metric)],
+            "computing_seconds": round(trained.computing_seconds, 2),
+            "curve": [
+                [round(t, 4), round(v, 6)] for t, v in trained.curve(pair, task.hardest.metric)
+            ],
         }  # fmt: skip
 
 

@@ -4,14 +4,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fedpace.bench.crossing import Curve, measured, seconds_to
 from fedpace.bench.replay import round_seconds
-from fedpace.bench.suite import Suite, experiment_of
+from fedpace.bench.suite import Keys, Suite, experiment_of
 from fedpace.core.plan import Plan
 from fedpace.core.target import Target
 from fedpace.experiment.build import network_of
@@ -24,10 +25,17 @@ from fedpace.planning.round_time.distribution import round_time
 from fedpace.run_folder.atomic import write_text
 from fedpace.wireless.network import Network
 
-Keys = tuple[tuple[str, Any], ...]
-"""Keys of a section, with their values."""
 Pair = tuple[str, str]
 """A network and a rule for the band."""
+Clocks = Mapping[str, Mapping[str, Sequence[float]]]
+"""Network -> rule -> the clock at the end of each round, s."""
+Evaluations = Sequence[tuple[int, Mapping[str, float]]]
+"""(rounds done, what was measured then)."""
+Goals = Mapping[str, float | None]
+"""Target -> the clock at which it was reached, s, or None."""
+Beaten = Callable[[Mapping[Pair, Sequence[float]]], bool]
+"""By pair, the least clock at which each target is or can still be reached, s -> whether to stop,
+as no pair is left to win."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +67,34 @@ class Trained:
 
     ended: str
     """"target", "budget", or "beaten": no pair left on which it could still be the first."""
-    clocks: Mapping[str, Mapping[str, Sequence[float]]]
+    clocks: Clocks
     """Network -> rule -> the clock at the end of each round, s."""
     predicted_seconds: Mapping[str, float]
     """Network -> the planner's prediction of the clock at the end, by the method's first rule, s; 0
     where rounds do not wait for all: a beat takes what it takes."""
     predicted_gain: Mapping[str, float]
     """What the first plan promises over others, by planner, on the first network."""
-    evaluations: Sequence[tuple[int, Mapping[str, float]]]
+    evaluations: Evaluations
     """(rounds done, what was measured then)."""
     client_updates: int
     upload_bits: int
     computing_seconds: float
-    """Seconds of this machine."""
+    """Processor seconds of this machine."""
     over_limit: float | None = None
     """Planned time over the least that any scheme could need on the first network's band; None
     where the first plan says neither."""
+    reached: Mapping[str, Mapping[str, Goals]] = field(default_factory=dict)
+    """Of a task with several targets: network -> rule -> target -> the clock at which the smoothed
+    curve crosses it, s, or None."""
+
+    def targets(self, pair: Pair) -> Goals:
+        """Return when each of several targets was reached, s, or None; nothing of a single one."""
+        return self.reached[pair[0]][pair[1]] if self.reached else {}
 
     def seconds(self, pair: Pair) -> float | None:
-        """Return the clock when the target was reached, s; None if it was not."""
+        """Return the clock when the hardest target was reached, s; None if it was not."""
+        if self.reached:
+            return list(self.targets(pair).values())[-1]
         return self.end(pair) if self.ended == "target" else None
 
     def end(self, pair: Pair) -> float:
@@ -85,22 +102,19 @@ class Trained:
         network, rule = pair
         return self.clocks[network][rule][-1]
 
-    def curve(self, pair: Pair, metric: str) -> list[tuple[float, float]]:
+    def curve(self, pair: Pair, metric: str) -> Curve:
         """Return (clock, measured) at every evaluation."""
-        clock = self.clocks[pair[0]][pair[1]]
-        return [(clock[done - 1], values[metric]) for done, values in self.evaluations]
+        return _curve(self.clocks[pair[0]][pair[1]], self.evaluations, metric)
 
 
-def train(
-    suite: Suite, spec: Spec, folder: Path, beaten: Callable[[Mapping[Pair, float]], bool]
-) -> Trained:
+def train(suite: Suite, spec: Spec, folder: Path, beaten: Beaten) -> Trained:
     """Train, or read what was trained before.
 
     Args:
         suite: the suite.
         spec: which training.
         folder: where the files of finished trainings are.
-        beaten: the clock by pair -> whether to stop, as no pair is left to win.
+        beaten: whether to stop.
     """
     experiment = spec.experiment(suite)
     path = folder / f"{_key(spec, suite, experiment)}.json"
@@ -116,24 +130,31 @@ def _key(spec: Spec, suite: Suite, experiment: Experiment) -> str:
     """A name for a training that changes with all that decides its result."""
     networks = [suite.networks[name] for name in spec.networks]
     settings = experiment.model_dump(exclude={"checks"})  # no check applies in one process
-    decides = [settings, networks, spec.tuning, suite.budget.model_dump()]
+    decides: list[Any] = [settings, networks, spec.tuning, suite.budget.model_dump()]
+    if targets := suite.tasks[spec.task].targets:  # the experiment knows of a single one
+        decides.append(targets)
+    if seconds := suite.setting(spec.task, spec.networks[0]).seconds:
+        decides.append(seconds)
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     words = [spec.task, spec.method, spec.networks[0], f"s{spec.seed}", digest]
     return "-".join(word.replace(" ", "_").replace("/", "_") for word in words)
 
 
-def _train(
-    suite: Suite,
-    spec: Spec,
-    experiment: Experiment,
-    beaten: Callable[[Mapping[Pair, float]], bool],
-) -> Trained:
-    began = time.monotonic()
+def _curve(clock: Sequence[float], evaluations: Evaluations, metric: str) -> Curve:
+    return [(clock[done - 1], measured(values, metric)) for done, values in evaluations]
+
+
+def _train(suite: Suite, spec: Spec, experiment: Experiment, beaten: Beaten) -> Trained:
+    began = time.process_time()
     prepared = prepare(experiment)
     rules, waits = suite.rules_of(spec.method), suite.waits(spec.method)
     networks = _networks(suite, spec, prepared)
     _check_plans(suite, spec, experiment, networks)
-    target = Target.parse(suite.tasks[spec.task].target)
+    task = suite.tasks[spec.task]
+    target = task.hardest
+    goals = [Target.parse(each) for each in task.targets or ()]
+    none: Goals = {str(goal): None for goal in goals}
+    reached = {name: dict.fromkeys(rules, none) for name in spec.networks} if goals else {}
     now = {pair: 0.0 for pair in networks}
     clocks: dict[str, dict[str, list[float]]] = {
         name: {rule: [] for rule in rules} for name in spec.networks
@@ -144,6 +165,7 @@ def _train(
     gain: Mapping[str, float] | None = None
     over_limit: float | None = None
     evaluations: list[tuple[int, Mapping[str, float]]] = []
+    seconds = suite.setting(spec.task, spec.networks[0]).seconds or np.inf
     updates = bits = 0
     ended = "budget"
     for record, plan in play(prepared, experiment.methods[0]):
@@ -166,18 +188,43 @@ def _train(
         bits += record.upload_bits
         if record.evaluation is not None:
             evaluations.append((record.round + 1, dict(record.evaluation)))
-            if target.reached(record.evaluation):
+            if goals:
+                for name, rule in networks:
+                    curve = _curve(clocks[name][rule], evaluations, target.metric)
+                    reached[name][rule] = {str(goal): seconds_to(curve, goal) for goal in goals}
+                # The values are the same on every network: all have crossed, or none.
+                arrived = reached[name][rule][str(target)] is not None
+            else:
+                arrived = target.reached(record.evaluation)
+            if arrived:
                 ended = "target"
                 break
-        if beaten(now):
+        least = _least(clocks, evaluations, reached) if goals else {p: [t] for p, t in now.items()}
+        if beaten(least):
             ended = "beaten"
             break
-        if updates >= suite.budget.client_updates:
+        if updates >= suite.budget.client_updates or min(now.values()) >= seconds:
             break
     return Trained(
         ended, clocks, predicted, gain or {}, evaluations, updates, bits,
-        time.monotonic() - began, over_limit,
+        time.process_time() - began, over_limit, reached,
     )  # fmt: skip
+
+
+def _least(
+    clocks: Clocks, evaluations: Evaluations, reached: Mapping[str, Mapping[str, Goals]]
+) -> dict[Pair, list[float]]:
+    """The least clock at which each target can be reached.
+
+    A crossing may lie just behind the last evaluation, however long ago that was.
+    """
+    done = evaluations[-1][0] if evaluations else 0
+    return {
+        (name, rule): [seen if t is None else t for t in goals.values()]
+        for name, rules in reached.items()
+        for rule, goals in rules.items()
+        for seen in [clocks[name][rule][done - 1] if done else 0.0]
+    }
 
 
 def _over_limit(plan: Plan) -> float | None:
