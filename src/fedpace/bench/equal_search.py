@@ -21,8 +21,8 @@ from fedpace.bench.suite import Suite
 from fedpace.bench.training import Pair, Spec, Trained, train
 
 Order = tuple[int, float]
-"""Of candidates, the least is the best: targets missed, then the mean logarithm of the seconds (or
-the distance in the metric, where every target was missed)."""
+"""How good a candidate is, the least the best: targets missed, then the mean logarithm of the
+seconds (or the distance in the metric, where every target was missed)."""
 Place = tuple[int, int]
 """Index of a rate and of a size on a method's grids."""
 

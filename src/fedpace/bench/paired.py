@@ -43,7 +43,7 @@ class Pairs:
     at_most: bool
     """Some ratio is an upper bound: ours missed one there."""
     seeds: tuple[int, ...] = ()
-    """Of the pairs; settings of the same seeds are drawn anew together."""
+    """One of each pair; settings of the same seeds are drawn anew together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +232,7 @@ def _reached(line: Line) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Amount:
-    """Of a run until a target, or until its end where it missed that."""
+    """What a run took to a target, or to its end where it missed that."""
 
     amount: float
     reached: bool

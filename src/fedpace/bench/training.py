@@ -84,7 +84,7 @@ class Trained:
     """Planned time over the least that any scheme could need on the first network's band; None
     where the first plan says neither."""
     reached: Mapping[str, Mapping[str, Goals]] = field(default_factory=dict)
-    """Of a task with several targets: network -> rule -> target -> the clock at which the smoothed
+    """With several targets: network -> rule -> target -> the clock at which the smoothed
     curve crosses it, s, or None."""
 
     def targets(self, pair: Pair) -> Goals:
