@@ -113,6 +113,14 @@ def test_half_precision_on_a_processor_avoids_the_fused_attention(folder):
     assert (attention("float32"), attention("bfloat16")) == ("sdpa", "eager")
 
 
+def test_bfloat16_without_its_instructions_is_told_to_be_slow(folder, caplog):
+    without = torch.backends.cpu.get_cpu_capability() == "AVX2"
+    load(folder("bert"), dtype="float32", device="cpu")
+    assert not caplog.records
+    load(folder("bert"), dtype="bfloat16", device="cpu")
+    assert ("no instructions for it" in caplog.text) == without
+
+
 def test_threads_are_set(folder):
     before = torch.get_num_threads()
     try:
