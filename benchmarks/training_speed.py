@@ -1,20 +1,21 @@
 """Processor seconds and peak memory of a round: stacked, one by one, and a plain PEFT loop.
 
-    python benchmarks/training_speed.py                            # all models; about 10 minutes
-    python benchmarks/training_speed.py --models smollm2 --rounds 2
-    python benchmarks/training_speed.py --models minilm --dtypes float32 bfloat16
-    python benchmarks/training_speed.py --models minilm --populations 100 10000
+    python benchmarks/training_speed.py                    # all cells; 6 minutes at most
+    python benchmarks/training_speed.py --cells smollm2,bfloat16,100 --ways loop stacked
 
-Every cell is a process of its own on one thread, so that its peak memory is its own, and seconds
-are the processor's, so that other work on the machine counts little. A round trains `--clients`
-participants on their own examples, at the lengths that the data has. "peft" is what one writes by
-hand: for each client load the adapter, step an optimiser over PEFT's own parameters with the
-model's own loss, read the adapter. Data and the model stories260K lie below `--shared`; smollm2 and
-minilm come from their packages.
+A cell is a model, the type of its base and the number of clients; of 10,000 clients there are the
+examples of the few, again and again. Every cell and way is a process of its own on one thread, so
+that its peak memory is its own, and seconds are the processor's, so that other work on the machine
+counts little. A round trains `--clients` participants on their own examples, at the lengths that
+the data has; rounds are repeated for `--seconds`, and there is at least one. "peft" is what one
+writes by hand: for each client load the adapter, step an optimiser over PEFT's own parameters with
+the model's own loss, read the adapter. Data and the model stories260K lie below `--shared`; smollm2
+and minilm come from their packages.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import time
@@ -33,89 +34,91 @@ MODELS = {
                            "model.pooling=model", "model.max_length=64",
                            "data.name={shared}/data/tinystories_sample"]),
     "minilm": (None, []),
-    "smollm2": (ROOT / "examples/05_smollm2.toml", ["data.name={shared}/data/dolly15k"]),
+    "smollm2": (ROOT / "examples/05_smollm2.toml",
+                ["data.name={shared}/data/dolly15k", "training.local_steps=1"]),
 }  # fmt: skip
 """Experiment file (None: the embedded default) and what is changed of it."""
+CELLS = (
+    "stories260K,float32,100",
+    "minilm,float32,100",
+    "minilm,bfloat16,100",
+    "minilm,float32,10000",
+    "smollm2,bfloat16,100",
+)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", default=list(MODELS), choices=list(MODELS))
+    parser.add_argument("--cells", nargs="+", default=CELLS, help="model,dtype,clients")
     parser.add_argument("--ways", nargs="+", default=list(WAYS), choices=WAYS)
-    parser.add_argument("--dtypes", nargs="+", help="in place of the experiment's")
-    parser.add_argument("--populations", type=int, nargs="+", default=[100])
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--shared", default=str(ROOT.parent / "shared"))
-    parser.add_argument("--cell", help="model,way,dtype,population: measure this one, print JSON")
+    parser.add_argument("--one", help="a cell and a way: measure it, print JSON")
     arguments = parser.parse_args()
-    if arguments.cell:
+    if arguments.one:
         print(json.dumps(measure(arguments)))
         return
     print("model        dtype     population  way      s/round  tokens/s  over peft  peak MiB")
-    for name in arguments.models:
-        for dtype in arguments.dtypes or ["as given"]:
-            for count in arguments.populations:
-                base = None
-                for way in arguments.ways:
-                    cell = f"{name},{way},{dtype},{count}"
-                    done = subprocess.run(
-                        [sys.executable, __file__, *sys.argv[1:], "--cell", cell],
-                        check=True, stdout=subprocess.PIPE, text=True,
-                    )  # fmt: skip
-                    got = json.loads(done.stdout.splitlines()[-1])
-                    base = base or got["seconds"]
-                    print(f"{name:12} {got['dtype']:9} {count:10}  {way:7} {got['seconds']:8.2f} "
-                          f"{got['tokens'] / got['seconds']:9.0f} {base / got['seconds']:10.2f} "
-                          f"{got['peak'] / 2**20:9.0f}", flush=True)  # fmt: skip
+    for cell in arguments.cells:
+        name, dtype, count = cell.split(",")
+        base = None
+        for way in arguments.ways:
+            done = subprocess.run(
+                [sys.executable, __file__, *sys.argv[1:], "--one", f"{cell},{way}"],
+                check=True, stdout=subprocess.PIPE, text=True,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+            )  # fmt: skip
+            got = json.loads(done.stdout.splitlines()[-1])
+            base = base or got["seconds"]
+            print(f"{name:12} {dtype:9} {count:>10}  {way:7} {got['seconds']:8.2f} "
+                  f"{got['tokens'] / got['seconds']:9.0f} {base / got['seconds']:10.2f} "
+                  f"{got['peak'] / 2**20:9.0f}", flush=True)  # fmt: skip
 
 
 def measure(arguments: argparse.Namespace) -> dict:
-    """One cell: median processor seconds a round, tokens in it, peak memory while training."""
-    name, way, dtype, count = arguments.cell.split(",")
+    """One cell, one way: processor seconds a round, tokens in it, peak memory while training."""
+    name, dtype, count, way = arguments.one.split(",")
     path, changes = MODELS[name]
     changes = [change.format(shared=arguments.shared) for change in changes]
-    if dtype != "as given":
-        changes.append(f"model.dtype={dtype}")
     import torch
 
     from fedpace.experiment.build import build_model, examples_of, local_training, tokenised
     from fedpace.lora import make_trainer
 
     torch.set_num_threads(1)
-    experiment = load_experiment(path, changes)
+    experiment = load_experiment(path, [*changes, f"model.dtype={dtype}"])
     data, _ = examples_of(experiment)
     adapted = build_model(experiment, data.label_names)
-    tokens = tokenised(experiment, data.take(np.arange(min(len(data), 2000))), adapted)
+    tokens = tokenised(experiment, data.take(np.arange(min(len(data), 800))), adapted)
     clients = shares(tokens, int(count))
     training = local_training(experiment)
     if way == "peft":
         train = plain_peft(adapted, clients, training)
     else:
         train = make_trainer(adapted, clients, training, stacked=way == "stacked")
-    rank, seconds, seen = adapted.layout.rank, [], 0
-    for index in range(arguments.rounds + 1):  # the first warms up
-        chosen = rng_for(0, "participation", index).permutation(int(count))[: arguments.clients]
-        tasks = [ClientTask(int(c), index, adapted.initial, rank, seed=0) for c in chosen]
-        if index == 1:
-            reset_peak()
+    rank, rounds, spent, seen = adapted.layout.rank, 0, 0.0, 0
+
+    def tasks(index, size):
+        chosen = rng_for(0, "participation", index).permutation(int(count))[:size]
+        return [ClientTask(int(c), index, adapted.initial, rank, seed=0) for c in chosen]
+
+    train(tasks(0, 1))  # what is done once
+    reset_peak()
+    while spent < arguments.seconds:
+        rounds += 1
+        asked = tasks(rounds, arguments.clients)
         began = time.process_time()
-        train(tasks)
-        if index:
-            seconds.append(time.process_time() - began)
-            seen += sum(
-                int(clients[t.client].lengths[rows].sum())
-                for t in tasks
-                for rows in training.draw_batches(t, clients[t.client])
-            )
-    return {
-        "seconds": float(np.median(seconds)),
-        "tokens": seen / arguments.rounds,
-        "peak": peak_bytes(),
-        "dtype": experiment.model.dtype,
-    }
+        train(asked)
+        spent += time.process_time() - began
+        seen += sum(
+            int(clients[t.client].lengths[rows].sum())
+            for t in asked
+            for rows in training.draw_batches(t, clients[t.client])
+        )
+    return {"seconds": spent / rounds, "tokens": seen / rounds, "peak": peak_bytes()}
 
 
 def shares(tokens, count: int):
@@ -125,6 +128,8 @@ def shares(tokens, count: int):
 
 def plain_peft(adapted, clients, training):
     """What one writes by hand with PEFT; whole rank, the same batches."""
+    from torch.nn import functional
+
     from fedpace.core.messages import ClientUpdate
     from fedpace.lora.adapter import to_array, write_adapter
     from fedpace.lora.tasks import collate
@@ -141,7 +146,10 @@ def plain_peft(adapted, clients, training):
             optimizer = training.make_optimizer(own.values())
             for rows in training.draw_batches(task, clients[task.client]):
                 batch = collate(clients[task.client].take(rows), adapted)
-                loss = model(**batch.inputs, labels=batch.labels).loss
+                output = model(**batch.inputs, labels=batch.labels)
+                loss = output.loss  # mean pooling is ours and has none
+                if loss is None:
+                    loss = functional.cross_entropy(output.logits, batch.labels)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()

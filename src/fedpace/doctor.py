@@ -77,8 +77,11 @@ def fit_lines(fit: "Fit", experiment: Experiment) -> Iterator[str]:
     )
     if not fit.fits:
         remedies = ["[training] batch_size", "[model] max_length", "[model] layers"]
-        dtype = ', take [model] dtype = "bfloat16"' if model.dtype == "float32" else ""
-        yield f"lower {', '.join(remedies)}{dtype}, or take a smaller model"
+        others = ['[model] dtype = "bfloat16"'] if model.dtype == "float32" else []
+        if not experiment.training.gradient_checkpointing:
+            others.append("[training] gradient_checkpointing = true")
+        taken = f", take {' and '.join(others)}" if others else ""
+        yield f"lower {', '.join(remedies)}{taken}, or take a smaller model"
     if fit.seconds_per_round is not None:
         whole = fit.seconds_per_round * experiment.training.rounds
         yield (

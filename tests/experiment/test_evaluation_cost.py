@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
+from fedpace import load_experiment
 from fedpace.core.plan import Decision
 from fedpace.experiment.config import TrainingSection
 from fedpace.experiment.evaluation_cost import Reading, evaluation_share, told
+from fedpace.experiment.prepare import prepare
 
 
 def test_the_share_is_what_one_counts_by_hand():
@@ -27,3 +29,12 @@ def test_what_would_do_brings_it_to_a_fifth():
     smaller = Reading(np.array([8.0]), np.array([1000.0]), less, 10 * less)
     assert evaluation_share(smaller, decision, training) == pytest.approx(0.2, abs=0.01)
     assert "max_eval" not in told(0.19, 100)
+
+
+@pytest.mark.slow
+@pytest.mark.torch
+def test_the_default_experiment_evaluates_for_less_than_a_fifth(caplog):
+    with caplog.at_level("INFO", "fedpace.experiment.prepare"):
+        prepare(load_experiment(None))
+    (line,) = [m for m in caplog.messages if "of the computing" in m]
+    assert "max_eval" not in line

@@ -38,7 +38,21 @@ def test_what_would_not_fit_is_not_tried(experiment, monkeypatch):
     found = fit.try_fit(experiment)
     assert not found.fits and found.seconds_per_round is None
     told = " ".join(fit_lines(found, experiment))
-    assert "it does not fit" in told and 'take [model] dtype = "bfloat16"' in told
+    assert "it does not fit" in told
+    remedies = 'take [model] dtype = "bfloat16" and [training] gradient_checkpointing = true'
+    assert remedies in told
+
+
+def test_the_guess_of_what_is_not_tried_is_less_where_layers_are_computed_again(
+    experiment, monkeypatch
+):
+    monkeypatch.setattr(fit, "_free_bytes", lambda: 1e6)
+    monkeypatch.setattr(fit, "_peak_bytes", lambda: 0.0)
+    training = experiment.training.model_copy(update={"gradient_checkpointing": True})
+    recomputing = experiment.model_copy(update={"training": training})
+    less, plain = fit.try_fit(recomputing), fit.try_fit(experiment)
+    assert less.peak_bytes < plain.peak_bytes
+    assert "gradient_checkpointing" not in " ".join(fit_lines(less, recomputing))
 
 
 def test_the_longest_examples_of_all_are_what_is_tried_for_the_peak(experiment, monkeypatch):

@@ -138,6 +138,18 @@ def test_a_weight_that_others_share_is_refused(folder):
         pass
 
 
+def test_a_quantised_weight_is_refused(folder):
+    model, adapter = tiny_models.adapted(folder("bert"))
+    linear = next(iter(model.lora_modules.values())).get_base_layer()
+    packed = torch.zeros(linear.weight.shape, dtype=torch.uint8)  # as bitsandbytes holds it
+    linear.weight = torch.nn.Parameter(packed, requires_grad=False)
+    with (
+        pytest.raises(InputError, match="is quantised; set .model. quantization = 'none'"),
+        merged_into_base(model, with_merged(model, adapter)),
+    ):
+        pass
+
+
 @pytest.mark.parametrize(("architecture", "task", "targets"), MODELS)
 def test_what_is_saved_gives_the_same_logits_on_the_untouched_base(
     folder, tmp_path, architecture, task, targets

@@ -140,6 +140,7 @@ def test_threads_are_set(folder):
         ({"layers": 3}, "layers is 3; .* 1 to 2"),
         ({"layers": 0}, "layers is 0"),
         ({"quantization": "2bit"}, 'quantization is "2bit"'),
+        ({"quantization": "8bit", "device": "cpu"}, '"8bit" needs a GPU.* quantization = .none'),
         ({"device": "abacus"}, 'device "abacus" is not available'),
         ({"threads": 0}, "threads is 0"),
         ({"task": "causal-lm"}, r"\(bert\) reads in both directions"),
@@ -154,7 +155,7 @@ def test_wrong_options_are_named(folder, options, message):
 @pytest.mark.skipif(importlib.util.find_spec("bitsandbytes") is not None, reason="it is installed")
 def test_quantization_without_bitsandbytes_says_what_to_install(folder):
     with pytest.raises(InputError, match="pip install bitsandbytes"):
-        load(folder("bert"), quantization="4bit")
+        load(folder("bert"), quantization="4bit", device="meta")  # as where there is a GPU
 
 
 def test_minilm_without_its_package_says_what_to_install(monkeypatch):

@@ -291,6 +291,7 @@ def local_training(
         optimizer=training.optimizer,
         weight_decay=training.weight_decay,
         dropout=experiment.lora.dropout,
+        gradient_checkpointing=training.gradient_checkpointing,
         sketch=sketch,
         trained=trained,
     )

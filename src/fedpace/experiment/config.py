@@ -12,33 +12,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from fedpace.core.arguments import PATH, TEXTS, takes
 from fedpace.core.plan import ScheduleChoice
-from fedpace.core.profile import DEFAULT_ALLOCATION, LEAST, MOST, AllocationRule
+from fedpace.core.profile import DEFAULT_ALLOCATION, AllocationRule
 from fedpace.experiment.parsing import OneLine, parse
+from fedpace.experiment.section import Count, Name, NonNegative, Positive, Rate, Section, Whole
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UploadDtype
 
-# Within these limits products and sums of a few numbers stay finite.
-Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1)]
-"""Name of a model or data set; an empty one would be the folder that the command is run in."""
-Rate = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
-"""A step size, in float32: whoever wants to see a run diverge may."""
-Whole = Annotated[int, Field(ge=0, le=10**9)]
-Count = Annotated[int, Field(ge=1, le=10**9)]
 
-
-class _Section(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
-    )
-
-
-class ModelSection(_Section):
+class ModelSection(Section):
     """[model]: what is fine-tuned."""
 
     name: Name = "minilm"
@@ -63,7 +48,7 @@ class ModelSection(_Section):
     """Keep the first so many transformer layers; 0 keeps all."""
 
 
-class DataSection(_Section):
+class DataSection(Section):
     """[data]: what it is fine-tuned on, and how it lies with the clients."""
 
     name: Name = "stdlib-docs"
@@ -88,7 +73,7 @@ class DataSection(_Section):
     """Evaluate on so many held-out examples, drawn once; 0 takes all."""
 
 
-class LoraSection(_Section):
+class LoraSection(Section):
     """[lora]: the adapter and its sketch."""
 
     rank: Annotated[int, Field(ge=0, le=2**16)] = 16
@@ -118,7 +103,7 @@ class LoraSection(_Section):
     """Method flasc: share of the values that a client sends, those that changed most."""
 
 
-class TrainingSection(_Section):
+class TrainingSection(Section):
     """[training]: local steps, server steps, when to stop."""
 
     local_steps: Count = 5
@@ -131,6 +116,9 @@ class TrainingSection(_Section):
     """Optimiser of the local steps; its state lasts one round."""
     weight_decay: NonNegative = 0.0
     """Decay in the local steps."""
+    gradient_checkpointing: bool = False
+    """Keep of each layer its input alone and compute the rest again in the backward pass: less
+    memory, about a third more time, the same result to rounding."""
     server_optimizer: Literal["sgd", "adam"] = "adam"
     """How the server moves along the aggregated update."""
     server_learning_rate: Rate = 0.01
@@ -164,7 +152,7 @@ class TrainingSection(_Section):
     "step-back" goes on from the adapter of the last good evaluation with half the server step."""
 
 
-class EvaluationSection(_Section):
+class EvaluationSection(Section):
     """[evaluation]: what a language model is asked before and after its training."""
 
     samples: Annotated[int, Field(ge=0)] = 3
@@ -178,7 +166,7 @@ class EvaluationSection(_Section):
     """Longest answer, tokens."""
 
 
-class NetworkSection(_Section):
+class NetworkSection(Section):
     """[network]: the cell, its links, and the virtual clock."""
 
     bandwidth_hz: Positive | None = None
@@ -218,7 +206,7 @@ class NetworkSection(_Section):
     """What every round costs besides, also an empty one: the server's work and scheduling."""
 
 
-class PlannerSection(_Section):
+class PlannerSection(Section):
     """[planner]: how sampling probabilities and sketch ranks are chosen."""
 
     name: str = "exact"
@@ -238,7 +226,7 @@ class PlannerSection(_Section):
     """V / ||u||^2 at full participation and rank; a guess before a run, measured in it."""
 
 
-class ChecksSection(_Section):
+class ChecksSection(Section):
     """[checks]: what `fedpace serve` checks of an update before it uses it.
 
     In `fedpace run` the clients are in its own process and nothing is checked: the same file may
@@ -265,7 +253,7 @@ class ChecksSection(_Section):
     1 believes everyone."""
 
 
-class PrivacySection(_Section):
+class PrivacySection(Section):
     """[privacy]: differential privacy of clients, docs/privacy.md; without the section none."""
 
     clip_norm: Positive | None = None
@@ -288,7 +276,7 @@ class PrivacySection(_Section):
         return self
 
 
-class OutputSection(_Section):
+class OutputSection(Section):
     """[output]: what is written besides the run folder's fixed files."""
 
     tensorboard: bool = False
@@ -299,7 +287,7 @@ class OutputSection(_Section):
     """Rounds between checkpoints."""
 
 
-class PayloadSection(_Section):
+class PayloadSection(Section):
     """[payload]: message sizes of a scenario without a model (`fedpace plan`)."""
 
     fixed_bits: NonNegative = 148e3
@@ -308,7 +296,7 @@ class PayloadSection(_Section):
     """Bits for each rank component, as float32; the default is query and value of MiniLM."""
 
 
-class Experiment(OneLine, _Section):
+class Experiment(OneLine, Section):
     """Everything that decides the result of a run."""
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0

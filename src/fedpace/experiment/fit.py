@@ -73,7 +73,8 @@ def try_fit(experiment: Experiment) -> Fit:
     adapter = sum(value.nbytes for value in work.initial_adapter.values())
     held = _COPIES * many * adapter
     train: Trainer = setup.train
-    guess = _peak_bytes() + held + _pass_tokens(train) * token_bytes(train.adapted)
+    token = token_bytes(train.adapted, recomputed=train.training.gradient_checkpointing)
+    guess = _peak_bytes() + held + _pass_tokens(train) * token
     if guess > free:
         return Fit(mean, train.together, guess, free, None, None)
     often = np.argsort(-joins, kind="stable")[:MOST_TOGETHER]

@@ -37,6 +37,8 @@ class LocalTraining:
     weight_decay: float = 0.0
     dropout: float = 0.0
     """Share of each A's inputs that a step leaves out, by masks of the client's own."""
+    gradient_checkpointing: bool = False
+    """Keep of each layer its input alone and compute the rest again on the way back."""
     sketch: Sketch = RESIDUAL
     trained: tuple[Role, ...] = ROLES
     """What is trained and sent; the other tensors stay as they are."""

@@ -23,19 +23,25 @@ def default_max_tokens(adapted: AdaptedModel) -> int:
     return int(min(_MOST_TOKENS[kind], _PASS_BYTES[kind] / token_bytes(adapted)))
 
 
-def token_bytes(adapted: AdaptedModel) -> float:
+def token_bytes(adapted: AdaptedModel, *, recomputed: bool = False) -> float:
     """Return about what a token takes while a pass and its gradients are computed, bytes.
 
     Per layer what norms, attention and the feed-forward part keep for the way back: eight vectors
     of the width and four of the inner width. A language model besides keeps the logits of a token
     in the base's type and, for the loss and its gradient, twice in float32.
+
+    Args:
+        adapted: the model.
+        recomputed: by gradient checkpointing: of a layer its input alone is kept, and one layer at
+            a time has the rest.
     """
     model = adapted.base.model
     text, size = model.config.get_text_config(), model.dtype.itemsize
     width = getattr(text, "hidden_size", None) or 1
     inner = getattr(text, "intermediate_size", None) or 4 * width
     layers = getattr(text, "num_hidden_layers", None) or 1
-    kept = layers * (8 * width + 4 * inner) * size
+    within = 8 * width + 4 * inner
+    kept = (layers * width + within if recomputed else layers * within) * size
     if adapted.base.task == "causal-lm":
         kept += text.vocab_size * (size + 8)
     return float(kept)

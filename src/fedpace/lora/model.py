@@ -149,7 +149,9 @@ def load_base(
                 model = MeanPooledClassifier(model)
     if quantization is None:
         model.to(place)
-    model.config.use_cache = False  # keys and values of earlier tokens serve generation only
+    for part in model.modules():  # an encoder-decoder's halves have configurations of their own
+        if isinstance(part, PreTrainedModel):
+            part.config.use_cache = False  # keys and values of earlier tokens serve generation
     check_padding(name, model, tokenizer)
     model.requires_grad_(False)
     new = ("classifier",) if pooling == "mean" else _new_modules(name, task, model, info)
@@ -255,6 +257,11 @@ def _quantization(kind: str | None, dtype: str, device: torch.device) -> dict[st
         return {}
     if kind not in ("4bit", "8bit"):
         raise InputError(f'quantization is "{kind}"; it must be "4bit" or "8bit"')
+    if device.type == "cpu":
+        raise InputError(
+            f'quantization "{kind}" needs a GPU, and this machine has none that torch can use; '
+            "set [model] quantization = 'none' and dtype = 'bfloat16', which halves the base"
+        )
     if importlib.util.find_spec("bitsandbytes") is None:
         raise InputError(
             f'quantization "{kind}" needs the package bitsandbytes, which is not installed; '

@@ -26,6 +26,7 @@ from torch.func import functional_call
 from fedpace.core.adapter import Components, TensorSpec
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel, factor_names, to_array, to_tensors
+from fedpace.lora.checkpointing import checkpointing
 from fedpace.lora.dropout import Masks
 from fedpace.lora.grouping import group_by_length
 from fedpace.lora.local_training import ClientExamples, LocalTraining, examples_of
@@ -84,6 +85,7 @@ def train_stacked(
     with (
         merged_into_base(adapted, *(task.adapter for task in tasks)),
         _owners_meet_their_rows(adapted, stack),
+        checkpointing(adapted, training.gradient_checkpointing),
     ):
         for step in range(training.local_steps):
             drawn = concatenate([e.take(b[step]) for e, b in zip(examples, batches, strict=True)])

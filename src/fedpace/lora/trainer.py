@@ -15,6 +15,7 @@ from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.rng import rng_for
 from fedpace.core.sketch import SCALED
 from fedpace.lora.adapter import ADAPTER_NAME, AdaptedModel
+from fedpace.lora.checkpointing import layers_to_recompute
 from fedpace.lora.grouping import cost, group_by_length
 from fedpace.lora.local_training import ClientExamples, LocalTraining
 from fedpace.lora.loop import Stepped, train_loop
@@ -90,8 +91,11 @@ def make_trainer(
         tasks -> updates, in the order of the tasks.
 
     Raises:
-        InputError: no client has any examples.
+        InputError: no client has any examples, or the model has no layers that gradient
+            checkpointing could compute again.
     """
+    if training.gradient_checkpointing:
+        layers_to_recompute(adapted)
     limit = max_tokens or default_max_tokens(adapted)
     saved = saved_by_stacking(clients, training, limit) if stacked else 0.0
     if stacked and saved < _LEAST_SAVED and adapted.device.type == "cpu":
