@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import subprocess
 import sys
 from importlib.metadata import version
@@ -62,6 +63,19 @@ def test_plan_shows_rounds_that_overlap(tmp_path):
     done = fedpace("plan", "s.toml", cwd=tmp_path)
     assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
     assert "beat_seconds is 0.1, shorter than the 0.2 s" in done.stderr
+
+
+def test_devices_of_fedscale_are_planned_for(tmp_path):
+    table = {n: {"computation": 20.0 + n, "communication": 900.0} for n in range(8)}
+    (tmp_path / "devices").write_bytes(pickle.dumps(table))
+    done = fedpace("clients", "--from-fedscale", "devices", "--clients", "5", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (0, "5 clients: clients.csv\n"), done.stderr
+    (tmp_path / "s.toml").write_text(SCENARIO + '[network]\nclients = "clients.csv"\n')
+    assert fedpace("plan", "s.toml", cwd=tmp_path).returncode == 0
+    (tmp_path / "devices").write_bytes(pickle.dumps(SystemExit(3)))
+    done = fedpace("clients", "--from-fedscale", "devices", cwd=tmp_path)
+    assert (done.returncode, len(done.stderr.strip().splitlines())) == (2, 1)
+    assert "GLOBAL makes more than" in done.stderr
 
 
 def test_plan_draws_its_figures(tmp_path):

@@ -154,6 +154,27 @@ def plan_command(
     print_plan(scenario, planner, as_json, out, plot, _out, _err)
 
 
+@app.command("clients")
+def clients_command(
+    from_fedscale: Annotated[Path, typer.Option(help="FedScale's client_device_capacity.")],
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("clients.csv"),
+    batch_size: Annotated[int, typer.Option(min=1, help="Samples in a local step.")] = 4,
+    clients: Annotated[int | None, typer.Option(min=1, help="Draw so many [all].")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of that draw.")] = 0,
+) -> None:
+    """Write a clients.csv from devices that others measured.
+
+    Example:
+        fedpace clients --from-fedscale client_device_capacity --clients 100
+    """
+    from fedpace.wireless.clients_file import write_clients
+    from fedpace.wireless.fedscale import read_fedscale
+
+    made = read_fedscale(from_fedscale, batch_size=batch_size, clients=clients, seed=seed)
+    write_clients(made, out)
+    say(_out, f"{len(made)} clients: {out}")
+
+
 @app.command("report")
 def report_command(
     folder: Annotated[Path, typer.Argument(help="A run folder.")],

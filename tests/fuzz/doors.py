@@ -11,6 +11,7 @@ import gzip
 import io
 import json
 import math
+import pickle
 import signal
 
 import numpy as np
@@ -25,6 +26,7 @@ from fedpace.experiment.config import default_experiment, load_experiment
 from fedpace.experiment.scenario import load_scenario, plan_scenario, scenario_network
 from fedpace.run_folder.checkpoint import Checkpoint, read_checkpoint, write_checkpoint
 from fedpace.wireless.clients_file import read_clients, write_clients
+from fedpace.wireless.fedscale import read_fedscale
 from fuzz.mutate import NASTY, mutated, value
 
 SECONDS = 5
@@ -237,6 +239,17 @@ def _written(rows, columns, suffix):
     return "\n".join(map(json.dumps, rows)).encode("utf-8", "surrogatepass")
 
 
+def fedscale_file(random, folder):
+    """Mutate a pickle of devices: what is taken is numbers, whatever it would have done."""
+    table = {n: {"computation": 10.0 + n, "communication": 900} for n in range(3)}
+    if random.random() < 0.3:
+        table[random.choice([1, "x"])] = value(random, 3)
+    path = folder / "client_device_capacity"
+    path.write_bytes(mutated(pickle.dumps(table, random.randint(0, 5)), random))
+    clients = read_fedscale(path)
+    assert np.all(clients.step_seconds > 0) and np.all(np.isfinite(clients.max_bandwidth_hz))
+
+
 def update_message(random, folder):
     """Mutate an update as bytes; what is decoded has the shapes and types that were to come."""
     rank, kind = random.randint(1, LAYOUT.rank), random.choice([np.float32, np.uint16, np.int8])
@@ -281,6 +294,7 @@ DOORS = {
     "experiment file": experiment_file,
     "clients file": clients_file,
     "data file": data_file,
+    "device file of FedScale": fedscale_file,
     "update message": update_message,
     "checkpoint": checkpoint,
 }

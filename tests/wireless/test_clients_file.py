@@ -1,12 +1,14 @@
 import gzip
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
 from fedpace.core.profile import ClientProfile, Clients, System
+from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.clients_file import read_clients, write_clients
 from fedpace.wireless.population import SCENARIOS, draw_clients
 
@@ -178,3 +180,17 @@ def test_a_file_that_is_not_there_or_not_text_is_refused(tmp_path):
     clients = read_clients(write(tmp_path, FULL))
     with pytest.raises(InputError, match="cannot be written"):
         write_clients(clients, tmp_path / "no folder" / "clients.csv")
+
+
+def test_the_measured_devices_on_the_page_have_uplinks_of_their_own(tmp_path):
+    page = Path(__file__).parents[2] / "docs" / "file-formats.md"
+    lines = page.read_text().splitlines()
+    start = lines.index(
+        "    client_id,data_weight,step_seconds,spectral_efficiency,max_bandwidth_hz"
+    )
+    path = tmp_path / "clients.csv"
+    path.write_text("\n".join(line.strip() for line in lines[start : start + 3]))
+    clients = read_clients(path)
+    alone = rate_bps(np.minimum(1e9, clients.max_bandwidth_hz), **uplink(clients))
+    assert alone.tolist() == [20e6, 5e6]
+    assert clients.step_seconds.tolist() == [11.37, 170.2]
