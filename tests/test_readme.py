@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -26,6 +28,30 @@ def test_the_plan_is_what_the_command_prints():
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT, env=wide)
     printed = [line.rstrip() for line in done.stdout.splitlines()]
     assert block("plan") == printed, "paste into README.md:\n" + done.stdout
+
+
+def test_headline_and_page_are_made_of_the_evidence():
+    """Where there are results of it: README.md and docs/evidence.md say what the lines say."""
+    from fedpace.bench.page import in_order
+    from fedpace.bench.paired_headline import headline
+    from fedpace.bench.paired_page import page_text
+    from fedpace.bench.paired_tables import results_of
+    from fedpace.bench.results import read_results
+    from fedpace.bench.suite import Suite
+    from fedpace.experiment.parsing import parse
+    from fedpace.experiment.toml_files import read_toml
+
+    named, described = "benchmarks/results/evidence.jsonl", "benchmarks/suites/evidence.toml"
+    lines = read_results(ROOT / named)
+    if not lines:
+        pytest.skip("evidence.toml has not been run")
+    suite = parse(Suite, read_toml(ROOT / described), described)
+    command = f"fedpace bench page {named} --out docs/evidence.md --suite {described}"
+    page = (ROOT / "docs" / "evidence.md").read_text()
+    assert page == page_text(lines, command=command, suite=suite), f"run {command}"
+    table = headline(results_of(in_order(lines, suite)))
+    assert "<!-- evidence: begin -->" in README, "mark where the table of the evidence stands"
+    assert "\n".join(block("evidence")) == table, "paste into README.md:\n" + table
 
 
 def test_every_page_is_reached_from_the_readme():

@@ -106,6 +106,18 @@ def test_at_the_ratio_of_its_power_four_of_five_repetitions_tell_it_from_one():
     assert power([Pairs(drawn[0, :1], at_least=False, at_most=False)]) is None
 
 
+def test_power_counts_the_seeds_that_a_setting_lacks():
+    """The variance of a sum of independent means is the sum of theirs."""
+    rng = np.random.default_rng(2)
+    few, many = rng.normal(0, 0.2, 400), rng.normal(0, 0.3, 800)
+    made = [
+        Pairs(few, at_least=False, at_most=False, seeds=tuple(range(400))),
+        Pairs(many, at_least=False, at_most=False, seeds=tuple(range(1000, 1800))),
+    ]
+    error = np.sqrt(few.var() / 400 + many.var() / 800) / 2
+    assert np.log(power(made)) == pytest.approx((1.6449 + 0.8416) * error, rel=0.01)
+
+
 def test_the_interval_is_that_of_scipys_percentile_bootstrap():
     values = np.log([1.1, 1.4, 0.9, 2.0, 1.7, 1.2, 1.3, 0.8])
     found = geometric_mean([Pairs(values, at_least=False, at_most=False)])

@@ -1,66 +1,185 @@
 """The page of a suite under one rule for the band, from lines made up for it."""
 
-import pytest
+import re
 
-from fedpace.bench.paired_page import write_page
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from fedpace.bench.honesty import Promise, honesty, promises
+from fedpace.bench.paired import Ratio
+from fedpace.bench.paired_figures import band_of
+from fedpace.bench.paired_headline import headline, sentences
+from fedpace.bench.paired_page import cell, page_text, write_page
+from fedpace.bench.paired_tables import AUTO, BEST, results_of
+from fedpace.bench.suite import Setting
 from fedpace.core.errors import InputError
 
 
-def line(method, seed, seconds, *, kind="sampler", network="fast", gain=None, limit=None):
+def line(method, seed, seconds, *, kind="sampler", network="fast", gain=None, **more):
     return {
         "suite": "s", "digest": "d", "task": "t", "network": network, "rule": "work-conserving",
         "method": method, "kind": kind, "seed": seed, "target": "accuracy>=0.8",
         "rate": {"server_learning_rate": 0.01}, "size": {"cohort": 0.2}, "rounds": 7 + seed,
         "seconds": seconds, "end_seconds": 400.0 if seconds is None else seconds,
-        "predicted_seconds": None, "over_limit": limit,
-        "predicted_gain": {} if gain is None else {"synchronous": gain},
-        "curve": [[1.0, 0.2], [2.0, 0.5]],
+        "predicted_seconds": None, "over_limit": None,
+        "tuning": {"trainings": 10, "clock_seconds": 3600.0, "computing_seconds": 1800.0},
+        "computing_seconds": 36.0,
+        "predicted_gain": {} if gain is None else {"synchronous": gain, "uniform": 2.0},
+        "curve": [[1.0, 0.2], [2.0, 0.5]], **more,
     }  # fmt: skip
 
 
+SEEDS = range(5)
 LINES = [
-    *(line("overlapping", s, 10.0, kind="ours", gain=1.5, limit=4.0) for s in range(2)),
-    *(line("synchronous", s, t, kind="ablation", limit=8.0) for s, t in enumerate((10.0, 40.0))),
-    *(line("fedbuff", s, 30.0, kind="published") for s in range(2)),
-    *(line("weighted", s, None) for s in range(2)),
-    *(line("overlapping", s, 20.0, kind="ours", gain=0.8, network="slow") for s in range(2)),
-    *(line("synchronous", s, 10.0, kind="ablation", network="slow") for s in range(2)),
+    *(line("overlapping", s, 10.0, kind="ours", gain=1.5) for s in SEEDS),
+    *(line("synchronous", s, 20.0, kind="ablation") for s in SEEDS),
+    *(line("fedbuff", s, 30.0, kind="published") for s in SEEDS),
+    *(line("weighted", s, None) for s in SEEDS),
+    # Where it predicts a loss, and there is one.
+    *(line("overlapping", s, 20.0, kind="ours", gain=0.8, network="slow") for s in SEEDS),
+    *(line("synchronous", s, 10.0, kind="ablation", network="slow") for s in SEEDS),
+    *(line("fedbuff", s, 15.0, kind="published", network="slow") for s in SEEDS),
 ]
 
 
-def test_the_page_has_ratios_bounds_predictions_and_what_auto_would_take(tmp_path):
+def test_ours_and_auto_stand_against_every_rival_and_the_best():
+    results = results_of(LINES)
+    assert results.rivals == ["fedbuff", "weighted"] and results.ablations == ["synchronous"]
+    fast, slow = ("t", "fast"), ("t", "slow")
+    assert [results.best_rival("overlapping", s) for s in (fast, slow)] == ["fedbuff"] * 2
+    found = {who: results.over(who, BEST) for who in ("overlapping", AUTO)}
+    ratio = {
+        who: [float(np.exp(each[s].log_ratio.mean())) for s in (fast, slow)]
+        for who, each in found.items()
+    }
+    # In the slow setting the planner waits: 15 over 10 s instead of 15 over 20.
+    assert ratio == {"overlapping": pytest.approx([3.0, 0.75]), AUTO: pytest.approx([3.0, 1.5])}
+    assert [results.overlaps(s) for s in (fast, slow)] == [1.0, 0.0]
+
+
+def test_the_page_says_what_the_lines_say(tmp_path):
     files = write_page(LINES, tmp_path / "waiting.md", command="cmd")
     text = (tmp_path / "waiting.md").read_text()
-    assert len(files) == 3 and all(file.exists() for file in files)
-    best = "2.00 (1.00–4.00), synchronous"
+    assert len(files) == 5 and all(file.exists() for file in files)
+    for name in re.findall(r"\(img/(\S+)\)", text):
+        assert (tmp_path / "img" / name).exists()
+    # sqrt(3 * 0.75) and sqrt(3 * 1.5); no seed differs from another.
     assert (
-        f"| t, fast | 2.00 (1.00–4.00) | 3.00 (3.00–3.00) | > 40.00 (40.00–40.00) | {best} |"
-        in text
+        "| best rival | 2 | **1.50 (1.50–1.50)** | **2.12 (2.12–2.12)** | 0.75, t, slow |" in text
     )
-    # sqrt(2 * 1/2), and the interval of the first setting alone
-    assert "| overlapping over the best of all others | 2 | 1.00 (0.71–1.41) |" in text
-    # Where it predicts a loss the planner waits; of the slow setting no rival was run.
-    assert "over the best rival | 1 | 3.00 (3.00–3.00) |" in text
-    assert "| t, fast | 1.50 | 2.00 (1.00–4.00) | 8.00 | 4.00 | 4.00 |" in text
-    assert "| t, slow | 0.80 | 0.50 (0.50–0.50) | – | – | – |" in text
-    assert "0.01; 0.2" in text
+    assert "| weighted | **> 40.00 (40.00–40.00)** | – |" in text
+    assert "| synchronous | **2.00 (2.00–2.00)** | **0.50 (0.50–0.50) \u2193** |" in text
+    assert "- overlapping in t, slow: fedbuff (**0.75 (0.75–0.75) \u2193**)" in text
+    assert "- auto in" not in text
+    assert "| overlapping over synchronous | t, slow | 0.80 | **0.50" in text
+    # Two settings of ten trainings each, of 1 h of the clock and half an hour of computing.
+    assert "| overlapping | 2 | 10 | 2.00 | 1.00 | 10 | 0.10 |" in text
 
 
-def test_a_suite_may_compare_rounds(tmp_path, monkeypatch):
+def test_five_sentences_and_a_table_come_first():
+    results = results_of(LINES)
+    told = sentences(results)
+    assert told.startswith("To train to the same accuracy or loss, the best rival of each setting ")
+    assert "took **1.50 times as long** as FedPace's overlapping rounds" in told
+    assert "the slowest of 2 rivals, weighted, took at least 40.00 times" in told
+    assert "tuned with 10 trainings" in told
+    assert (
+        "leads the best rival beyond what chance explains in 1 of 2 settings and trails in 1"
+        in (told)
+    )
+    assert "(50% of the runs), the best rival took 2.12 times" in told
+    assert told.endswith("It does not help in t, slow (fedbuff took 0.75 of our time).")
+    assert len(re.findall(r"[a-z0-9)]\.(?: |$)", told)) == 5
+    assert "| fedbuff | **1.50x (1.50–1.50)** | **2.12x (2.12–2.12)** | 2 |" in headline(results)
+    alone = [each for each in LINES if each["method"] == "overlapping"]
+    assert sentences(results_of(alone)) == "No rival has been run yet."
+
+
+def test_with_few_seeds_no_lead_is_called():
+    few = [each for each in LINES if each["seed"] < 4]
+    told = sentences(results_of(few))
+    assert "in 0 of 2 settings and trails in 0" in told
+    assert "**" not in headline(results_of(few))
+
+
+def test_parts_that_were_not_run_are_named_and_break_nothing(tmp_path):
     class Suite:
-        about, quantity, settings = "About.", "rounds", ()
-        methods = ("overlapping", "synchronous")
+        about, quantity, tuning_runs, seeds = "About.", "seconds", None, SEEDS
+        settings = [Setting(task="t", network=network) for network in ("fast", "slow", "far")]
+        methods = ("overlapping", "synchronous", "fedbuff", "weighted")
 
         def digest(self, *names):
             return "d"
 
-    lines = [each for each in LINES if each["method"] in Suite.methods]
-    write_page(lines, tmp_path / "page.md", command="cmd", suite=Suite())
+        def methods_in(self, setting):
+            return self.methods
+
+    for part in (LINES, LINES[:1], LINES[:7], LINES[:12]):
+        text = page_text(part, command="cmd", suite=Suite())
+        assert "- everything: in t, far" in text or "- everything: in t, slow; t, far" in text
+        assert ("- fedbuff (2): in t, fast" in text) == (len(part) == 12)
+    assert "- weighted: in t, fast" in text and "of the 5 seeds yet" in text
+    assert "seeds yet" not in page_text(LINES, command="cmd", suite=Suite())
+
+
+def test_a_suite_may_compare_rounds(tmp_path):
+    class Suite:
+        about, quantity, settings, tuning_runs, seeds = "About.", "rounds", (), None, SEEDS
+        methods = ("overlapping", "synchronous", "fedbuff", "weighted")
+
+        def digest(self, *names):
+            return "d"
+
+    write_page(LINES, tmp_path / "page.md", command="cmd", suite=Suite())
     text = (tmp_path / "page.md").read_text()
-    assert "| t, fast | 7, 8 | 7, 8 |" in text and "What was to be shown" not in text
-    assert "| t, fast | 1.00 (1.00–1.00) |" in text
+    assert "| overlapping | 7, 8, 9, 10, 11 | 7, 8, 9, 10, 11 |" in text
+    assert "1.00 (1.00–1.00)" in text and "Promised" not in text
+
+
+def test_leads_and_losses_are_marked_alike():
+    flags = {"at_least": False, "at_most": False, "pairs": 8}
+    assert cell(Ratio(1.5, 1.2, 1.8, **flags)) == "**1.50 (1.20–1.80)**"
+    assert cell(Ratio(0.5, 0.4, 0.9, **flags)) == "**0.50 (0.40–0.90) \u2193**"
+    assert cell(Ratio(1.1, 0.9, 1.3, **flags)) == "1.10 (0.90–1.30)"
+    assert cell(None) == "–"
+
+
+def test_promises_stand_beside_measurements():
+    found = promises(results_of(LINES))
+    # Of uniform sampling no run is there.
+    assert [(p.setting[1], p.rival, p.predicted, round(p.measured.mean, 3)) for p in found] == [
+        ("fast", "synchronous", pytest.approx(1.5), 2.0),
+        ("slow", "synchronous", pytest.approx(0.8), 0.5),
+    ]
+
+
+def test_honesty_is_rank_correlation_and_error():
+    pairs = [(1.5, 2.0), (0.8, 0.5), (1.2, 1.2), (1.2, 0.9), (3.0, 2.5)]
+    made = [
+        Promise(("t", "n"), "m", "r", a, Ratio(b, b, b, at_least=False, at_most=False, pairs=8))
+        for a, b in pairs
+    ]
+    seen = honesty(made)
+    assert seen.rank_correlation == pytest.approx(spearmanr(*zip(*pairs, strict=True)).statistic)
+    # Factors 4/3, 1.6, 1, 4/3, 1.2: the third of five.
+    assert seen.median_factor == pytest.approx(4 / 3)
+    assert seen.same_side == pytest.approx(0.8)
+    assert seen.bias == pytest.approx(np.prod([4 / 3, 5 / 8, 1, 3 / 4, 5 / 6]) ** 0.2)
+    assert np.isnan(honesty(made[:2]).rank_correlation)
+
+
+def test_a_band_holds_what_ended_and_begins_where_all_have_a_value():
+    runs = [
+        line("m", 0, 4.0, curve=[[1.0, 0.2], [3.0, 0.6], [4.0, 0.6]]),
+        line("m", 1, 8.0, curve=[[2.0, 0.4], [8.0, 0.8]]),
+    ]
+    times, values = band_of(runs)
+    assert (times[0], times[-1]) == pytest.approx((2.0, 8.0))
+    # Smoothed 0.2, 0.4, 0.6 at 1, 3, 4, and 0.4, 0.6 at 2, 8.
+    assert values[:, 0] == pytest.approx([0.3, 0.4]) and values[:, -1] == pytest.approx([0.6, 0.6])
 
 
 def test_a_page_needs_one_method_of_ours(tmp_path):
     with pytest.raises(InputError, match="name 0 methods of kind 'ours'"):
-        write_page(LINES[2:4], tmp_path / "page.md", command="cmd")
+        write_page(LINES[10:15], tmp_path / "page.md", command="cmd")

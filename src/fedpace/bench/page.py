@@ -221,6 +221,9 @@ def missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:
             "again):",
             "\n".join(items),
         ]
+    if few := _fewer_seeds(lines, suite):
+        items = [f"- {what}: in {'; '.join(where)}" for what, where in few.items()]
+        parts += [f"**Not every one of the {len(suite.seeds)} seeds yet**:", "\n".join(items)]
     if absent:
         items = [f"- {what}: in {'; '.join(where)}" for what, where in absent.items()]
         parts += [
@@ -228,6 +231,24 @@ def missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:
             "\n".join(items),
         ]
     return parts
+
+
+def _fewer_seeds(lines: Sequence[Line], suite: Suite) -> dict[str, list[str]]:
+    """Methods with their number of seeds -> the settings in which they have no more."""
+    ran: dict[tuple[str, str], set[int]] = {}
+    for line in lines:
+        if line["seed"] in suite.seeds:
+            ran.setdefault((f"{line['task']}, {line['network']}", line["method"]), set()).add(
+                line["seed"]
+            )
+    by_setting: dict[str, list[str]] = {}
+    for (setting, method), seeds in ran.items():
+        if len(seeds) < len(suite.seeds):
+            by_setting.setdefault(setting, []).append(f"{method} ({len(seeds)})")
+    few: dict[str, list[str]] = {}
+    for setting, methods in by_setting.items():
+        few.setdefault(", ".join(methods), []).append(setting)
+    return few
 
 
 def _speedups(found: Table, methods: Sequence[str]) -> str:

@@ -177,8 +177,9 @@ def power(settings: Sequence[Pairs]) -> float | None:
     .. math:: \exp((t_{0.95} + t_{0.8}) s / \sqrt{n}),
 
     with s the standard deviation over the n seeds of the mean over settings of ln(theirs / ours),
-    t the quantiles of Student's law for n - 1. Of settings that have not the same seeds, the
-    seeds that all have count.
+    t the quantiles of Student's law for n - 1. Where a setting lacks some seeds, s / sqrt(n) is the
+    root of n / (n - 1) times the sum over the seeds of the square of what each adds to the mean,
+    which is the same where none is lacking.
 
     Args:
         settings: at least one.
@@ -187,16 +188,17 @@ def power(settings: Sequence[Pairs]) -> float | None:
         >>> round(power([Pairs(np.log([1.0, 2.0, 4.0]), at_least=False, at_most=False)]), 2)
         4.92
     """
-    named = [
-        dict(zip(each.seeds or range(len(each.log_ratio)), each.log_ratio, strict=True))
-        for each in settings
-    ]
-    common = set.intersection(*(set(each) for each in named))
-    if len(common) < 2:
+    adds: dict[int, float] = {}
+    for each in settings:
+        count = len(each.log_ratio)
+        shares = (each.log_ratio - each.log_ratio.mean()) / (count * len(settings))
+        for seed, share in zip(each.seeds or range(count), shares, strict=True):
+            adds[seed] = adds.get(seed, 0.0) + float(share)
+    count = len(adds)
+    if count < 2:
         return None
-    means = [np.mean([each[seed] for each in named]) for seed in sorted(common)]
-    quantiles = student_t.ppf([(1 + _CONFIDENCE) / 2, _POWER], len(common) - 1)
-    return float(np.exp(quantiles.sum() * np.std(means, ddof=1) / np.sqrt(len(common))))
+    error = np.sqrt(count / (count - 1) * np.sum(np.square(list(adds.values()))))
+    return float(np.exp(student_t.ppf([(1 + _CONFIDENCE) / 2, _POWER], count - 1).sum() * error))
 
 
 def best_of(

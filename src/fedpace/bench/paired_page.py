@@ -1,38 +1,35 @@
-"""The page of a suite whose methods share one band and one rule: geometric means over paired seeds.
+"""The page of a suite whose methods share one band and one rule: paired seeds, intervals, power.
 
-Nothing in it is written by hand.
+Nothing in it is written by hand: every number and every sentence comes from the lines.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
-from fedpace.bench.comparison import Setting, our_method, rivals, settings_of, time_of
-from fedpace.bench.figures import draw_curves
+from fedpace.bench.comparison import time_of
+from fedpace.bench.honesty import honesty, promises
 from fedpace.bench.page import in_order, markdown, missing, predictions, seconds_cell
-from fedpace.bench.paired import (
-    Pairs,
-    Quantity,
-    Ratio,
-    best_of,
-    chosen_by_plan,
-    geometric_mean,
-    pairs,
-    runs_of,
+from fedpace.bench.paired import Pairs, Ratio, geometric_mean, power
+from fedpace.bench.paired_costs import choices, costs
+from fedpace.bench.paired_figures import draw_bands, draw_promises, draw_ratios
+from fedpace.bench.paired_headline import headline, sentences
+from fedpace.bench.paired_tables import (
+    AUTO,
+    BEST,
+    WAITING,
+    Results,
+    by_setting,
+    overall,
+    results_of,
+    told_from_one,
 )
-from fedpace.bench.paired_figure import draw_ratios
 from fedpace.bench.results import Line
 from fedpace.bench.suite import Suite
 
-_MEAN, _BEST, _NEVER = 1.5, 2.5, 0.95
-"""What was set out to reach over the best of all others: in the geometric mean, in the best
-setting, in every setting."""
-_WAITING = "synchronous"
-"""The name, among the gains of a plan and among the methods, of rounds that wait for all."""
-
-Runs = dict[Setting, dict[str, dict[int, Line]]]
-"""Setting -> method -> seed -> line."""
+_DRAWN = 3
+"""How many rivals have a curve."""
 
 
 def write_page(
@@ -49,214 +46,293 @@ def write_page(
     Returns:
         The files written.
     """
-    lines = in_order(lines, suite)
-    mine, others = our_method(lines), rivals(lines, ["published", "sampler", "ablation"])
-    name, rule = lines[0]["suite"], lines[0]["rule"]
-    quantity: Quantity = "seconds" if suite is None else suite.quantity
-    runs: Runs = {
-        setting: {method: runs_of(lines, setting, method) for method in [mine, *others]}
-        for setting in settings_of(lines)
-    }
-    runs = {setting: found for setting, found in runs.items() if found[mine]}
-    seeds = sorted({line["seed"] for line in lines})
+    results = results_of(in_order(lines, suite), "seconds" if suite is None else suite.quantity)
+    name = lines[0]["suite"]
     images = out.parent / "img"
     images.mkdir(parents=True, exist_ok=True)
-    figures = [images / f"results-{name}-{what}.png" for what in ("ratios", "curves")]
-    draw_ratios(_figure_rows(runs, mine, quantity), quantity).savefig(figures[0], dpi=120)
-    draw_curves(lines, mine, others, rule).savefig(figures[1], dpi=120)
-    parts = [
-        f"# Results: {name}",
+    label = f"{results.quantity} of the others over ours (filled: told from 1)"
+    made = {"overview": draw_ratios(_overview(results), label)}
+    if results.quantity == "seconds":
+        made["settings"] = draw_ratios(_settings(results), label)
+        made["curves"] = draw_bands(results, _drawn(results))
+        if found := promises(results):
+            made["promises"] = draw_promises(found)
+    files = []
+    for what, figure in made.items():
+        files.append(images / f"results-{name}-{what}.png")
+        figure.savefig(files[-1], dpi=120)
+    out.write_text(page_text(lines, command=command, suite=suite), encoding="utf-8")
+    return [out, *files]
+
+
+def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None) -> str:
+    """Return the page; see `write_page`."""
+    lines = in_order(lines, suite)
+    results = results_of(lines, "seconds" if suite is None else suite.quantity)
+    name, timed = lines[0]["suite"], results.quantity == "seconds"
+    parts = [f"# Results: {name}", _picture(name, "overview", _OVERVIEW)]
+    if timed:
+        parts += [sentences(results), headline(results)]
+    parts += [
         f"{'' if suite is None else suite.about + ' '}Made by `{command}` from "
         f"`benchmarks/results/{name}.jsonl`, which holds a line for each run with its command, "
-        f"commit and machine. Every method has the band divided by the rule `{rule}`. Ratios are "
-        f"the other's {quantity} to the target over ours, paired by seed ({len(seeds)} seeds at "
-        "most): geometric mean, in brackets the 90 % interval of 4,000 bootstrap samples over the "
-        "seeds; with so few seeds it is too narrow rather than too wide. Above 1 ours is faster. "
-        "\u201c>\u201d: the other missed the target in some runs, and counts with the end of its "
-        "budget; \u201c<\u201d: ours missed it in some; \u201c~\u201d: both. A pair in which both "
-        "missed is left out.",
+        "commit and machine.",
         *missing(lines, suite),
+        "## How to read the numbers",
+        _reading(results, lines),
+        "## Over every rival",
+        _rivals(results),
+        "## By setting",
     ]
-    if quantity == "seconds":
-        parts += ["## What was to be shown", _claims(runs, mine, others)]
-    parts += [
-        f"## {quantity.capitalize()} to the target",
-        _amounts(lines, runs, [mine, *others], rule, quantity),
-        "## Ratios by setting",
-        _ratios(runs, mine, others, quantity),
-        f"![Ratios with intervals, measured and predicted](img/{figures[0].name})",
-        f"![Held-out metric against the clock](img/{figures[1].name})",
-    ]
-    if quantity == "seconds":
-        parts += [
-            "## Predicted and measured gain, and the distance to the limit",
-            "Predicted: the plan's own promise over rounds that wait, at the noise ratio that "
-            "tuning chose. Distance: planned time over the least that any scheme could need on "
-            "this band; for ours as measured, that of rounds that wait over the measured ratio.",
-            _planned(runs, mine),
-            "## Predicted against measured time",
-            predictions(lines),
-        ]
-    parts += ["## What tuning chose", _choices(runs, [mine, *others])]
-    out.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return [out, *figures]
+    if timed:
+        parts += [_picture(name, "settings", "Ratio to the best rival of each setting")]
+    for who in _ours(results):
+        parts += [f"### {who}", _by_setting(results, who)]
+    parts += [f"## {results.quantity.capitalize()} to the target", _amounts(lines, results)]
+    if timed:
+        parts += [_picture(name, "curves", "Best held-out value so far against the clock")]
+        parts += [f"Median and middle half of the seeds; {', '.join(_drawn(results))}."]
+    parts += ["## Which ratios the seeds can tell from 1", _power(results)]
+    if results.ablations:
+        parts += ["## Ours with something changed", _changed(results)]
+    parts += ["## Where it does not help", _losses(results)]
+    if timed:
+        parts += ["## Promised and measured gain", *_promises(results, name)]
+        parts += ["## Predicted against measured time", predictions(lines)]
+    parts += ["## What tuning cost and chose", costs(results), choices(results, suite)]
+    return "\n\n".join(parts) + "\n"
 
 
-def _over_best(runs: Runs, ours: str, quantity: Quantity) -> dict[Setting, tuple[str, Pairs]]:
-    """The best other method of each setting and the ratios to it."""
-    found = {}
-    for setting, here in runs.items():
-        others = {name: each for name, each in here.items() if name != ours}
-        best = best_of(here[ours], others, quantity)
-        ratio = None if best is None else pairs(here[ours], others[best], quantity)
-        if best is not None and ratio is not None:
-            found[setting] = (best, ratio)
-    return found
+_OVERVIEW = "How many times as long the others take, with 90 % intervals"
 
 
-def _by_plan(runs: Runs, ours: str) -> Runs:
-    """The runs with ours replaced by what its planner would have taken of both schedules."""
-    return {
-        setting: {**here, ours: chosen_by_plan(here[ours], here[_WAITING], _WAITING)}
-        for setting, here in runs.items()
-        if here.get(_WAITING)
-    }
+def _picture(name: str, what: str, text: str) -> str:
+    return f"![{text}](img/results-{name}-{what}.png)"
 
 
-def _claims(runs: Runs, ours: str, others: Sequence[str]) -> str:
-    rows = []
-    cases = {f"{ours} over the best of all others": _over_best(runs, ours, "seconds")}
-    if any(here.get(_WAITING) for here in runs.values()):
-        chosen = {
-            setting: {name: each for name, each in here.items() if name != _WAITING}
-            for setting, here in _by_plan(runs, ours).items()
-        }
-        cases["what the planner predicts to be faster, over the best rival"] = _over_best(
-            chosen, ours, "seconds"
-        )
-    for name in others:
-        found = {s: pairs(here[ours], here[name]) for s, here in runs.items()}
-        cases[f"{ours} over {name}"] = {s: (name, p) for s, p in found.items() if p is not None}
-    for what, found in cases.items():
-        if found:
-            each = {", ".join(s): geometric_mean([p]) for s, (_, p) in found.items()}
-            worst, best = (f(each, key=lambda s: each[s].mean) for f in (min, max))
-            rows.append([
-                what, str(len(each)), str(geometric_mean([p for _, p in found.values()])),
-                f"{each[best]}, {best}", f"{each[worst]}, {worst}",
-            ])  # fmt: skip
-    text = (
-        f"Set out to reach over the best of all others: {_MEAN:g}x in the geometric mean, "
-        f"{_BEST:g}x in the best setting, nowhere below {_NEVER:g}x. The best other of a setting "
-        "is picked on the compared runs, which favours it."
+def _ours(results: Results) -> list[str]:
+    return [results.ours, *([AUTO] if results.has_auto else [])]
+
+
+def _reading(results: Results, lines: Sequence[Line]) -> str:
+    of_targets = any("targets" in line for line in lines)
+    what = (
+        "A task has several targets; when a run reaches one is read off its curve of evaluations, "
+        "averaged over two neighbours, at its best so far, between two evaluations linearly. A "
+        "seed's ratio is the geometric mean over the targets. "
+        if of_targets
+        else ""
     )
-    header = ["", "settings", "geometric mean", "best setting", "worst setting"]
-    return f"{text}\n\n{markdown(header, rows)}"
+    auto = (
+        f" `{AUTO}` is no run of its own: of each seed it takes {results.ours} rounds where the "
+        f"plan, made before the run, promises a gain over {WAITING} ones, and those otherwise."
+        if results.has_auto
+        else ""
+    )
+    return (
+        f"A ratio is the other's {results.quantity} over ours, above 1 where ours is faster. {what}"
+        f"All methods have the band divided by the rule `{lines[0]['rule']}`. A seed fixes initial "
+        "adapter, partition, devices and links, so ratios are taken seed by seed; the number is "
+        "the geometric mean over seeds (and over settings, each weighed alike), in brackets its "
+        "90 % interval: 4,000 bootstrap samples of the seeds, drawn together in all settings that "
+        "have them, with percentiles as so few seeds ask for. **Bold**: the interval leaves out 1 "
+        "and there are five seeds or more, a lead; bold with \u2193, a loss. \u201c>\u201d: the "
+        "other missed a target in some runs, and counts with the time at which its budget ended; "
+        "\u201c<\u201d: ours missed one in some; \u201c~\u201d: both. What both missed is left "
+        "out. The best rival of a setting is picked on the compared runs, which favours it; the "
+        f"rivals are all methods but ours and ours with something changed.{auto}"
+    )
 
 
-def _amounts(
-    lines: Sequence[Line], runs: Runs, methods: Sequence[str], rule: str, quantity: Quantity
-) -> str:
+def cell(ratio: Ratio | None) -> str:
+    """Return a ratio as the tables have it, leads bold, losses bold with an arrow."""
+    if ratio is None:
+        return "–"
+    return f"**{ratio}**" if ratio.leads else f"**{ratio} \u2193**" if ratio.trails else str(ratio)
+
+
+def _rivals(results: Results) -> str:
     rows = []
-    for setting, here in runs.items():
-        cells = []
-        for method in methods:
-            if quantity == "seconds":
-                cells.append(seconds_cell(time_of(lines, setting, method, rule)) or "–")
-            else:
-                counts = [str(line[quantity]) for line in here[method].values()]
-                cells.append(", ".join(counts) or "–")
-        rows.append([", ".join(setting), *cells])
+    for other in [BEST, *results.rivals]:
+        found = results.over(results.ours, other)
+        each = by_setting(found)
+        if not each:
+            continue
+        worst, best = (pick(each, key=lambda s: each[s].mean) for pick in (min, max))
+        told = told_from_one(found)
+        auto = [cell(overall(results.over(AUTO, other)))] if results.has_auto else []
+        rows.append([
+            other, str(len(each)), cell(overall(found)), *auto,
+            f"{each[worst].mean:.2f}, {', '.join(worst)}",
+            f"{each[best].mean:.2f}, {', '.join(best)}",
+            "–" if told is None else f"{told:.2f}",
+        ])  # fmt: skip
+    auto = [AUTO] if results.has_auto else []
+    header = ["over", "settings", results.ours, *auto, "least, where", "most, where",
+              "could tell from 1"]  # fmt: skip
+    return markdown(header, rows)
+
+
+def _by_setting(results: Results, who: str) -> str:
+    parts = []
+    best = results.over(who, BEST)
+    others = [*results.rivals, *([WAITING] if who == AUTO else results.ablations)]
+    table = {other: by_setting(results.over(who, other)) for other in others}
+    for task, settings in results.tasks.items():
+        rows, named = [], []
+        for setting in settings:
+            ratio = geometric_mean([best[setting]]) if setting in best else None
+            name = f", {results.best_rival(who, setting)}" if ratio else ""
+            named.append(cell(ratio) + name)
+        rows.append([BEST, *named])
+        for other, each in table.items():
+            if any(setting in each for setting in settings):
+                rows.append([other, *(cell(each.get(setting)) for setting in settings)])
+        if who == AUTO:
+            rows.append(["takes ours in", *(f"{results.overlaps(s):.0%}" for s in settings)])
+        parts.append(markdown([task, *(network for _, network in settings)], rows))
+    return "\n\n".join(parts)
+
+
+def _amounts(lines: Sequence[Line], results: Results) -> str:
+    timed = results.quantity == "seconds"
+    rule = lines[0]["rule"]
     text = (
-        "Median over the seeds (fastest to slowest; how many reached it, where not all did)."
-        if quantity == "seconds"
+        "To the hardest target: median over the seeds (fastest to slowest; how many reached it, "
+        "where not all did)."
+        if timed
         else "Of each seed."
     )
-    return f"{text}\n\n{markdown(['setting', *methods], rows)}"
+    parts = [text]
+    for task, settings in results.tasks.items():
+        rows = []
+        for method in results.methods:
+            cells = []
+            for setting in settings:
+                if timed:
+                    cells.append(seconds_cell(time_of(lines, setting, method, rule)) or "–")
+                else:
+                    runs = results.of(method, setting).values()
+                    cells.append(", ".join(str(line["rounds"]) for line in runs) or "–")
+            if set(cells) != {"–"}:
+                rows.append([method, *cells])
+        parts.append(markdown([task, *(network for _, network in settings)], rows))
+    return "\n\n".join(parts)
 
 
-def _ratios(runs: Runs, ours: str, others: Sequence[str], quantity: Quantity) -> str:
-    best = _over_best(runs, ours, quantity)
-    table = {s: {m: pairs(here[ours], here[m], quantity) for m in others}
-             for s, here in runs.items()}  # fmt: skip
+def _power(results: Results) -> str:
+    found = {name: results.over(results.ours, name) for name in (BEST, WAITING)}
+    columns = {name: each for name, each in found.items() if each}
     rows = [
-        [
-            ", ".join(setting),
-            *(str(geometric_mean([each])) if each else "–" for each in row.values()),
-            f"{geometric_mean([best[setting][1]])}, {best[setting][0]}" if setting in best else "–",
+        [", ".join(setting), *(_told([each[setting]]) if setting in each else "–"
+                               for each in columns.values())]
+        for setting in results.runs
+    ]  # fmt: skip
+    rows.append(["**all together**", *(_told(list(each.values())) for each in columns.values())])
+    text = (
+        "The least ratio at which four of five repetitions of the measurement would have an "
+        "interval without 1: exp((t_0.95 + t_0.8) s / sqrt(n)), with s the standard deviation of "
+        "the logarithms of the n paired ratios and Student's t for n - 1. Its inverse is the least "
+        "loss that would be seen. A ratio nearer to 1 than this, without a lead, says little."
+    )
+    return f"{text}\n\n{markdown(['setting', *(f'over {name}' for name in columns)], rows)}"
+
+
+def _told(settings: Sequence[Pairs]) -> str:
+    told = power(settings)
+    return "–" if told is None else f"{told:.2f}"
+
+
+def _changed(results: Results) -> str:
+    rows = []
+    found = {name: results.over(results.ours, name) for name in results.ablations}
+    for setting in results.runs:
+        cells = [
+            cell(geometric_mean([each[setting]]) if setting in each else None)
+            for each in found.values()
         ]
-        for setting, row in table.items()
-    ]
-    means = []
-    for found in ([row[m] for row in table.values()] for m in others):
-        known = [each for each in found if each is not None]
-        means.append(f"**{geometric_mean(known)}**" if known else "–")
-    every = [p for _, p in best.values()]
-    means.append(f"**{geometric_mean(every)}**" if every else "–")
-    rows.append(["**geometric mean**", *means])
-    return markdown(["setting", *others, "the best of all"], rows)
-
-
-def _planned(runs: Runs, ours: str) -> str:
-    rows = []
-    for setting, here in runs.items():
-        waiting = here.get(_WAITING) or {}
-        promised = _median([ln["predicted_gain"].get(_WAITING) for ln in here[ours].values()])
-        measured = pairs(here[ours], waiting)
-        far, near = (
-            _median([line.get("over_limit") for line in each.values()])
-            for each in (waiting, here[ours])
-        )
-        ratio = None if measured is None else geometric_mean([measured])
-        rows.append([
-            ", ".join(setting), _number(promised), "–" if ratio is None else str(ratio),
-            _number(far), _number(near), _number(np.nan if ratio is None else far / ratio.mean),
-        ])  # fmt: skip
-    return markdown(
-        ["setting", "gain over rounds that wait, predicted", "measured",
-         "distance to the limit: rounds that wait", "ours, planned", "ours, as measured"],
-        rows,
-    )  # fmt: skip
-
-
-def _choices(runs: Runs, methods: Sequence[str]) -> str:
-    """The last key of a rate and of a size: what differs."""
-    rows = []
-    for setting, here in runs.items():
-        cells = []
-        for method in methods:
-            line = next(iter(here[method].values()), None)
-            if line is None:
-                cells.append("–")
-                continue
-            rate = line["rate"].get("server_learning_rate")
-            size = ", ".join(f"{value:g}" for value in line["size"].values())
-            cells.append(f"{rate:g}" + (f"; {size}" if size else ""))
         rows.append([", ".join(setting), *cells])
-    text = "Server rate; cohort or noise ratio, if it has one."
-    return f"{text}\n\n{markdown(['setting', *methods], rows)}"
+    rows.append(["all together", *(cell(overall(each)) for each in found.values())])
+    text = "Time of the changed method over ours: above 1, the change costs time."
+    return f"{text}\n\n{markdown(['setting', *found], rows)}"
 
 
-def _figure_rows(
-    runs: Runs, ours: str, quantity: Quantity
-) -> Mapping[str, tuple[str, Ratio, Ratio | None, float]]:
-    """Setting -> the best other, the ratios to it and to rounds that wait, the one promised."""
+def _losses(results: Results) -> str:
+    items = []
+    for who in _ours(results):
+        table = {other: by_setting(results.over(who, other)) for other in results.rivals}
+        for setting in results.runs:
+            beaten = [
+                f"{other} ({cell(row[setting])})"
+                for other, row in table.items()
+                if setting in row and row[setting].mean < 1
+            ]
+            if beaten:
+                items.append(f"- {who} in {', '.join(setting)}: {', '.join(beaten)}")
+        for setting in results.runs:
+            runs = results.of(who, setting).values()
+            missed = sum(line["seconds"] is None for line in runs)
+            if missed:
+                items.append(
+                    f"- {who} missed the target in {missed} of {len(runs)} runs: "
+                    f"{', '.join(setting)}"
+                )
+    if not items:
+        return "In no setting that was run was a rival faster in the mean."
+    return "Rivals that were faster in the mean, whether or not a loss is called:\n\n" + "\n".join(
+        items
+    )
+
+
+def _promises(results: Results, name: str) -> list[str]:
+    found = promises(results)
+    if not found:
+        return ["No plan promised a gain over a method that was run."]
+    seen = honesty(found)
+    rank = "" if np.isnan(seen.rank_correlation) else (
+        f" Their rank correlation with what was measured is {seen.rank_correlation:.2f}."
+    )  # fmt: skip
+    text = (
+        f"Before a run the plan says what it gains over others at their best: {len(found)} "
+        "promises over methods that were run, each the geometric mean over the seeds, at the "
+        f"noise ratio that tuning chose.{rank} In the median the measured gain is off by a factor "
+        f"of {seen.median_factor:.2f}; over all it is {seen.bias:.2f} times the promised one; "
+        f"{seen.same_side:.0%} lie on the measurement's side of 1."
+    )
+    rows = [
+        [f"{each.method} over {each.rival}", ", ".join(each.setting), f"{each.predicted:.2f}",
+         cell(each.measured)]
+        for each in found
+    ]  # fmt: skip
+    picture = _picture(name, "promises", "Gain measured against gain promised")
+    return [text, picture, markdown(["", "setting", "promised", "measured"], rows)]
+
+
+def _overview(results: Results) -> dict[str, dict[str, Ratio]]:
     rows = {}
-    for setting, (best, ratio) in _over_best(runs, ours, quantity).items():
-        here = runs[setting]
-        waiting = pairs(here[ours], here.get(_WAITING) or {}, quantity)
-        promised = _median([ln["predicted_gain"].get(_WAITING) for ln in here[ours].values()])
-        rows[", ".join(setting)] = (
-            best, geometric_mean([ratio]),
-            None if waiting is None else geometric_mean([waiting]), promised,
-        )  # fmt: skip
+    for other in [BEST, *results.rivals, *results.ablations]:
+        row = {who: overall(results.over(who, other)) for who in _ours(results)}
+        known = {who: ratio for who, ratio in row.items() if ratio is not None}
+        if known:
+            rows[other] = known
     return rows
 
 
-def _median(values: Sequence[float | None]) -> float:
-    known = [value for value in values if value is not None]
-    return float(np.median(known)) if known else np.nan
+def _settings(results: Results) -> dict[str, dict[str, Ratio]]:
+    rows: dict[str, dict[str, Ratio]] = {}
+    for who in _ours(results):
+        for setting, ratio in by_setting(results.over(who, BEST)).items():
+            rows.setdefault(", ".join(setting), {})[who] = ratio
+    return rows
 
 
-def _number(value: float) -> str:
-    return "–" if np.isnan(value) else f"{value:.2f}"
+def _drawn(results: Results) -> list[str]:
+    """Ours, rounds that wait, and the rivals with the least ratio among those run the most."""
+    found = {name: results.over(results.ours, name) for name in results.rivals}
+    known = {name: each for name, each in found.items() if each}
+    order = sorted(
+        known,
+        key=lambda name: (-len(known[name]), geometric_mean(list(known[name].values())).mean),
+    )
+    waiting = [name for name in results.ablations if name == WAITING]
+    return [results.ours, *waiting, *order[:_DRAWN]]

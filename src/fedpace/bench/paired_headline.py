@@ -1,0 +1,134 @@
+"""What a newcomer is told first: a few sentences and one table, all from the lines."""
+
+from fedpace.bench.page import markdown
+from fedpace.bench.paired import Ratio, geometric_mean
+from fedpace.bench.paired_tables import (
+    AUTO,
+    BEST,
+    Results,
+    by_setting,
+    overall,
+    told_from_one,
+)
+
+
+def sentences(results: Results) -> str:
+    """Return how much faster than what, how sure, and where not."""
+    best = results.over(results.ours, BEST)
+    total = overall(best)
+    if total is None:
+        return "No rival has been run yet."
+    parts = [_how_much(results, total), _how_fair(results), _how_sure(results)]
+    if results.has_auto:
+        parts.append(_auto(results))
+    parts.append(_where_not(results))
+    return " ".join(parts)
+
+
+def headline(results: Results) -> str:
+    """Return the table that the README shows: ratios over all settings."""
+    who = [results.ours, *([AUTO] if results.has_auto else [])]
+    rows = []
+    for other in [BEST, *results.rivals]:
+        ratios = [overall(results.over(each, other)) for each in who]
+        if ratios[0] is not None:
+            count = len(results.over(results.ours, other))
+            rows.append([f"the {BEST} of each setting" if other == BEST else other,
+                         *("–" if ratio is None else _short(ratio) for ratio in ratios),
+                         str(count)])  # fmt: skip
+    columns = [f'FedPace, schedule = "{each}"' for each in who]
+    return markdown(["times as long as", *columns, "settings"], rows)
+
+
+def _short(ratio: Ratio) -> str:
+    """A ratio with its interval; a lead is bold, a loss bold with an arrow."""
+    text = f"{ratio}".replace(" (", "x (")
+    return f"**{text}**" if ratio.leads else f"**{text} \u2193**" if ratio.trails else text
+
+
+def _how_much(results: Results, total: Ratio) -> str:
+    tasks, networks = ({setting[i] for setting in results.runs} for i in (0, 1))
+    least = "at least " if total.at_least else ""
+    text = (
+        f"To train to the same accuracy or loss, the best rival of each setting took {least}"
+        f"**{total.mean:.2f} times as long** as FedPace's {results.ours} rounds, in the mean over "
+        f"{_count(len(results.over(results.ours, BEST)), 'setting')} "
+        f"({_count(len(tasks), 'task')}, {_count(len(networks), 'kind')} of network; 90 % interval "
+        f"{total.low:.2f} to {total.high:.2f})"
+    )
+    each = {name: overall(results.over(results.ours, name)) for name in results.rivals}
+    known = {name: ratio for name, ratio in each.items() if ratio is not None}
+    slowest = max(known, key=lambda name: known[name].mean)
+    most = f"{'at least ' if known[slowest].at_least else ''}{known[slowest].mean:.2f} times"
+    return f"{text}; the slowest of {len(known)} rivals, {slowest}, took {most}."
+
+
+def _how_fair(results: Results) -> str:
+    tunings = {
+        line["tuning"]["trainings"]
+        for here in results.runs.values()
+        for runs in here.values()
+        for line in runs.values()
+        if "tuning" in line
+    }
+    text = "Every method trained the same model on the same data, devices and links"
+    if len(tunings) == 1:
+        return f"{text}, and was tuned with {tunings.pop()} trainings on seeds of its own."
+    if tunings:
+        return f"{text}; they were tuned with {min(tunings)} to {max(tunings)} trainings."
+    return f"{text}; what tuning cost is not in the lines."
+
+
+def _how_sure(results: Results) -> str:
+    each = by_setting(results.over(results.ours, BEST))
+    leads, losses = (
+        sum(getattr(ratio, which) for ratio in each.values()) for which in ("leads", "trails")
+    )
+    seeds = sorted({ratio.pairs for ratio in each.values()})
+    span = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    told = told_from_one(results.over(results.ours, BEST))
+    power = "" if told is None else (
+        f"; all settings together could tell a ratio of {told:.2f} from 1"
+    )  # fmt: skip
+    return (
+        f"On {span} seeds a setting, it leads the best rival beyond what chance explains in "
+        f"{leads} of {_count(len(each), 'setting')} and trails in {losses}{power}."
+    )
+
+
+def _auto(results: Results) -> str:
+    found = results.over(AUTO, BEST)
+    total = overall(found)
+    if total is None:
+        return ""
+    share = sum(results.overlaps(setting) for setting in found) / len(found)
+    each = by_setting(found)
+    worst = min(each, key=lambda setting: each[setting].mean)
+    return (
+        f'With schedule = "auto", which overlaps rounds only where the plan promises a gain '
+        f"({share:.0%} of the runs), the best rival took {total.mean:.2f} times as long "
+        f"({total.low:.2f} to {total.high:.2f}), at worst {each[worst].mean:.2f} times in "
+        f"{', '.join(worst)}."
+    )
+
+
+def _where_not(results: Results) -> str:
+    best = results.over(results.ours, BEST)
+    slower = {s: r for s, r in by_setting(best).items() if r.mean < 1}
+    if not slower:
+        least = min(best, key=lambda setting: float(best[setting].log_ratio.mean()))
+        return (
+            f"In no setting was a rival faster in the mean; the nearest was "
+            f"{results.best_rival(results.ours, least)} in {', '.join(least)}, with "
+            f"{geometric_mean([best[least]]).mean:.2f} times our time."
+        )
+    items = [
+        f"{', '.join(setting)} ({results.best_rival(results.ours, setting)} took "
+        f"{ratio.mean:.2f} of our time)"
+        for setting, ratio in slower.items()
+    ]
+    return f"It does not help in {'; '.join(items)}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"

@@ -1,0 +1,129 @@
+"""Which runs stand against which: ours, the schedule "auto", every rival and the best of them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fedpace.bench.comparison import Setting, our_method, rivals, settings_of
+from fedpace.bench.paired import (
+    Pairs,
+    Quantity,
+    Ratio,
+    best_of,
+    chosen_by_plan,
+    geometric_mean,
+    pairs,
+    power,
+    runs_of,
+)
+from fedpace.bench.results import Line
+
+WAITING = "synchronous"
+"""The name, among the gains of a plan and among the methods, of rounds that wait for all."""
+AUTO = "auto"
+"""The schedule that takes ours where the plan promises a gain over rounds that wait."""
+BEST = "best rival"
+
+Runs = Mapping[int, Line]
+"""Seed -> line, of one method in one setting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Results:
+    """The runs of a suite under one rule for the band."""
+
+    ours: str
+    rivals: Sequence[str]
+    """Methods of others, in the order of the lines."""
+    ablations: Sequence[str]
+    """Ours with something changed."""
+    runs: Mapping[Setting, Mapping[str, Runs]]
+    """Setting -> method -> runs; settings in which ours was run."""
+    quantity: Quantity
+
+    @property
+    def methods(self) -> list[str]:
+        """Every method, ours first."""
+        return [self.ours, *self.ablations, *self.rivals]
+
+    @property
+    def tasks(self) -> dict[str, list[Setting]]:
+        """Task -> its settings."""
+        made: dict[str, list[Setting]] = {}
+        for setting in self.runs:
+            made.setdefault(setting[0], []).append(setting)
+        return made
+
+    @property
+    def has_auto(self) -> bool:
+        """Whether both schedules were run somewhere."""
+        return any(here.get(WAITING) for here in self.runs.values()) and self.ours != WAITING
+
+    def of(self, who: str, setting: Setting) -> Runs:
+        """Return a method's runs in a setting; those of "auto" are taken from both schedules."""
+        here = self.runs[setting]
+        if who == AUTO:
+            return chosen_by_plan(here[self.ours], here.get(WAITING, {}), WAITING)
+        return here.get(who, {})
+
+    def over(self, who: str, other: str) -> dict[Setting, Pairs]:
+        """Return the pairs of a method with another, by setting; settings without one are absent.
+
+        Args:
+            who: a method, or "auto".
+            other: a method, or "best rival": the one whose geometric mean is the least there.
+        """
+        found = {}
+        for setting in self.runs:
+            against = self.best_rival(who, setting) if other == BEST else other
+            if against is None:
+                continue
+            made = pairs(self.of(who, setting), self.of(against, setting), self.quantity)
+            if made is not None:
+                found[setting] = made
+        return found
+
+    def best_rival(self, who: str, setting: Setting) -> str | None:
+        """Return the best method of others in a setting; None if none was run."""
+        others = {name: self.of(name, setting) for name in self.rivals}
+        return best_of(self.of(who, setting), others, self.quantity)
+
+    def overlaps(self, setting: Setting) -> float:
+        """Return for which share of the seeds "auto" takes ours."""
+        taken = self.of(AUTO, setting)
+        own = self.of(self.ours, setting)
+        return sum(line is own[seed] for seed, line in taken.items()) / max(len(taken), 1)
+
+
+def results_of(lines: Sequence[Line], quantity: Quantity = "seconds") -> Results:
+    """Sort the lines of a suite.
+
+    Args:
+        lines: under one rule, in the order of the suite.
+        quantity: what is compared.
+
+    Raises:
+        InputError: there is not one method of kind "ours".
+    """
+    ours = our_method(lines)
+    others, ablations = rivals(lines, ["published", "sampler"]), rivals(lines, ["ablation"])
+    runs = {
+        setting: {name: runs_of(lines, setting, name) for name in (ours, *ablations, *others)}
+        for setting in settings_of(lines)
+    }
+    runs = {setting: here for setting, here in runs.items() if here[ours]}
+    return Results(ours, others, ablations, runs, quantity)
+
+
+def overall(found: Mapping[Setting, Pairs]) -> Ratio | None:
+    """Return the geometric mean over settings; None of none."""
+    return geometric_mean(list(found.values())) if found else None
+
+
+def by_setting(found: Mapping[Setting, Pairs]) -> dict[Setting, Ratio]:
+    """Return the ratio in each setting."""
+    return {setting: geometric_mean([each]) for setting, each in found.items()}
+
+
+def told_from_one(found: Mapping[Setting, Pairs]) -> float | None:
+    """Return the least ratio that the pairs of all settings can tell from 1."""
+    return power(list(found.values())) if found else None
