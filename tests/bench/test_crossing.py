@@ -63,3 +63,8 @@ def test_a_mean_that_equals_the_target_reaches_it():
     low, high, goal = 0.1, 0.7, 0.4
     assert (low + high) / 2 < goal  # in binary
     assert seconds_to([(1.0, low), (2.0, high)], at(f"accuracy>={goal}")) == pytest.approx(2.0)
+
+
+def test_a_curve_may_be_read_without_averaging():
+    assert seconds_to(CURVE, at("accuracy>=0.8"), averaged=False) == pytest.approx(20.0)
+    assert seconds_to(CURVE, at("accuracy>=0.85"), averaged=False) == pytest.approx(40.0)

@@ -121,6 +121,8 @@ def test_parts_that_were_not_run_are_named_and_break_nothing(tmp_path):
         assert ("- fedbuff (2): in t, fast" in text) == (len(part) == 12)
     assert "- weighted: in t, fast" in text and "of the 5 seeds yet" in text
     assert "seeds yet" not in page_text(LINES, command="cmd", suite=Suite())
+    early = [each for each in LINES if each["seed"] < 2]
+    assert "- everything (2): in t, fast; t, slow" in page_text(early, command="c", suite=Suite())
 
 
 def test_a_suite_may_compare_rounds(tmp_path):

@@ -22,12 +22,13 @@ def measured(evaluation: Mapping[str, float], metric: str) -> float:
     return evaluation[metric] if all(map(math.isfinite, evaluation.values())) else math.nan
 
 
-def best_so_far(curve: Curve, metric: str) -> list[tuple[float, float]]:
+def best_so_far(curve: Curve, metric: str, *, averaged: bool = True) -> list[tuple[float, float]]:
     """Return the smoothed, monotone curve; it begins at the first finite evaluation.
 
     Args:
         curve: of evaluations.
         metric: "accuracy" grows, "loss" falls.
+        averaged: over two neighbours.
 
     Example:
         >>> best_so_far([(1.0, 0.25), (2.0, 0.75), (3.0, 0.0)], "accuracy")
@@ -37,7 +38,7 @@ def best_so_far(curve: Curve, metric: str) -> list[tuple[float, float]]:
     made: list[tuple[float, float]] = []
     before: float | None = None
     for seconds, value in curve:
-        mean = value if before is None else (before + value) / 2
+        mean = (before + value) / 2 if averaged and before is not None else value
         if math.isfinite(mean):
             made.append((seconds, better(mean, made[-1][1]) if made else mean))
         elif made:
@@ -46,7 +47,7 @@ def best_so_far(curve: Curve, metric: str) -> list[tuple[float, float]]:
     return made
 
 
-def seconds_to(curve: Curve, target: Target) -> float | None:
+def seconds_to(curve: Curve, target: Target, *, averaged: bool = True) -> float | None:
     """Return when the smoothed, monotone curve first reaches a target, s; None if it does not.
 
     A curve that begins at the target or beyond it reaches it at its first evaluation.
@@ -54,6 +55,7 @@ def seconds_to(curve: Curve, target: Target) -> float | None:
     Args:
         curve: of evaluations.
         target: of the curve's metric.
+        averaged: over two neighbours.
 
     Example:
         >>> seconds_to([(10.0, 0.5), (20.0, 0.9)], Target.parse("accuracy>=0.6"))
@@ -61,7 +63,7 @@ def seconds_to(curve: Curve, target: Target) -> float | None:
     """
     sign = 1.0 if target.metric == "accuracy" else -1.0
     last: tuple[float, float] | None = None
-    for seconds, value in best_so_far(curve, target.metric):
+    for seconds, value in best_so_far(curve, target.metric, averaged=averaged):
         if sign * (value - target.value) >= -_TOLERANCE:
             if last is None:
                 return seconds

@@ -241,13 +241,17 @@ def _fewer_seeds(lines: Sequence[Line], suite: Suite) -> dict[str, list[str]]:
             ran.setdefault((f"{line['task']}, {line['network']}", line["method"]), set()).add(
                 line["seed"]
             )
-    by_setting: dict[str, list[str]] = {}
+    by_setting: dict[str, dict[str, int]] = {}
     for (setting, method), seeds in ran.items():
-        if len(seeds) < len(suite.seeds):
-            by_setting.setdefault(setting, []).append(f"{method} ({len(seeds)})")
+        by_setting.setdefault(setting, {})[method] = len(seeds)
     few: dict[str, list[str]] = {}
-    for setting, methods in by_setting.items():
-        few.setdefault(", ".join(methods), []).append(setting)
+    for setting, counts in by_setting.items():
+        short = {name: count for name, count in counts.items() if count < len(suite.seeds)}
+        if len(short) == len(counts) > 1 and len(set(counts.values())) == 1:
+            short = {"everything": next(iter(counts.values()))}
+        if short:
+            what = ", ".join(f"{name} ({count})" for name, count in short.items())
+            few.setdefault(what, []).append(setting)
     return few
 
 

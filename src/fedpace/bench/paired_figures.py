@@ -132,7 +132,7 @@ def draw_promises(found: Sequence[Promise]) -> "Figure":
     """Measured gain with its interval against promised gain, a point for each promise."""
     from matplotlib.figure import Figure
 
-    made = Figure(figsize=(4.6, 5.0), layout="constrained")
+    made = Figure(figsize=(5.4, 5.4), layout="constrained")
     axes = made.subplots()
     cases = list(dict.fromkeys((each.method, each.rival) for each in found))
     styles = method_styles([f"{method} over {rival}" for method, rival in cases])
@@ -154,7 +154,8 @@ def draw_promises(found: Sequence[Promise]) -> "Figure":
         _plain(axes, which)
     axes.set_xlabel("gain that the plan promised")
     axes.set_ylabel("gain measured")
-    made.legend(*axes.get_legend_handles_labels(), loc="outside upper center", ncols=2)
+    handles, labels = axes.get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside upper center", ncols=2, fontsize=8.5)
     return made
 
 

@@ -15,6 +15,7 @@ from fedpace.bench.paired import Pairs, Ratio, geometric_mean, power
 from fedpace.bench.paired_costs import choices, costs
 from fedpace.bench.paired_figures import draw_bands, draw_promises, draw_ratios
 from fedpace.bench.paired_headline import headline, sentences
+from fedpace.bench.paired_readings import readings
 from fedpace.bench.paired_tables import (
     AUTO,
     BEST,
@@ -93,6 +94,8 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
         parts += [_picture(name, "curves", "Best held-out value so far against the clock")]
         parts += [f"Median and middle half of the seeds; {', '.join(_drawn(results))}."]
     parts += ["## Which ratios the seeds can tell from 1", _power(results)]
+    if any("targets" in line for line in lines):
+        parts += ["## Does it hang on how a curve is read?", readings(lines)]
     if results.ablations:
         parts += ["## Ours with something changed", _changed(results)]
     parts += ["## Where it does not help", _losses(results)]
