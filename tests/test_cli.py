@@ -78,6 +78,7 @@ def test_devices_of_fedscale_are_planned_for(tmp_path):
     assert "GLOBAL makes more than" in done.stderr
 
 
+@pytest.mark.slow
 def test_plan_draws_its_figures(tmp_path):
     pytest.importorskip("matplotlib")
     (tmp_path / "s.toml").write_text(SCENARIO)

@@ -148,6 +148,7 @@ def tiny_suite(tmp_path, text=TINY):
     return load_suite(write(tmp_path, text), tmp_path / "data")
 
 
+@pytest.mark.slow
 @pytest.mark.torch
 def test_a_shared_training_is_charged_as_one_of_its_own_would_be(tmp_path):
     from fedpace.bench.training import Spec, train

@@ -136,8 +136,16 @@ def test_parquet_that_unpacks_to_much_more_than_its_size_is_refused(tmp_path):
         ("a.jsonl", '{"a": ' + "9" * 5000 + "}", r"jsonl:1: .*an integer of thousands of digits"),
         ("a.jsonl", "[" * 100_000, r"a\.jsonl:1: .*nested too deeply"),
         ("a.jsonl", "x" * (2**24 + 2), r"a\.jsonl:1: a line of more than 16 MiB"),
-        ("a.csv", '"' + "x\n" * 2**24, r"a\.csv:\d+: not CSV \(field larger than field limit"),
-        ("a.jsonl.gz", b"\n" * (2**24 + 9), r"a\.jsonl\.gz:\d+: unpacks to more than 100 times"),
+        (
+            "a.csv",
+            '"' + ("x" * 1023 + "\n") * 2**15,
+            r"a\.csv:\d+: not CSV \(field larger than field limit",
+        ),
+        (
+            "a.jsonl.gz",
+            (b" " * 1023 + b"\n") * (2**14 + 9),
+            r"a\.jsonl\.gz:\d+: unpacks to more than 100 times",
+        ),
         ("a.xlsx", "whatever", r"a\.xlsx: not a known data format; known are \.jsonl"),
         ("a.parquet.gz", "whatever", r"a\.parquet\.gz: not a known data format"),
     ],

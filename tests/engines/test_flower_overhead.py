@@ -131,6 +131,7 @@ def record(outcome, index):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_plan_is_renewed_with_the_overhead_and_the_links_that_there_are():
     """Pauses scatter as those of polling do; links and devices are far from their profile."""
     world = fleet(scatter=0.1)

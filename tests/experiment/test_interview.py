@@ -64,6 +64,7 @@ def record(tmp_path_factory):
     monkeypatch.undo()
 
 
+@pytest.mark.slow
 def test_a_model_that_learned_the_answers_says_them(record):
     samples = record.summary["samples"]
     assert [s["expected"] for s in samples] == ["no", "yes"]

@@ -174,6 +174,7 @@ def test_a_run_that_is_stopped_around_the_entrance_resumes_to_the_same_bits(
         assert (folder / name).read_text() == (expected.folder / name).read_text()
 
 
+@pytest.mark.slow
 def test_a_run_killed_between_its_checkpoint_and_the_list_of_clients_loses_nothing(
     expected, tmp_path, monkeypatch
 ):
@@ -201,6 +202,7 @@ def test_a_run_killed_between_its_checkpoint_and_the_list_of_clients_loses_nothi
     same_state(folder, expected.folder)
 
 
+@pytest.mark.slow
 def test_the_report_reads_a_run_that_someone_entered(expected, tmp_path):
     pytest.importorskip("jinja2")
     later = played(tmp_path / "later", begin=N - 1, enter=20)

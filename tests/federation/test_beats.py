@@ -180,6 +180,7 @@ def test_a_method_that_needs_a_barrier_says_so():
         beats(engine, federation(net), make_plan([0.5, 0.5], [2, 2], draws=2), 1)
 
 
+@pytest.mark.slow
 def test_least_squares_converges_to_its_solution_and_naive_weights_do_not():
     """F_n = |x - c_n|^2 / 2, solution sum a_n c_n; slow clients have other c_n than fast ones."""
     share = np.array([0.2, 0.2, 0.3, 0.3])

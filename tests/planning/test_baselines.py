@@ -24,6 +24,7 @@ SCALED = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("planner", SCALED)
 @pytest.mark.parametrize("count", [4, 60])
 def test_a_sampler_of_one_scale_has_its_form_and_its_best_scale(planner, count):

@@ -273,6 +273,7 @@ def test_outside_its_conditions_it_promises_nothing(failing, changes):
     assert simple_bound(**changes | {"rate": limit * 1.001}).verdict != "holds"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sketch", SKETCHES)
 def test_it_orders_plans_as_the_measurement_does(sketch):
     fed = least_squares(1)

@@ -290,6 +290,7 @@ def test_energy_budgets_hold_and_are_used_well():
     assert value_of(problem, best) <= least + 0.002
 
 
+@pytest.mark.slow
 def test_the_p95_limit_holds_and_is_used_well():
     free = some_problem(2, 7, rank=1, system={"noise_ratio": 1.0})
     loose = exact(free)
@@ -318,6 +319,7 @@ def test_many_clients_keep_a_p95_limit_too():
     assert 0.95 * limit < reached <= limit
 
 
+@pytest.mark.slow
 def test_a_quantile_can_be_minimised_in_the_place_of_the_mean():
     mean, tail = some_problem(6, 3), some_problem(6, 3, quantile=0.95)
     by_mean, by_tail = exact(mean), exact(tail)
@@ -325,6 +327,7 @@ def test_a_quantile_can_be_minimised_in_the_place_of_the_mean():
     assert value_of(mean, by_mean) <= value_of(mean, by_tail) + 1e-6
 
 
+@pytest.mark.slow
 def test_a_large_population_is_planned_nearly_as_well_as_client_by_client(monkeypatch):
     problem = some_problem(900, 8)
     whole = value_of(problem, exact(problem))
@@ -350,6 +353,7 @@ def test_large_populations_of_other_kinds_are_planned_nearly_as_well_too(monkeyp
     assert value_of(problem, groups) <= whole + 0.003
 
 
+@pytest.mark.slow
 def test_another_deadline_is_found_where_no_small_step_leads():
     system = {"noise_ratio": 3.0, "bandwidth_hz": 4e8}
     problem = some_problem(200, 3, spread=0.8, system=system)

@@ -121,6 +121,7 @@ def test_limits_that_contradict_each_other_are_told_with_the_remedy(name):
     assert np.all(made.sampling_probability == 1e-3) and np.all(made.sketch_rank == 1)
 
 
+@pytest.mark.slow
 def test_a_p95_limit_is_kept_by_what_the_plan_states():
     clients, system = some_clients(14, 4), some_system(14)
     loose = plan(clients, system)
@@ -211,6 +212,7 @@ def test_no_planner_asks_more_than_max_participants(name):
     )
 
 
+@pytest.mark.slow
 def test_under_max_participants_the_plan_is_the_best_of_a_grid():
     clients, system = some_clients(2, 3), some_system(2)
     made = plan(clients, system, "icc24", max_participants=0.7)

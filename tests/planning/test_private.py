@@ -57,6 +57,7 @@ def test_a_limit_that_is_kept_anyway_changes_nothing(clients):
     assert np.array_equal(free.sampling_probability, loose.sampling_probability)
 
 
+@pytest.mark.slow
 def test_a_tighter_limit_takes_no_less_time(clients):
     seconds = [
         plan(clients, system(3.0), privacy=PrivacyLimit(Z, DELTA, e, ROUNDS)).objective_seconds

@@ -162,6 +162,7 @@ def test_nothing_changes_below_the_threshold_and_everything_above_it(world, clie
     assert plans[-1].sampling_probability is first.sampling_probability
 
 
+@pytest.mark.slow
 def test_sampling_by_statistics_follows_the_statistics_whatever_time_it_is_predicted_to_cost(
     world, clients, system
 ):
@@ -242,6 +243,7 @@ def test_a_resumed_renewal_returns_the_same_plans_bit_for_bit(world, clients, sy
     assert whole.state.planned == resumed.state.planned
 
 
+@pytest.mark.slow
 def test_with_the_real_planner_a_wrong_guess_is_corrected():
     world = KnownNoise(count=12, apart=2.0, noise=2.0)
     system = System(

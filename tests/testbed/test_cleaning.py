@@ -31,6 +31,7 @@ def outside():
     return [subprocess.run(c, capture_output=True, text=True).stdout for c in commands]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [1, 2, 4, 5, "up"])
 def test_a_testbed_killed_at_any_moment_leaves_nothing_that_clean_does_not_remove(
     moment, tmp_path, monkeypatch, capsys
@@ -61,6 +62,7 @@ def test_a_testbed_killed_at_any_moment_leaves_nothing_that_clean_does_not_remov
     assert outside() == machine
 
 
+@pytest.mark.slow
 def test_a_living_testbed_is_no_leftover(tmp_path):
     script = tmp_path / "made.py"
     script.write_text(_TESTBED)

@@ -56,11 +56,13 @@ def test_clients_of_unequal_links_end_together_under_equal_finish(network):
     assert np.ptp(ends) < 0.25 * ends.max()
 
 
+@pytest.mark.slow
 def test_equal_shares_stay_equal_when_others_are_done(network):
     ends, predicted = played(network, [1.0, 0.5, 4.0], "equal-share")
     assert about(ends, predicted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("efficiency", [[1.0, 0.5, 4.0], [1.0, 1.0, 1.0]])
 def test_a_band_that_never_idles_ends_when_its_work_is_done(network, efficiency):
     """Where a hertz is worth the same everywhere the kernel lends, elsewhere the shaper does."""
@@ -70,6 +72,7 @@ def test_a_band_that_never_idles_ends_when_its_work_is_done(network, efficiency)
     assert fixed.max() > 1.15 * ends.max()
 
 
+@pytest.mark.slow
 def test_a_clients_own_link_that_changes_holds_it_back_whatever_its_class_has(network):
     trace = {0: Trace((0.0, 60.0), (2e5, 4e5))}
     set_to: dict[int, float] = {}

@@ -16,6 +16,7 @@ Q = np.array([1.0, 1.0, 0.6, 0.3, 0.05, 0.9])
 AGE = np.array([1.0, 4.0, 1.0, 3.0, 6.0, 2.0])
 
 
+@pytest.mark.slow
 def test_the_long_run_frequency_is_what_is_counted():
     run = simulate_queue(Q, AGE - 0.5, np.full(6, 1e-6), 1.0, beats=100_000, seed=0)
     cycle, counts = cycle_beats(Q, AGE), run.updates()

@@ -132,6 +132,7 @@ def test_where_most_rounds_are_empty_the_median_is_the_overhead_and_does_not_mov
     assert not d_q.any() and not d_rank.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("participants", [2, 300])
 def test_quadrature_placed_by_a_part_of_a_large_population_serve_all_of_it(participants):
     count, slow = 60_000, replace(SYSTEM, bits_per_rank=2e6, fixed_bits=0.0)

@@ -55,6 +55,7 @@ def test_up_to_twelve_clients_are_listed_and_the_law_agrees(kind, limits, seed):
     assert low * 0.95 <= quantile_and_gradient(0.95, q, k, clients, SYSTEM)[0] <= high * 1.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "limits"), KINDS)
 @pytest.mark.parametrize("count", [30, 150])
 def test_more_clients_take_what_drawn_rounds_take(kind, limits, count):
