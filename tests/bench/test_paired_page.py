@@ -116,7 +116,10 @@ def test_parts_that_were_not_run_are_named_and_break_nothing(tmp_path):
             return self.methods
 
     for part in (LINES, LINES[:1], LINES[:7], LINES[:12]):
-        text = page_text(part, command="cmd", suite=Suite())
+        files = write_page(part, tmp_path / "page.md", command="cmd", suite=Suite())
+        text = (tmp_path / "page.md").read_text()
+        shown = {tmp_path / "img" / name for name in re.findall(r"\(img/(\S+)\)", text)}
+        assert shown == set(files[1:])
         assert "- everything: in t, far" in text or "- everything: in t, slow; t, far" in text
         assert ("- fedbuff (2): in t, fast" in text) == (len(part) == 12)
     assert "- weighted: in t, fast" in text and "of the 5 seeds yet" in text

@@ -40,3 +40,11 @@ def test_the_table_has_the_ratio_of_each_reading():
     ]:
         assert f"| {name} | {ratio} (" in text
     assert "evaluated 3 times in the median" in text
+
+
+def test_a_target_that_one_of_both_missed_may_be_left_out():
+    late = {**THEIRS, "seconds": None, "end_seconds": 300.0,
+            "targets": {GOALS[0]: 46.0, GOALS[1]: None}}  # fmt: skip
+    text = readings([OURS, late])
+    assert "| as above | > 4.80 (" in text  # sqrt(2.3 * 10)
+    assert "| without targets that one of both missed | 2.30 (" in text

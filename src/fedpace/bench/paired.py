@@ -84,7 +84,11 @@ def runs_of(lines: Iterable[Line], setting: Setting, method: str) -> dict[int, L
 
 
 def pairs(
-    ours: Mapping[int, Line], theirs: Mapping[int, Line], quantity: Quantity = "seconds"
+    ours: Mapping[int, Line],
+    theirs: Mapping[int, Line],
+    quantity: Quantity = "seconds",
+    *,
+    bounds: bool = True,
 ) -> Pairs | None:
     """Return the paired ratios of two methods; None where no seed says anything.
 
@@ -94,12 +98,14 @@ def pairs(
         ours: runs by seed.
         theirs: runs by seed.
         quantity: what is compared.
+        bounds: whether a target counts that one of both missed.
     """
     figures: dict[int, float] = {}
     missed: list[tuple[bool, bool]] = []
     for seed in sorted(ours.keys() & theirs.keys()):
         both = zip(_amounts(ours[seed], quantity), _amounts(theirs[seed], quantity), strict=True)
-        known = [(a, b) for a, b in both if a.reached or b.reached]
+        enough = any if bounds else all
+        known = [(a, b) for a, b in both if enough((a.reached, b.reached))]
         if known:
             figures[seed] = float(np.mean([np.log(b.amount / a.amount) for a, b in known]))
             missed += [(not a.reached, not b.reached) for a, b in known]

@@ -5,6 +5,7 @@ Nothing in it is written by hand: every number and every sentence comes from the
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -29,6 +30,9 @@ from fedpace.bench.paired_tables import (
 from fedpace.bench.results import Line
 from fedpace.bench.suite import Suite
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 _DRAWN = 3
 """How many rivals have a curve."""
 
@@ -51,19 +55,27 @@ def write_page(
     name = lines[0]["suite"]
     images = out.parent / "img"
     images.mkdir(parents=True, exist_ok=True)
-    label = f"{results.quantity} of the others over ours (filled: told from 1)"
-    made = {"overview": draw_ratios(_overview(results), label)}
-    if results.quantity == "seconds":
-        made["settings"] = draw_ratios(_settings(results), label)
-        made["curves"] = draw_bands(results, _drawn(results))
-        if found := promises(results):
-            made["promises"] = draw_promises(found)
     files = []
-    for what, figure in made.items():
+    for what, figure in _figures(results).items():
         files.append(images / f"results-{name}-{what}.png")
         figure.savefig(files[-1], dpi=120)
     out.write_text(page_text(lines, command=command, suite=suite), encoding="utf-8")
     return [out, *files]
+
+
+def _figures(results: Results) -> dict[str, "Figure"]:
+    """What there is to draw: of the first lines of a suite there may be no ratio yet."""
+    label = f"{results.quantity} of the others over ours (filled: told from 1)"
+    made = {}
+    if rows := _overview(results):
+        made["overview"] = draw_ratios(rows, label)
+    if results.quantity == "seconds":
+        if rows := _settings(results):
+            made["settings"] = draw_ratios(rows, label)
+        made["curves"] = draw_bands(results, _drawn(results))
+        if found := promises(results):
+            made["promises"] = draw_promises(found)
+    return made
 
 
 def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None) -> str:
@@ -71,9 +83,11 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
     lines = in_order(lines, suite)
     results = results_of(lines, "seconds" if suite is None else suite.quantity)
     name, timed = lines[0]["suite"], results.quantity == "seconds"
-    parts = [f"# Results: {name}", _picture(name, "overview", _OVERVIEW)]
+    parts = [f"# Results: {name}"]
+    if _overview(results):
+        parts += [_picture(name, "overview", _OVERVIEW)]
     if timed:
-        parts += [sentences(results), headline(results)]
+        parts += [sentences(results), *([headline(results)] if results.rivals else [])]
     parts += [
         f"{'' if suite is None else suite.about + ' '}Made by `{command}` from "
         f"`benchmarks/results/{name}.jsonl`, which holds a line for each run with its command, "
@@ -81,11 +95,10 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
         *missing(lines, suite),
         "## How to read the numbers",
         _reading(results, lines),
-        "## Over every rival",
-        _rivals(results),
+        *(["## Over every rival", _rivals(results)] if results.rivals else []),
         "## By setting",
     ]
-    if timed:
+    if timed and _settings(results):
         parts += [_picture(name, "settings", "Ratio to the best rival of each setting")]
     for who in _ours(results):
         parts += [f"### {who}", _by_setting(results, who)]

@@ -5,6 +5,7 @@ rounds are long: a method cannot be evaluated more often than it moves.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from fedpace.bench.crossing import seconds_to
 from fedpace.bench.page import markdown
@@ -53,9 +54,13 @@ def readings(lines: Sequence[Line]) -> str:
     cases = [(first.ours, BEST)]
     if first.has_auto:
         cases += [(AUTO, BEST), (first.ours, WAITING)]
+    read = {
+        name: results_of([how(line) if "targets" in line else line for line in lines])
+        for name, how in _READINGS.items()
+    }
+    read["without targets that one of both missed"] = replace(first, bounds=False)
     rows = []
-    for name, read in _READINGS.items():
-        results = results_of([read(line) if "targets" in line else line for line in lines])
+    for name, results in read.items():
         ratios = [overall(results.over(who, other)) for who, other in cases]
         rows.append([name, *("–" if ratio is None else str(ratio) for ratio in ratios)])
     header = [f"{who} over {_named(other)}" for who, other in cases]

@@ -39,6 +39,8 @@ class Results:
     runs: Mapping[Setting, Mapping[str, Runs]]
     """Setting -> method -> runs; settings in which ours was run."""
     quantity: Quantity
+    bounds: bool = True
+    """Whether a target counts that one of two methods missed, with the end of its budget."""
 
     @property
     def methods(self) -> list[str]:
@@ -77,7 +79,8 @@ class Results:
             against = self.best_rival(who, setting) if other == BEST else other
             if against is None:
                 continue
-            made = pairs(self.of(who, setting), self.of(against, setting), self.quantity)
+            both = self.of(who, setting), self.of(against, setting)
+            made = pairs(*both, self.quantity, bounds=self.bounds)
             if made is not None:
                 found[setting] = made
         return found
