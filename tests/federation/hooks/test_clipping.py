@@ -13,6 +13,7 @@ from fedpace.core.messages import ClientTask
 from fedpace.core.privacy import Privacy
 from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.engines.exchange import Exchange, decode_update, encode_update
+from fedpace.estimation.privacy_loss import epsilon, round_loss
 from fedpace.federation.aggregation import Returned
 from fedpace.federation.hooks.clipping import clipping
 from fedpace.federation.hooks.hook import hooked, leave
@@ -132,3 +133,50 @@ def test_without_noise_the_sum_is_that_of_the_method():
     for name in plain.update:
         assert np.array_equal(plain.update[name], same.update[name])
     assert same.squared_norms == plain.squared_norms
+
+
+def attack(z, q, rounds, trials):
+    """Scores of an attacker who knows the target's update: with it in the population, and without.
+
+    The target is alone, so that nothing but the noise hides it. The score is the likelihood ratio
+    of the sums that the server gives away: no test tells the two apart better.
+    """
+    clip, weight = 0.7, 1 / q
+    method, updates = sent(clip, RESIDUAL, 5.0)
+    noised, target = hooked(method, [hook(clip, z)]), summed(method, updates[:1])
+    target *= weight / (A[0] / Q[0])
+    scores = []
+    for member in (True, False):
+        joins = np.random.default_rng(int(member)).random((trials, rounds)) < q * member
+        seen = np.empty((trials, rounds))
+        for trial, index in product(range(trials), range(rounds)):
+            came = updates[:1] * int(joins[trial, index])
+            total, _ = noised.aggregate({}, {}, Returned(
+                came, {}, [1.0] * len(came), [weight] * len(came), index,
+                largest_weight=weight, server_seed=2 * trial + member,
+            ))  # fmt: skip
+            given = np.concatenate([total.update[t.name].ravel() for t in LAYOUT.tensors])
+            seen[trial, index] = given @ target / (target @ target)
+        sigma = max(z, 0.1)
+        scores.append(np.log1p(q * np.expm1((seen - 0.5) / sigma**2)).sum(axis=1))
+    return scores
+
+
+@pytest.mark.slow
+def test_who_is_in_the_population_is_told_no_better_than_epsilon_allows():
+    z, q, rounds, trials, delta = 2.0, 0.5, 2, 2500, 1e-3
+    with_it, without = attack(z, q, rounds, trials)
+    spent = epsilon(rounds * round_loss(np.array([q]), np.array([1 / q]), z), delta)[0]
+    assert 1 < spent < 2
+    advantages = []
+    for threshold in np.quantile(np.r_[with_it, without], np.linspace(0.02, 0.98, 49)):
+        right, wrong = np.mean(with_it > threshold), np.mean(without > threshold)
+        room = 4 * np.sqrt(0.25 / trials)
+        assert right <= np.exp(spent) * (wrong + room) + delta + room
+        assert 1 - wrong <= np.exp(spent) * (1 - right + room) + delta + room
+        advantages.append(right - wrong)
+    # The attack is one: it tells something with noise, and with next to none whether it ever came.
+    assert max(advantages) > 0.1
+    with_it, without = attack(0.0, q, rounds, 200)
+    assert np.mean(with_it > 0) == pytest.approx(1 - (1 - q) ** rounds, abs=0.1)
+    assert np.mean(without > 0) == 0
