@@ -7,8 +7,8 @@
 Every prediction and every run, of one round, is a process of its own on one thread. The peak is
 that of the whole process, as the kernel counts it; seconds are the processor's, of training alone.
 Dolly's first 400 examples stand for it: no more is trained on. "long" and "recomputed" are SmolLM2
-on inputs of 256 tokens in batches of 8, without and with gradient checkpointing. Dolly and the
-model stories260K lie below `--shared`.
+with one client, batches of 8 blocks of 256 tokens, without and with gradient checkpointing. Dolly
+and the model stories260K lie below `--shared`.
 """
 
 import argparse
@@ -26,14 +26,18 @@ from fedpace.data.load import load_data
 ROOT = Path(__file__).resolve().parents[1]
 SHORT = ["data.max_eval=8", "evaluation.samples=0", "training.rounds=1", "training.local_steps=1"]
 SMOLLM2 = ROOT / "examples/05_smollm2.toml"
-LONG = ["data.name={data}", "model.max_length=256", "training.batch_size=8", "data.clients=2",
-        "data.partition=iid"]  # fmt: skip
+SMALL = ["data.name={data}", "model.dtype=float32"]
+"""Few processors have instructions for bfloat16; without them it takes several times as long."""
+LONG = [
+    "data.name={text}", "data.clients=1", "data.partition=iid", "data.max_eval=1",
+    "model.dtype=float32", "model.max_length=256", "training.batch_size=8", "planner.name=full",
+]  # fmt: skip
 MODELS = {
     "stories260K": (None, ["data.name={data}", "model.name={shared}/models/stories260K",
                            "model.task=causal-lm", "model.pooling=model", "model.max_length=256",
                            "training.target=loss<=0.1"]),
     "minilm": (None, []),
-    "smollm2": (SMOLLM2, ["data.name={data}"]),
+    "smollm2": (SMOLLM2, SMALL),
     "long": (SMOLLM2, LONG),
     "recomputed": (SMOLLM2, [*LONG, "training.gradient_checkpointing=true"]),
 }  # fmt: skip
@@ -69,17 +73,25 @@ def main() -> None:
 
 def experiment_of(arguments: argparse.Namespace, folder: str):
     path, changes = MODELS[arguments.models[0]]
-    given = [x.format(shared=arguments.shared, data=f"{folder}/dolly") for x in changes]
-    experiment = load_experiment(path, [*given, *SHORT])
+    given = [
+        x.format(shared=arguments.shared, data=f"{folder}/dolly", text=f"{folder}/text")
+        for x in changes
+    ]
+    experiment = load_experiment(path, [*SHORT, *given])
     return experiment.model_copy(update={"methods": ["adaptive"]})
 
 
 def some_of_dolly(source: Path, folder: Path) -> None:
-    (folder / "dolly").mkdir()
+    """Write its first examples, and the same as plain text in passages of about 1000 tokens."""
+    for kind in ("dolly", "text"):
+        (folder / kind).mkdir()
     for name, data in zip(("train", "test"), load_data(str(source), seed=0), strict=True):
-        rows = zip(data.text[:400], data.response, data.group, strict=False)
+        rows = list(zip(data.text[:400], data.response, data.group, strict=False))
         lines = [json.dumps({"prompt": p, "response": r, "group": str(g)}) for p, r, g in rows]
         (folder / "dolly" / f"{name}.jsonl").write_text("\n".join(lines))
+        passages = ["".join(f"{p} {r} " for p, r, _ in rows[i : i + 6]) for i in range(0, 400, 6)]
+        lines = [json.dumps({"text": passage}) for passage in passages]
+        (folder / "text" / f"{name}.jsonl").write_text("\n".join(lines))
 
 
 def in_a_process(words: list[str]) -> tuple[dict, float]:

@@ -22,10 +22,6 @@ from fedpace.lora.memory import token_bytes
 from fedpace.lora.tasks import concatenate
 from fedpace.lora.trainer import MOST_TOGETHER, Trainer
 
-_COPIES = 5
-"""Times an adapter that a participant of a round takes: messages and what they hold, both ways, and
-what the server makes of them."""
-
 
 @dataclass(frozen=True, slots=True)
 class Fit:
@@ -71,7 +67,9 @@ def try_fit(experiment: Experiment) -> Fit:
     mean = float(joins.sum())
     many = mean + 2 * float(np.sqrt(np.sum(joins * (1 - joins))))
     adapter = sum(value.nbytes for value in work.initial_adapter.values())
-    held = _COPIES * many * adapter
+    # Updates wait for the last of their round, and server memory keeps each client's.
+    held = max(0.0, many - MOST_TOGETHER) * adapter
+    held += len(joins) * adapter if experiment.training.server_memory else 0.0
     train: Trainer = setup.train
     token = token_bytes(train.adapted, recomputed=train.training.gradient_checkpointing)
     guess = _peak_bytes() + held + _pass_tokens(train) * token

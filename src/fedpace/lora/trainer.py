@@ -21,11 +21,14 @@ from fedpace.lora.local_training import ClientExamples, LocalTraining
 from fedpace.lora.loop import Stepped, train_loop
 from fedpace.lora.memory import default_max_tokens
 from fedpace.lora.stacked import train_stacked
+from fedpace.lora.tokens import TokenisedExamples
 
 _log = logging.getLogger(__name__)
 
 _LEAST_SAVED = 0.1
 """Part of the loop's work that stacking must save on a processor; it takes more memory."""
+_AT_ONCE = 2**30
+"""Tokens: rows that never share a pass cannot show that a model mixes them."""
 MOST_TOGETHER = 8
 """Clients in one part of a round. What a pass costs beyond its tokens is shared by then, and parts
 of a round can be trained in several processes."""
@@ -151,19 +154,22 @@ def _with_examples(clients: ClientExamples) -> list[int]:
 def objection_to_stacking(adapted: AdaptedModel, clients: ClientExamples) -> str | None:
     """Say why clients of this model cannot be trained together; None where they can.
 
-    Two small updates from an adapter with random B are computed both ways. A model that mixes
-    the rows of a batch, or hands a layer something else than its rows, gives itself away.
+    Two small updates from an adapter with random B are computed both ways, on short examples of
+    like lengths: they must share a pass, whatever it takes. A model that mixes the rows of a batch,
+    or hands a layer something else than its rows, gives itself away.
     """
     for name, layer in adapted.lora_modules.items():
         if not isinstance(layer.lora_A[ADAPTER_NAME] if layer.lora_A else None, nn.Linear):
             return f"{name} is adapted as {type(layer).__name__}"
     tasks = _probe_tasks(adapted, clients)
+    length = max(int(clients[task.client].lengths.min()) for task in tasks)
+    short = {task.client: _near(clients[task.client], length) for task in tasks}
     probe = LocalTraining(
         local_steps=1, batch_size=2, learning_rate=1.0, optimizer="sgd", sketch=SCALED
     )
-    reference = train_loop(adapted, clients, probe, tasks)
+    reference = train_loop(adapted, short, probe, tasks)
     try:
-        updates = train_stacked(adapted, clients, probe, 4096, tasks)
+        updates = train_stacked(adapted, short, probe, _AT_ONCE, tasks)
     except Exception as error:  # other people's forward passes may raise anything
         return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
     tolerance = 1e-3 if adapted.base.model.dtype == torch.float32 else 0.2
@@ -171,6 +177,10 @@ def objection_to_stacking(adapted: AdaptedModel, clients: ClientExamples) -> str
     if not difference <= tolerance:
         return f"updates differ by {difference:.1e}, relative, from those of the loop"
     return None
+
+
+def _near(examples: TokenisedExamples, length: int) -> TokenisedExamples:
+    return examples.take(np.argsort(np.abs(examples.lengths - length), kind="stable")[:2])
 
 
 def _probe_tasks(adapted: AdaptedModel, clients: ClientExamples) -> list[ClientTask]:
