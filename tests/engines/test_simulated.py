@@ -84,7 +84,7 @@ def test_a_scaled_client_downloads_its_components_and_a_residual_one_the_whole_a
 
 
 def test_fading_changes_the_round_but_not_with_who_else_joins():
-    network = Network(clients(), system(), fading=True)
+    network = Network(clients(), system(fading=True))
     still = engine(Network(clients(), system())).run_round(0, tasks([1])).round_seconds
     alone = engine(network).run_round(0, tasks([1]))
     assert alone.round_seconds != still
@@ -129,8 +129,8 @@ def leading(tasks):
 
 @pytest.mark.parametrize("rule", ["work-conserving", "equal-finish", "equal-share"])
 def test_a_round_charged_again_takes_the_seconds_it_took(rule):
-    slow = system(overhead_seconds=0.5, allocation=rule, downlink_bps=1e4)
-    network = Network(clients(), slow, fading=True)
+    slow = system(overhead_seconds=0.5, allocation=rule, downlink_bps=1e4, fading=True)
+    network = Network(clients(), slow)
     outcome = engine(network).run_round(3, tasks([0, 2], round_index=3))
     bits = 8.0 * np.array([d.upload_bytes for d in outcome.deliveries])
     down = 8.0 * np.array([d.download_bytes for d in outcome.deliveries])

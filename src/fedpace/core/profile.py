@@ -276,6 +276,9 @@ class System:
     """What every round costs besides, also an empty one, s."""
     allocation: AllocationRule = DEFAULT_ALLOCATION
     """How the band is divided among the participants of a round."""
+    fading: bool = False
+    """Rayleigh block fading, drawn anew each round. Planners see the links' mean over it
+    (`wireless.channel.mean_faded`), and its law."""
 
     def __post_init__(self) -> None:
         positive = ("bandwidth_hz", "lora_rank", "local_steps", "bits_per_rank", "downlink_bps")

@@ -54,7 +54,8 @@ class Deadline:
         if start.errors == 0:
             return self.patience_seconds
         timed = renewal.timed(len(tasks))
-        network = replace(self.network, clients=timed, fading=False, gains=None)
+        still = replace(self.network.system, fading=False)
+        network = replace(self.network, clients=timed, system=still, gains=None)
         rank = np.array([t.sketch_rank for t in tasks])
         _, share = charge(
             network, self.seed, 0, np.array([t.client for t in tasks]), rank,

@@ -11,6 +11,7 @@ from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.wireless.channel import mean_faded
 from fedpace.wireless.clients_file import read_clients
+from fedpace.wireless.fading import typical_share_hz
 from fedpace.wireless.gain_trace import read_gain_trace
 from fedpace.wireless.gains import Gains, MarkovGains, TraceGains
 from fedpace.wireless.network import Network
@@ -73,6 +74,7 @@ def build_network(
         downlink_bps=section.downlink_bps or np.inf,
         overhead_seconds=section.overhead_seconds,
         allocation=section.allocation,
+        fading=section.fading,
     )
     if section.clients is not None:
         clients = read_clients(Path(section.clients))
@@ -88,7 +90,7 @@ def build_network(
     else:
         raise InputError("a drawn population needs data weights; give them or a clients file")
     gains = _gains(experiment, len(clients), system)
-    return Network(clients, system, section.fading, gains, section.best_first)
+    return Network(clients, system, gains, section.best_first)
 
 
 def _gains(experiment: Experiment, num_clients: int, system: System) -> Gains | None:
@@ -131,6 +133,5 @@ def planning_clients(network: Network) -> Clients:
     """Return the clients as a planner should see them: with the links' mean over fading."""
     if not network.fading:
         return network.clients
-    return mean_faded(
-        network.clients, network.system.bandwidth_hz / max(1, len(network.clients) / 5)
-    )
+    share = typical_share_hz(network.system.bandwidth_hz, len(network.clients))
+    return mean_faded(network.clients, share)

@@ -22,8 +22,6 @@ class Network:
 
     clients: Clients
     system: System
-    fading: bool = False
-    """Rayleigh block fading, drawn anew each round."""
     gains: Gains | None = None
     """How links change within a round; None: they do not."""
     best_first: bool = False
@@ -33,6 +31,11 @@ class Network:
     def allocation(self) -> AllocationRule:
         """Return the rule by which the system divides its band."""
         return self.system.allocation
+
+    @property
+    def fading(self) -> bool:
+        """Say whether links fade anew each round."""
+        return self.system.fading
 
 
 def charge(

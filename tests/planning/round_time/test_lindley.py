@@ -99,6 +99,38 @@ def test_derivatives_are_those_of_the_number_that_is_computed(seed):
             assert slope[n] == pytest.approx((values[0] - values[1]) / 2e-7, rel=1e-4, abs=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_starts_and_uploads_with_several_values_are_listed_too(seed):
+    """Three values each; every set of participants with every choice of values."""
+    p, tau, u = clients(4, seed, 0.6)
+    rng = np.random.default_rng(seed)
+    weight, times = np.array([0.1, 0.3, 0.6]), np.array([4.0, 1.2, 0.4])
+    start, solo = tau[:, None] + 0.1 * rng.random((4, 1)) * times, u[:, None] * times
+    mean = 0.0
+    for choice in product(range(3), repeat=4):
+        at = np.arange(4), np.array(choice)
+        found, chances = listed(p, start[at], solo[at])
+        mean += weight[list(choice)].prod() * float(found @ chances)
+    made = LindleyChain.of(p, start, solo, weight).mean()
+    assert made.value == pytest.approx(mean, rel=0.01)
+    step = 1e-5
+    for which in range(2):
+        columns = [start.copy(), solo.copy()]
+        columns[which] *= 1 + step
+        more = LindleyChain.of(p, *columns, weight).mean().value
+        slope = (made.d_start, made.d_solo)[which]
+        expected = float(np.sum(slope * (start, solo)[which]))
+        assert (more - made.value) / step == pytest.approx(expected, rel=0.03)
+
+
+def test_one_client_with_two_uploads_by_hand():
+    chain = LindleyChain.of(
+        np.array([0.5]), np.full((1, 2), 3.0), np.array([[2.0, 7.0]]), np.array([0.25, 0.75])
+    )
+    assert chain.mean().value == pytest.approx(0.5 * (3 + 0.25 * 2 + 0.75 * 7))
+    assert chain.quantile(0.95).value == pytest.approx(10, rel=0.011)
+
+
 def test_derivatives_of_a_quantile_point_where_it_goes():
     p, tau, u = clients(60, 5, 0.05)
     made = LindleyChain.of(p, tau, u).quantile(0.9)
@@ -107,7 +139,7 @@ def test_derivatives_of_a_quantile_point_where_it_goes():
         later = LindleyChain.of(p, tau, u * (1 + step * direction)).quantile(0.9).value
         before = LindleyChain.of(p, tau, u * (1 - step * direction)).quantile(0.9).value
         expected = (later - before) / (2 * step)
-        assert made.d_solo @ (u * direction) == pytest.approx(expected, rel=0.05)
+        assert made.d_solo[:, 0] @ (u * direction) == pytest.approx(expected, rel=0.05)
 
 
 def test_the_order_of_the_clients_does_not_matter():

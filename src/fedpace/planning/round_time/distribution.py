@@ -92,7 +92,9 @@ def round_time(plan: Plan | Decision, clients: Clients, system: System) -> Round
     with a smoothing of 1.7 %: the mean is right to a few parts in a thousand, a quantile to at most
     3 % (where every round takes equally long). If every client takes part for certain, the one
     round time there is, exactly. A plan of K draws with replacement is treated as independent
-    participation with `plan.participation_probability()`.
+    participation with `plan.participation_probability()`. Where links fade (`system.fading`), give
+    clients with their mean (`channel.mean_faded`); the law of a band that never idles then has
+    demands that vary about it, the others have the mean alone.
 
     Args:
         plan: sampling probabilities and ranks, as a plan or as its decision.
@@ -118,10 +120,11 @@ def round_time(plan: Plan | Decision, clients: Clients, system: System) -> Round
             "give the clients that it was made for"
         )
     joins = decision.participation_probability()
+    fades = system.fading and system.allocation == "work-conserving"
     certain = bool(np.all(joins * clients.availability == 1))
-    if len(clients) <= _EXACT_CLIENTS:
+    if len(clients) <= _EXACT_CLIENTS and not fades:
         return _steps(*enumerate_round_seconds(decision, clients, system))
-    if certain:
+    if certain and not fades:
         return _steps(simulate_round_seconds(decision, clients, system, 1, 0), np.ones(1))
     law = RoundLaw.of(joins, decision.sketch_rank, clients, system)
     return round_time_of(law, system.overhead_seconds)

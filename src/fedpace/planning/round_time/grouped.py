@@ -26,6 +26,7 @@ from fedpace.planning.round_time.never_idle import NeverIdle
 from fedpace.planning.round_time.quadrature import reaches
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, rate_bps
+from fedpace.wireless.fading import typical_share_hz
 from fedpace.wireless.latency import start_seconds, start_seconds_per_rank, upload_bits
 from fedpace.wireless.links import LINKS, ConstantEfficiency
 
@@ -237,6 +238,11 @@ def _merge(groups: Groups, q: Floats, k: Floats) -> _Merged:
     bits = upload_bits(system, k)[order]
     name, link = clients.link[0], clients.link[1][order]
     model = LINKS[name]
+    efficiency = None
+    if system.fading:
+        share = typical_share_hz(system.bandwidth_hz, round(count.sum()))
+        each = rate_bps(share, **{name: link}) / share
+        efficiency = total(p) / total(p / each)
     if model.proportional:  # only the demand counts; links need not be averaged
         bits, link = model.bandwidth_for_rate(bits, link), np.ones_like(link)
         name, model = "spectral_efficiency", ConstantEfficiency()
@@ -257,6 +263,7 @@ def _merge(groups: Groups, q: Floats, k: Floats) -> _Merged:
         link={name: merged_link},
         band=system.bandwidth_hz,
         allocation=system.allocation,
+        efficiency=efficiency,
     )
     return _Merged(law, p, start, bits, sum_p, factor)
 

@@ -26,6 +26,7 @@ from fedpace.planning.round_time.quadrature import (
     reaches,
 )
 from fedpace.wireless.channel import rate_bps, uplink
+from fedpace.wireless.fading import typical_share_hz
 from fedpace.wireless.latency import start_seconds, start_seconds_per_rank, upload_bits
 
 __all__ = ["LawGradient", "RoundLaw"]
@@ -89,6 +90,9 @@ class RoundLaw:
     allocation: AllocationRule
     """How the band is divided. Distribution and mean here are those of "equal-finish"; for a band
     that never idles see `never_idle`."""
+    efficiency: Floats | None = None
+    """Where links fade, and `link` has the mean demand: its efficiency at a typical share of the
+    band, bit/s/Hz, by which demands are spread. Seen by `never_idle` and `finish` alone."""
 
     @classmethod
     def of(
@@ -103,6 +107,7 @@ class RoundLaw:
         k = _checked("sketch_rank", sketch_rank, clients, np.inf)
         bits, link = upload_bits(system, k), uplink(clients)
         usable = np.minimum(clients.max_bandwidth_hz, system.bandwidth_hz)
+        share = typical_share_hz(system.bandwidth_hz, len(clients))
         return cls(
             probability=q * clients.availability,
             start=start_seconds(clients, system, k),
@@ -112,6 +117,7 @@ class RoundLaw:
             link=link,
             band=system.bandwidth_hz,
             allocation=system.allocation,
+            efficiency=rate_bps(share, **link) / share if system.fading else None,
         )
 
     def __len__(self) -> int:
@@ -235,6 +241,7 @@ class RoundLaw:
         return RoundLaw(
             self.probability[index], self.start[index], self.solo[index], self.bits[index],
             self.limit[index], link, self.band, self.allocation,
+            None if self.efficiency is None else self.efficiency[index],
         )  # fmt: skip
 
     def _at(self, seconds: Floats, smoothing: BandSmoothing) -> _Needs:

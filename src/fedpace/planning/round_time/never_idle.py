@@ -10,6 +10,9 @@ band, the more it makes of every hertz. So v is taken at the band at which the u
 seconds, b = b_n(d_n / window), or at the widest it can use if that is less; alone it still takes u.
 The window is one number for all clients, chosen so that the mean of the chain is that of rounds
 which are drawn and divided event by event, both with the same participants.
+
+Where links fade, a client's demand has a few values (`wireless.fading`), and u and v with it; the
+chain takes them as they are.
 """
 
 from dataclasses import dataclass, replace
@@ -20,10 +23,11 @@ from scipy.optimize import brentq
 
 from fedpace.core.profile import Floats
 from fedpace.core.rng import rng_for
-from fedpace.planning.round_time.finish import round_seconds
+from fedpace.planning.round_time.finish import fading_demands, round_seconds
 from fedpace.planning.round_time.law import RoundLaw
 from fedpace.planning.round_time.lindley import LindleyChain, Slopes
 from fedpace.wireless.channel import bandwidth_for_rate, bandwidth_slope, model_of, rate_bps
+from fedpace.wireless.fading import demand_values
 
 __all__ = ["NeverIdle", "TimeSlopes"]
 
@@ -35,20 +39,12 @@ _LEAST_ROUNDS = 16
 """Rounds drawn for a fit, at least."""
 _MOST_ROUNDS = 400
 """Rounds drawn for a fit, at most."""
+_MEAN_VALUES = 5
+"""Values of a demand over fading for a mean."""
+_LAW_VALUES = 24
+"""Values for the distribution and its quantiles."""
 _QUANTILE_LEVELS = np.linspace(0.025, 0.975, 20)
 """Quantiles at which the chain is compared with the drawn rounds."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Demands:
-    """A client as the chain sees it, and how that moves with the bits; arrays of shape (N,)."""
-
-    start: Floats
-    """tau + u - v, s."""
-    load: Floats
-    """v, s."""
-    start_by_bits: Floats
-    load_by_bits: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -59,6 +55,30 @@ class TimeSlopes:
     d_probability: Floats
     d_start: Floats
     d_bits: Floats
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Demands:
+    """A client as the chain sees it, and how that moves with the bits; columns of shape (N, 1)."""
+
+    solo: Floats
+    """u, s."""
+    load: Floats
+    """v, s."""
+    before_by_bits: Floats
+    """d (u - v) / d bits."""
+    load_by_bits: Floats
+    times: Floats
+    """By what both are multiplied where links fade, shape (N, M)."""
+    chance: Floats
+    """Of each value, shape (M,)."""
+
+    def by_bits(self, at: Slopes) -> TimeSlopes:
+        """Replace the derivatives in start and load by those in start and bits."""
+        d_bits = at.d_start * self.before_by_bits + at.d_solo * self.load_by_bits
+        return TimeSlopes(
+            at.value, at.d_probability, at.d_start.sum(axis=1), (d_bits * self.times).sum(axis=1)
+        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -80,13 +100,13 @@ class NeverIdle:
 
     def mean(self) -> TimeSlopes:
         """E[T] and its derivatives."""
-        demands, chain = self._chain()
-        return self._by_bits(chain.mean(), demands)
+        demands, chain = self._chain(_MEAN_VALUES)
+        return demands.by_bits(chain.mean())
 
     def quantile(self, probability: float) -> TimeSlopes:
         """Return a quantile of T and its derivatives."""
-        demands, chain = self._chain()
-        made = self._by_bits(chain.quantile(probability), demands)
+        demands, chain = self._chain(_LAW_VALUES)
+        made = demands.by_bits(chain.quantile(probability))
         if self.stretch is None:
             return made
         by = float(np.interp(probability, _QUANTILE_LEVELS, self.stretch))
@@ -96,23 +116,20 @@ class NeverIdle:
 
     def distribution(self) -> tuple[Floats, Floats]:
         """Times and P(T <= s) at them, straight lines between."""
-        seconds, value = self._chain()[1].distribution()
+        seconds, value = self._chain(_LAW_VALUES)[1].distribution()
         if self.stretch is not None:
             stretched = seconds * np.interp(value, _QUANTILE_LEVELS, self.stretch)
             seconds = np.maximum.accumulate(stretched)
         return seconds, value
 
-    def _chain(self) -> tuple[_Demands, LindleyChain]:
-        demands = _demands(self.law, self.window)
-        return demands, LindleyChain.of(self.law.probability, demands.start, demands.load)
-
-    def _by_bits(self, at: Slopes, demands: _Demands) -> TimeSlopes:
-        """Replace the derivative in the load by that in the bits."""
-        d_bits = at.d_start * demands.start_by_bits + at.d_solo * demands.load_by_bits
-        return TimeSlopes(at.value, at.d_probability, at.d_start, d_bits)
+    def _chain(self, values: int) -> tuple["_Demands", LindleyChain]:
+        demands = _demands(self.law, self.window, values)
+        load = demands.load * demands.times
+        start = self.law.start[:, None] + demands.solo * demands.times - load
+        return demands, LindleyChain.of(self.law.probability, start, load, demands.chance)
 
 
-def _demands(law: RoundLaw, window: float) -> _Demands:
+def _demands(law: RoundLaw, window: float, values: int = 1) -> _Demands:
     widest = np.minimum(law.limit, 1.0)
     solo_by_bits = law.solo / law.bits
     share, load_by_bits = widest, solo_by_bits * widest
@@ -125,7 +142,11 @@ def _demands(law: RoundLaw, window: float) -> _Demands:
             slope = bandwidth_slope(rate, **law.link) / law.band
         load_by_bits = np.where(narrower, slope, load_by_bits)
     load = np.minimum(share * law.bits / rate_bps(share * law.band, **law.link), law.solo)
-    return _Demands(law.start + law.solo - load, load, solo_by_bits - load_by_bits, load_by_bits)
+    times, chance = np.ones((len(law), 1)), np.ones(1)
+    if law.efficiency is not None and values > 1:
+        times, chance = demand_values(law.efficiency, values)
+    columns = law.solo, load, solo_by_bits - load_by_bits, load_by_bits
+    return _Demands(*(column[:, None] for column in columns), times, chance)
 
 
 def _fitted(law: RoundLaw) -> NeverIdle:
@@ -134,11 +155,13 @@ def _fitted(law: RoundLaw) -> NeverIdle:
     joined = _drawn(part)
     if not joined.any():
         return NeverIdle(law, 0.0)
-    seconds = round_seconds(part, joined)
+    times = fading_demands(part, len(joined), 0)
+    seconds = round_seconds(part, joined, times)
 
     def chained(log_window: float) -> Floats:
         demands = _demands(part, float(np.exp(log_window)))
-        return _served_in_turn(demands.start, demands.load, joined)
+        load = demands.load[:, 0] * times
+        return _served_in_turn(part.start + part.solo * times - load, load, joined)
 
     def excess(log_window: float) -> float:
         return float(chained(log_window).mean() - seconds.mean())
@@ -173,13 +196,10 @@ def _drawn(law: RoundLaw) -> NDArray[np.bool_]:
 
 
 def _served_in_turn(start: Floats, load: Floats, joined: NDArray[np.bool_]) -> Floats:
-    """Lindley's recursion for given participants, shape (D, N) -> (D,)."""
-    order = np.argsort(start, kind="stable")
-    here = joined[:, order]
-    most = int(here.sum(axis=1).max())
-    place = np.argsort(~here, axis=1, kind="stable")[:, :most]
-    taken = np.take_along_axis(here, place, axis=1)
-    tau, v = start[order][place], load[order][place]
+    """Lindley's recursion for given participants, each of shape (D, N) -> (D,)."""
+    most = int(joined.sum(axis=1).max())
+    place = np.argsort(np.where(joined, start, np.inf), axis=1, kind="stable")[:, :most]
+    taken, tau, v = (np.take_along_axis(each, place, axis=1) for each in (joined, start, load))
     busy = np.zeros(len(joined))
     for j in range(most):
         busy = np.where(taken[:, j], np.maximum(busy, tau[:, j]) + v[:, j], busy)

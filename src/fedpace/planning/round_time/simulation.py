@@ -12,7 +12,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
-from fedpace.planning.round_time.finish import round_seconds
+from fedpace.planning.round_time.finish import fading_demands, round_seconds
 from fedpace.planning.round_time.law import RoundLaw
 
 __all__ = ["ENUMERABLE", "enumerate_round_seconds", "simulate_round_seconds"]
@@ -28,7 +28,8 @@ def simulate_round_seconds(
 ) -> Floats:
     """Draw participants and return how long each round takes.
 
-    A decision with `draws` is followed to the letter: its K draws are with replacement.
+    A decision with `draws` is followed to the letter: its K draws are with replacement. Where links
+    fade (`system.fading`), `clients` have their mean, and demands are drawn about it.
 
     Args:
         decision: sampling probabilities and ranks.
@@ -42,8 +43,10 @@ def simulate_round_seconds(
     """
     law = RoundLaw.of(decision.participation_probability(), decision.sketch_rank, clients, system)
     rng = rng_for(seed, "simulation")
+    batches = enumerate(_drawn(decision, clients.availability, draws, rng))
     seconds = [
-        round_seconds(law, joined) for joined in _drawn(decision, clients.availability, draws, rng)
+        round_seconds(law, joined, fading_demands(law, len(joined), seed, batch))
+        for batch, joined in batches
     ]
     return system.overhead_seconds + np.concatenate(seconds)
 
@@ -51,7 +54,7 @@ def simulate_round_seconds(
 def enumerate_round_seconds(
     decision: Decision, clients: Clients, system: System
 ) -> tuple[Floats, Floats]:
-    """List every set of participants: its round time and its probability.
+    """List every set of participants: its round time over these links, and its probability.
 
     Clients join independently, with `decision.participation_probability()` times availability.
 
