@@ -145,8 +145,14 @@ def _demands(law: RoundLaw, window: float, values: int = 1) -> _Demands:
     times, chance = np.ones((len(law), 1)), np.ones(1)
     if law.efficiency is not None and values > 1:
         times, chance = demand_values(law.efficiency, values)
-    columns = law.solo, load, solo_by_bits - load_by_bits, load_by_bits
-    return _Demands(*(column[:, None] for column in columns), times, chance)
+    return _Demands(
+        law.solo[:, None],
+        load[:, None],
+        (solo_by_bits - load_by_bits)[:, None],
+        load_by_bits[:, None],
+        times,
+        chance,
+    )
 
 
 def _fitted(law: RoundLaw) -> NeverIdle:
