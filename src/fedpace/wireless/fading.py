@@ -19,7 +19,7 @@ _LINK = ConstantEfficiency()
 _STILL = np.geomspace(1e-3, 30.0, 400)
 """Efficiencies without fading, between which all is read off, bit/s/Hz."""
 _POINTS = 200
-"""Of the midpoint rule within a value's part of the law of g."""
+"""Points of the midpoint rule within a value's part of the law of g."""
 
 
 def typical_share_hz(bandwidth_hz: float, count: int) -> float:

@@ -71,7 +71,7 @@ class _Demands:
     times: Floats
     """By what both are multiplied where links fade, shape (N, M)."""
     chance: Floats
-    """Of each value, shape (M,)."""
+    """Probability of each value, shape (M,)."""
 
     def by_bits(self, at: Slopes) -> TimeSlopes:
         """Replace the derivatives in start and load by those in start and bits."""
