@@ -1,5 +1,6 @@
 """Whether an experiment fits: what is told of memory and time, and what is not tried."""
 
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -67,3 +68,20 @@ def test_the_longest_examples_of_all_are_what_is_tried_for_the_peak(experiment, 
     fit.try_fit(experiment)
     lengths = sorted(n for each in build_work(experiment).clients for n in each.lengths.tolist())
     assert seen[-1] == lengths[-len(seen[-1]) :]
+
+
+@pytest.mark.parametrize("memory", [0.0, 0.5])
+def test_each_participant_beyond_those_tried_adds_an_update(experiment, monkeypatch, memory):
+    monkeypatch.setattr(fit, "_peak_bytes", lambda: 0.0)
+    monkeypatch.setattr(fit, "MOST_TOGETHER", 1)
+    training = experiment.training.model_copy(update={"server_memory": memory})
+    found = fit.try_fit(experiment.model_copy(update={"training": training}))
+    work = build_work(experiment)
+    plan = make_plan(experiment, set_up(experiment, work, "adaptive").network, "adaptive")
+    joins = plan.sampling_probability
+    most = joins.sum() + 2 * np.sqrt(np.sum(joins * (1 - joins)))
+    # Server memory keeps one for each client besides.
+    held = most - 1 + (len(joins) if memory else 0)
+    adapter = sum(4 * np.prod(t.shape) for t in work.layout.tensors)
+    assert most > 1.5
+    assert found.peak_bytes == pytest.approx(held * adapter)

@@ -26,6 +26,20 @@ def test_common_models_can_be_stacked(folder, architecture, task):
     assert objection_to_stacking(model, tiny_models.shards(model)) is None
 
 
+def test_the_trial_takes_short_examples_of_two_clients_in_one_pass(folder):
+    model, _ = tiny_models.adapted(folder("bert"))
+    texts = [tiny_models.labelled(30, seed, low=2, high=30) for seed in (0, 1)]
+    clients = [tokenise(each, model.base, max_length=32) for each in texts]
+    longest = max(int(each.lengths.max()) for each in clients)
+    seen = []
+    embedding = model.base.model.get_input_embeddings()
+    embedding.register_forward_hook(lambda module, inputs, output: seen.append(inputs[0].shape))
+    assert objection_to_stacking(model, clients) is None
+    # Each client by itself, then both together.
+    assert [rows for rows, _ in seen] == [2, 2, 4]
+    assert max(width for _, width in seen) < longest / 2
+
+
 def assert_loop_is_used(model, adapter, caplog, reason):
     clients = tiny_models.shards(model)
     work = tiny_models.tasks(adapter, [2, 4, 1, 3])
