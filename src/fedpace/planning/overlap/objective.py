@@ -24,7 +24,15 @@ from fedpace.planning.overlap.fleet import Fleet, fleet_of
 from fedpace.planning.overlap.law import QueueLaw, queue_law
 from fedpace.planning.overlap.step import THETA
 
-__all__ = ["BATCH_NOISE", "Cost", "cost_of", "limit_seconds", "regularity", "schedule_cost"]
+__all__ = [
+    "BATCH_NOISE",
+    "Cost",
+    "cost_of",
+    "limit_seconds",
+    "regularity",
+    "regularity_loss",
+    "schedule_cost",
+]
 
 BATCH_NOISE = 0.4
 """beta: share of the second moment of a client's update that is noise of its batches; the rest is
@@ -74,6 +82,15 @@ def regularity(age_beats: Floats, chance: Floats) -> Floats:
         chance: g_n, updates a beat, at most 1/b_n, shape (N,).
     """
     return np.asarray((1 - BATCH_NOISE) * (age_beats - 1) * (2 - age_beats * chance))
+
+
+def regularity_loss(age_beats: Floats) -> Floats:
+    """Return by how much `regularity` falls for each update a beat more, shape (N,).
+
+    Args:
+        age_beats: b_n, shape (N,).
+    """
+    return np.asarray((1 - BATCH_NOISE) * (age_beats - 1) * age_beats)
 
 
 def schedule_cost(

@@ -5,10 +5,10 @@ For a given beat D and a given use u of the band the best update rates are a wat
 .. math:: f_n D = \min\Big(\text{cap}_n, \sqrt{\frac{v_n \kappa_n}{\mu\, s_n + v_n r_n}}\Big),
           \qquad \sum_n f_n s_n = u,
 
-v_n (kappa_n / (f_n D) + r_n f_n D) being the noise of client n that its rate decides (r_n from
-`regularity`) and s_n what its upload takes of the band; the cap is that of a client that starts
-whenever it is idle, or of its energy. Beat and use are searched.
-Thousands of clients are searched for as groups, and the rates of the members follow.
+v_n (kappa_n / (f_n D) + r_n f_n D) being the noise of client n that its rate decides, r_n its
+`regularity_loss` and s_n what its upload takes of the band; the cap is that of a client that starts
+whenever it is idle, or of its energy. Beat and use are searched. Thousands of clients are searched
+for as groups, and the rates of the members follow.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fedpace.core.profile import Floats
 from fedpace.planning.overlap.fleet import Fleet, fleet_of, grouped_fleet
 from fedpace.planning.overlap.law import QueueLaw, queue_law, queue_law_at
-from fedpace.planning.overlap.objective import BATCH_NOISE, Cost, cost_of, regularity
+from fedpace.planning.overlap.objective import Cost, cost_of, regularity, regularity_loss
 from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem, rank_limit
 
@@ -136,7 +136,7 @@ class _Search:
         work = fleet.work_seconds(rank)
         kappa = fleet.lora_rank / rank
         inside = (chance < cap * (1 - 1e-9)) & (chance > 0)
-        prices = fleet.noise * np.maximum(kappa / chance**2 - _slope(age), 0.0) / work
+        prices = fleet.noise * np.maximum(kappa / chance**2 - regularity_loss(age), 0.0) / work
         price = float(np.median(prices[inside]) if np.any(inside) else np.min(prices))
         weight = fleet.members * fleet.data_weight
         mean_kappa = float(weight @ kappa / weight.sum())
@@ -282,14 +282,9 @@ def _law_at(
     )  # fmt: skip
 
 
-def _slope(age: Floats) -> Floats:
-    """r_n, by which the noise grows with the rate: -d regularity / d chance."""
-    return np.asarray((1 - BATCH_NOISE) * (age - 1) * age)
-
-
 def _rate_at(fleet: Fleet, kappa: Floats, age: Floats, cost: Floats) -> Floats:
     """The rate of least noise where an update costs so much."""
-    return np.asarray(np.sqrt(fleet.noise * kappa / (cost + fleet.noise * _slope(age))))
+    return np.asarray(np.sqrt(fleet.noise * kappa / (cost + fleet.noise * regularity_loss(age))))
 
 
 def _water_filling(

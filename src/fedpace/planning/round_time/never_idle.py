@@ -122,7 +122,7 @@ class NeverIdle:
             seconds = np.maximum.accumulate(stretched)
         return seconds, value
 
-    def _chain(self, values: int) -> tuple["_Demands", LindleyChain]:
+    def _chain(self, values: int) -> tuple[_Demands, LindleyChain]:
         demands = _demands(self.law, self.window, values)
         load = demands.load * demands.times
         start = self.law.start[:, None] + demands.solo * demands.times - load
