@@ -19,7 +19,7 @@ from fedpace.federation.methods.fedit import fedit
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.rounds import Federation, ServerState, run_round
 from fedpace.federation.server_optimizer import server_adam, server_sgd
-from fedpace.wireless.network import Network
+from fedpace.wireless.network import Network, charge
 
 BITS = 8.0 * upload_bytes(exchange(), 2)
 
@@ -77,6 +77,22 @@ def test_where_nobody_is_late_a_beat_is_a_synchronous_round_to_the_bit():
         assert one.lora_squared_norm == two.lora_squared_norm
         assert one.missing == two.missing
     assert late[0][-1].clock_seconds == 12e3
+
+
+def test_an_upload_keeps_its_gain_however_many_beats_it_takes():
+    """Alone on the band, each upload is what a round that waits would have taken."""
+    net = network([0.3], efficiency=3.0)
+    net = replace(net, system=replace(net.system, fading=True))
+    train, fed, seed = towards(random_adapter(1), 0.1), federation(net), 0
+    engine = OverlappingSimulation(train, net, exchange(), seed=seed)
+    records, _ = beats(engine, fed, overlapping([1.0], [2], 0.1), 600)
+    seen = [p for r in records for p in r.participants]
+    assert len(seen) > 10
+    for p in seen:
+        _, share = charge(net, seed, p.started_round, np.array([0]), np.array([2]),
+                          np.array([8.0 * p.upload_bytes]), np.zeros(1), now=0.0)  # fmt: skip
+        assert p.start_seconds + p.upload_seconds == pytest.approx(share.round_seconds)
+    assert np.ptp([p.upload_seconds for p in seen]) > 0.3
 
 
 def test_staleness_counted_by_hand():

@@ -92,3 +92,26 @@ def test_a_round_is_charged_at_the_links_of_its_time():
         assert share.round_seconds == pytest.approx(seconds)
     with pytest.raises(InputError, match="virtual clock alone"):
         charge(network, 0, 0, *sent)
+
+
+def test_where_the_least_that_is_left_goes_first():
+    """At 1 bit/s: 9 bits are there at once, 3 at 1 s and 2 at 2 s."""
+    three = Clients.from_columns(
+        data_weight=[1] * 3, step_seconds=[1] * 3, spectral_efficiency=[1.0] * 3
+    )
+    uploads = [Sending(0, 0.0, 9.0), Sending(1, 1.0, 3.0), Sending(2, 2.0, 2.0)]
+
+    def arrivals(**order):
+        state, _ = serve(uploads, three, 1.0, now=0.0, until=np.inf, **order)
+        return [u.arrived_seconds for u in state]
+
+    # 1 sends from 1 s and has as much left as 2 needs when 2 comes, and was there before.
+    assert arrivals(shortest_first=True) == pytest.approx([14.0, 4.0, 6.0])
+    assert arrivals() == pytest.approx([9.0, 12.0, 14.0])
+
+
+def test_what_is_left_is_counted_in_seconds_at_the_present_gain():
+    uploads = [Sending(0, 0.0, 4.0), Sending(1, 0.0, 3.0)]
+    state, _ = serve(uploads, TWO.with_link("spectral_efficiency", np.array([4.0, 1.0])), 1.0,
+                     now=0.0, until=np.inf, shortest_first=True)  # fmt: skip
+    assert [u.arrived_seconds for u in state] == pytest.approx([1.0, 4.0])

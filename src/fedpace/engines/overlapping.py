@@ -7,6 +7,7 @@ import numpy as np
 
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask
+from fedpace.core.profile import Floats
 from fedpace.core.rng import rng_for
 from fedpace.engines.exchange import (
     decode_update,
@@ -27,7 +28,7 @@ class OverlappingSimulation(SimulatedEngine):
 
     Real training, really encoded messages, computed seconds. A client begins when the server has
     passed its overhead, downloads and trains, and is served by the band in the order of readiness.
-    Block fading changes with the server steps.
+    Where links fade, an upload keeps the gain of the round it began in, as in rounds that wait.
     """
 
     def stepped(self) -> float:
@@ -89,15 +90,24 @@ class OverlappingSimulation(SimulatedEngine):
             )  # fmt: skip
         else:
             if network.fading:
-                clients = faded(clients, fading_gains(self._seed, round_index, len(clients)))
+                clients = faded(clients, self._gains(underway))
             sendings, then = serve(
-                waiting, clients, band, now=self._clock.now, until=until, arrivals=arrivals
-            )
+                waiting, clients, band, now=self._clock.now, until=until, arrivals=arrivals,
+                shortest_first=network.fading,
+            )  # fmt: skip
         self._clock.now = then
         moved = [replace(u, sending=s) for u, s in zip(underway, sendings, strict=True)]
         arrived = [u for u in moved if u.sending.arrived_seconds is not None]
         arrived.sort(key=lambda u: (u.sending.arrived_seconds, u.client))
         return arrived, [u for u in moved if u.sending.arrived_seconds is None]
+
+    def _gains(self, underway: Sequence[Underway]) -> Floats:
+        count = len(self._network.clients)
+        gains = np.ones(count)
+        for started in {u.started_round for u in underway}:
+            mine = [u.client for u in underway if u.started_round == started]
+            gains[mine] = fading_gains(self._seed, started, count)[mine]
+        return gains
 
     def train(self, tasks: Sequence[ClientTask], underway: Sequence[Underway]) -> list[Underway]:
         """Train what was begun, all together, and return everything underway with its message.

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedpace.core.profile import Clients
+from fedpace.core.profile import Clients, Floats
 from fedpace.testbed.band import Shares, assigned, borrowing, one_efficiency, split, within_band
 from fedpace.testbed.classes import FRAME_BYTES, PAYLOAD_BYTES, Classes, Count
 from fedpace.wireless.channel import faded, fading_gains
@@ -72,7 +72,8 @@ class Shaper:
     _before: dict[int, int] = field(default_factory=dict)
     """Frames of a client's class when its answer began to leave, bytes."""
     _links: Clients | None = None
-    """As they are in the round that is on."""
+    """As they are at present: each as in the round that its client was last asked in."""
+    _gains: Floats | None = None
 
     @property
     def sending(self) -> bool:
@@ -86,10 +87,13 @@ class Shaper:
             passage = Passage(client, round_index, rate, now)
             self._now[client] = passage
             self.passages.append(passage)
-        self._links = self.network.clients
+        self._links = clients = self.network.clients
         if self.network.fading:
-            gains = fading_gains(self.seed, round_index, len(self._links))
-            self._links = faded(self._links, gains)
+            if self._gains is None:
+                self._gains = np.ones(len(clients))
+            asked = [client for client, _ in rates]
+            self._gains[asked] = fading_gains(self.seed, round_index, len(clients))[asked]
+            self._links = faded(clients, self._gains)
         self._apply()
 
     def fetched(self, client: int) -> None:

@@ -3,7 +3,8 @@
 The one who was ready first is served first, with as much of the band as its own limit lets it use;
 what is left goes to the next. At constant efficiency every division that never idles has the same
 backlog at every moment, and this order the shortest mean wait of those that do not look at the
-bits. Where links change meanwhile, those that stand well may go first.
+bits. Where links fade, the upload of which the least is left goes first: a client in a deep fade
+would else hold up all others. Where links change meanwhile, those that stand well may go first.
 """
 
 from collections.abc import Sequence
@@ -42,6 +43,7 @@ def serve(
     until: float,
     arrivals: int | None = None,
     first: Floats | None = None,
+    shortest_first: bool = False,
 ) -> tuple[list[Sending], float]:
     """Let the band work for a while.
 
@@ -54,6 +56,8 @@ def serve(
         arrivals: stop at once after so many of them; by default only `until` counts.
         first: of the ready, those with the largest value are served first, shape (N,); by default
             those that were ready first.
+        shortest_first: of the ready, those are served first that need the band for the shortest
+            time from now on.
 
     Returns:
         The uploads as they stand then, in the same order, and when "then" is: `until`, or the last
@@ -77,12 +81,15 @@ def serve(
         raise InputError("an upload has arrived already; leave it out")
     waiting = sorted(range(len(state)), key=lambda i: (state[i].ready_seconds, state[i].client))
     limit = np.minimum(clients.max_bandwidth_hz, total_hz)
+    alone = rate_bps(limit, **uplink(clients)) if shortest_first else None
     missing = len(state) if arrivals is None else arrivals
     while waiting and missing > 0:
         ready = [i for i in waiting if state[i].ready_seconds <= now]
         later = waiting[len(ready)] if len(ready) < len(waiting) else None
         if first is not None:
             ready.sort(key=lambda i: -float(first[state[i].client]))
+        if alone is not None:
+            ready.sort(key=lambda i: float(state[i].bits_left / alone[state[i].client]))
         rates, left = {}, total_hz
         for i in ready:
             if left <= 0:
