@@ -64,8 +64,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--beats", type=int, default=4000)
     beats = parser.parse_args().beats
-    print("| population | N | band used | order | updates: law / clock | mean age, beats: law, clock "
-          "| p95 age: law, clock | seconds: clock / law |")  # fmt: skip
+    print("| population | N | band used | order | updates: law / clock | mean age, beats: law, "
+          "clock | p95 age: law, clock | seconds: clock / law |")  # fmt: skip
     print("|---|---:|---:|---|---:|---:|---:|---:|")
     for name, count in POPULATIONS:
         clients, system = population(name, count)
