@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/overlap_fading.py [--beats 4000]
 
-Five populations whose band never idles, with the schedule planned for each. The truth is the clock's
-own service with gains drawn for every upload: those of which the least is left go first, or, as
-where links hold still, those that were ready first. Runs for some three minutes on one core.
+Five populations whose band never idles, with the schedule planned for each. The truth is the
+clock's own service with gains drawn for every upload: those of which the least is left go first,
+or, as where links hold still, those that were ready first. Runs for a minute or two on one core.
 """
 
 import argparse
