@@ -13,7 +13,10 @@ from fedpace.core.errors import InputError
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.estimation.privacy_loss import epsilon, round_loss
 from fedpace.experiment.build import check
+from fedpace.experiment.config import Scenario
+from fedpace.experiment.methods import can_overlap
 from fedpace.experiment.run import resume, run
+from fedpace.experiment.scenario import plan_scenario
 from fedpace.experiment.site import Site
 from fedpace.reporting.report import write_report
 from fedpace.reporting.tables import summary_rows
@@ -128,7 +131,6 @@ def test_a_run_ends_before_the_limit_is_passed(tmp_path, monkeypatch):
         ({"planner": {"name": "infocom22"}, "methods": ["adaptive"]}, "draws with replacement"),
         ({"training": {"server_memory": 0.5}}, "server_memory = 0.5: an update that is remembered"),
         ({"training": {"schedule": "overlapping"}}, "a busy client cannot start"),
-        ({"training": {"schedule": "auto"}}, "schedule = 'auto'"),
         ({"lora": {"upload_dtype": "int8"}}, "upload_dtype = 'int8'"),
     ],
 )
@@ -141,3 +143,18 @@ def test_what_the_argument_does_not_cover_is_refused_in_a_line(sections, message
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_it_covers_is_taken(dtype):
     check(toy_experiment(privacy=TERMS, methods=["adaptive", "full"], lora={"upload_dtype": dtype}))
+
+
+@pytest.mark.parametrize("terms", [TERMS, {**TERMS, "max_epsilon": 4.0}])
+def test_auto_waits_for_all_where_a_run_is_private(terms):
+    """The same plan for a run and for `fedpace plan`, with and without a limit."""
+    changes = {"methods": ["adaptive"], "training": {"schedule": "auto"},
+               "network": {"allocation": "work-conserving"}}  # fmt: skip
+    told, open_to_all = toy_experiment(privacy=terms, **changes), toy_experiment(**changes)
+    check(told)
+    assert can_overlap(open_to_all, "adaptive") and not can_overlap(told, "adaptive")
+    plans = [
+        plan_scenario(Scenario(**each.model_dump()), toy_network(each, WEIGHT)).schedule
+        for each in (open_to_all, told)
+    ]
+    assert plans == ["overlapping", "synchronous"]

@@ -85,3 +85,12 @@ def test_rounds_that_overlap_are_refused(clients):
     limit = PrivacyLimit(Z, DELTA, 2.0, ROUNDS)
     made = plan(clients, never_idle, schedule="overlapping", privacy=limit)
     assert made.verdict.startswith("infeasible: ") and "schedule 'synchronous'" in made.verdict
+
+
+def test_auto_leaves_private_rounds_synchronous(clients):
+    never_idle = some_system(5, allocation="work-conserving")
+    limit = PrivacyLimit(Z, DELTA, 2.0, ROUNDS)
+    made = plan(clients, never_idle, schedule="auto", privacy=limit)
+    alike = plan(clients, never_idle, privacy=limit)
+    assert made.schedule == "synchronous"
+    np.testing.assert_array_equal(made.sampling_probability, alike.sampling_probability)

@@ -309,6 +309,7 @@ def experiment_of(
     if suite.tasks[task].target is not None:
         ending |= {"target": suite.tasks[task].target}
     layers: list[Table] = [
+        {"training": {"schedule": "synchronous"}},  # what is compared is said, not planned
         suite.experiment,
         suite.tasks[task].experiment,
         {"network": suite.networks[network]},

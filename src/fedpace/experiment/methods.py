@@ -212,7 +212,8 @@ def can_overlap(experiment: Experiment, method: str) -> bool:
     """Say whether a method's rounds may overlap: ours, with nothing that waits for all."""
     entry, training = method_named(method), experiment.training
     ours = entry.published is None and entry.asynchronous is None
-    return ours and not training.server_memory and not experiment.planner.replan_every
+    waits = training.server_memory or experiment.planner.replan_every
+    return ours and not waits and privacy_of(experiment) is None
 
 
 def check_schedule(experiment: Experiment, method: str) -> None:

@@ -74,11 +74,11 @@ def check_privacy(experiment: Experiment) -> None:
             f"[privacy] with [training] server_memory = {training.server_memory:g}: an update that "
             "is remembered counts again in every later round, which no clip bounds; set it to 0"
         )
-    if training.schedule != "synchronous":
+    if training.schedule == "overlapping":
         raise InputError(
             f"[privacy] with [training] schedule = {training.schedule!r}: a busy client cannot "
             "start, so starts are not independent, and a late update has a weight without a bound "
-            "known beforehand; set schedule = 'synchronous'"
+            "known beforehand; set schedule = 'synchronous', or leave it out"
         )
     if dtype not in PRIVATE_DTYPES:
         raise InputError(

@@ -14,6 +14,7 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.experiment.config import Scenario
+from fedpace.experiment.methods import can_overlap
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.parsing import parse
 from fedpace.experiment.privacy import privacy_limit
@@ -71,12 +72,14 @@ def scenario_network(scenario: Scenario) -> Network:
 
 def plan_scenario(scenario: Scenario, network: Network, planner: str | None = None) -> Plan:
     """Plan for a scenario, by its own planner or the one named."""
-    section = scenario.planner
+    section, schedule = scenario.planner, scenario.training.schedule
+    if schedule == "auto" and not can_overlap(scenario, "adaptive"):
+        schedule = "synchronous"
     return plan(
         planning_clients(network), network.system, planner or section.name,
         q_min=section.q_min, quantile=section.quantile, cohort=section.cohort,
         max_participants=section.max_participants,
-        schedule=scenario.training.schedule, beat_seconds=scenario.training.beat_seconds,
+        schedule=schedule, beat_seconds=scenario.training.beat_seconds,
         privacy=privacy_limit(scenario),
     )  # fmt: skip
 

@@ -111,7 +111,7 @@ def plan(
             draws. None: no limit. For rounds that wait; "auto" then leaves them synchronous.
         schedule: "synchronous", "overlapping", or "auto", what is predicted to be faster. Only the
             planner "exact" plans rounds that overlap, on a band that never idles; "auto" leaves
-            all else synchronous.
+            all else synchronous, and what has a `quantile`, `max_participants` or `privacy`.
             `p95_limit_seconds` then limits the age of an update.
         beat_seconds: D of overlapping rounds, s; None: planned.
         privacy: what the plan may cost any client's privacy; for synchronous rounds of clients who
@@ -149,6 +149,11 @@ def plan(
             f"max_participants = {max_participants!r}: rounds that overlap have no cohort of their "
             "own; leave it out, or take schedule 'synchronous'"
         )
+    if schedule == "overlapping" and quantile is not None:
+        raise InputError(
+            f"quantile = {quantile!r}: rounds that overlap have no round time of which to take it; "
+            "leave it out, or take schedule 'synchronous'"
+        )
     problem = Problem(clients, system, q_min, quantile, p95_limit_seconds, cohort, max_participants)
     if start is not None and not np.array_equal(start.client_id, clients.client_id):
         raise InputError("start is a plan for other clients; give one with the same client_id")
@@ -159,8 +164,10 @@ def plan(
         return _described(problem, planner, Solution(least_of_all, contradiction))
     given = None if start is None or start.schedule == "overlapping" else start.decision
     problem, solution = within_privacy(problem, privacy, PLANNERS[planner], given)
-    never_idle = system.allocation == "work-conserving" and max_participants is None
-    if planner == "exact" and schedule != "synchronous" and never_idle:
+    waits = schedule == "synchronous" or planner != "exact" or max_participants is not None
+    if schedule == "auto":  # rounds that overlap have neither
+        waits = waits or quantile is not None or privacy is not None
+    if not waits and system.allocation == "work-conserving":
         rounds = _described(problem, planner, solution)
         beats = overlapping_plan(problem, planner, beat_seconds, rounds)
         if schedule == "overlapping" or _faster(beats, rounds):

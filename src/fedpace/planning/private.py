@@ -38,7 +38,7 @@ def not_private(
     """
     if limit is None:
         return None
-    if planner == "infocom22" or schedule != "synchronous":
+    if planner == "infocom22" or schedule == "overlapping":
         return (
             "infeasible: max_epsilon is for clients that are sampled independently, in rounds that "
             "wait for all; take another planner than 'infocom22', and schedule 'synchronous'"

@@ -125,7 +125,7 @@ class _Conductor:
         """Hold a round that has ended against what was predicted."""
         shaper = self._shaper
         assert shaper is not None
-        waited = self._experiment.training.schedule == "synchronous"
+        waited = record.underway is None
         if waited and record.participants and not overlaps(record):
             seed = self._experiment.seed
             times = round_times(shaper.network, seed, record, shaper.passages)
