@@ -75,6 +75,14 @@ def test_paths_count_from_the_experiments_folder_and_hub_ids_stay(tmp_path):
         ("[lora]\ninit_lora_weights = 3", "[lora] init_lora_weights = 3: "),
         ("training = 3", "training = 3"),
         ("seed = -1", "seed = -1"),
+        (
+            "[training]\nbeat_seconds = 0.0",
+            "beat_seconds = 0.0: input should be greater than or equal to 1e-30",
+        ),
+        (
+            "[network]\ngain_db = 1e31",
+            "gain_db = 1e+31: input should be less than or equal to 1e+30",
+        ),
         ("[checks]\nnorm_factor = 0.5", "[checks] norm_factor = 0.5: input should be greater than"),
         ("[checks]\nnorm_factor = nan", "[checks] norm_factor = nan"),
         ("[checks]\nnorm_cap = 0.0", "[checks] norm_cap = 0.0"),

@@ -10,8 +10,11 @@ pytest.importorskip("torch")
 from fedpace.core.errors import InputError
 from fedpace.engines.overlapping import OverlappingSimulation
 from fedpace.engines.simulated import SimulatedEngine
+from fedpace.experiment.config import Scenario
+from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import prepare
 from fedpace.experiment.run import resume, run
+from fedpace.experiment.scenario import plan_scenario
 from fedpace.experiment.schedule import rate_factor
 from fedpace.experiment.site import Site
 from fedpace.run_folder.checkpoint import read_checkpoint
@@ -90,8 +93,20 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, whole, st
         ({"training": {"server_memory": 0.5}}, "with server_memory has to wait"),
         ({"training": {"beat_seconds": 0.1}}, r"beat_seconds = 0.1 is below .* overhead_seconds"),
         ({"planner": {"replan_every": 3}}, "replan_every = 3"),
+        ({"planner": {"replan_every": 3}, "training": {"beat_seconds": None}}, "replan_every = 3"),
+        ({"training": {"schedule": "synchronous"}}, "beat_seconds = 0.4: synchronous rounds have"),
+        (
+            {
+                "training": {
+                    "schedule": "synchronous",
+                    "beat_seconds": None,
+                    "beat_rate_factor": 0.5,
+                }
+            },
+            "beat_rate_factor = 0.5: synchronous rounds have no beat",
+        ),
         ({"network": {"allocation": "equal-finish"}}, "'equal-finish' divides the band"),
-        ({"training": {"beat_seconds": None}}, "needs beat_seconds"),
+        ({"training": {"beat_seconds": None}}, "needs beat_seconds for 'uniform'"),
         ({"training": {"beat_seconds": 1e4}}, "one beat would last longer than a run of 12 rounds"),
         ({"training": {"beat_seconds": 0.2, "rounds": 1}}, "over before the first update"),
     ],
@@ -105,6 +120,37 @@ def test_what_cannot_overlap_is_refused_in_one_line(tmp_path, changes, message):
         run(toy_experiment(**merged), out=tmp_path / "no", site=place())
     assert "\n" not in str(error.value)
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"planner": {"replan_every": 3}}, "replan_every = 3"),
+        ({"training": {"server_memory": 0.5}}, "with server_memory has to wait"),
+        ({"privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "delta": 1e-3}}, "busy client"),
+        ({"planner": {"name": "infocom22"}}, "'infocom22' has to wait for all"),
+        ({"planner": {"name": "uniform"}, "training": {"beat_seconds": None}}, "for 'uniform'"),
+        ({"training": {"schedule": "synchronous"}}, "synchronous rounds have no beat"),
+        ({"training": {"beat_seconds": 1e4}}, "one beat would last longer than a run of 12 rounds"),
+    ],
+)
+def test_a_plan_alone_is_refused_for_what_its_run_would_be(changes, message):
+    training = {**LATE, **changes.get("training", {})}
+    asked = toy_experiment(**{"network": {"allocation": BAND}, **changes, "training": training})
+    with pytest.raises(InputError, match=message):
+        plan_scenario(Scenario(**asked.model_dump()), toy_network(asked, np.ones(4)))
+
+
+def test_a_plan_alone_is_that_of_its_run(tmp_path):
+    asked = toy_experiment(
+        methods=["adaptive"], training=LATE, network={"allocation": BAND},
+        planner={"name": "uniform"},
+    )  # fmt: skip
+    network = toy_network(asked, np.array([1.0, 2.0, 3.0, 4.0]))
+    alone = plan_scenario(Scenario(**asked.model_dump()), network)
+    run_of_it = make_plan(asked, network, "adaptive")
+    assert (alone.schedule, alone.beat_seconds) == ("overlapping", 0.4)
+    assert alone.to_json() == run_of_it.to_json()
 
 
 def test_a_beat_of_nothing_is_refused():

@@ -238,3 +238,15 @@ def test_a_limit_on_participants_that_cannot_be_kept_is_told_with_the_remedy():
     with pytest.raises(InputError, match="rounds that overlap have no cohort"):
         plan(clients, replace(system, allocation="work-conserving"), schedule="overlapping",
              max_participants=3)  # fmt: skip
+
+
+def test_a_quantile_that_nobody_taking_part_makes_zero_is_refused():
+    clients, free = some_clients(4, 0), some_system(4, overhead_seconds=0.0)
+    with pytest.raises(InputError, match=r"quantile = 0.95 .* overhead_seconds = 0.* 0.996 of the"):
+        plan(clients, free, quantile=0.95)
+    assert plan(clients, free, "uniform", quantile=0.9, q_min=0.6).round_seconds.mean > 0
+
+
+def test_a_p95_limit_above_a_round_of_nothing_is_no_division_by_it(recwarn):
+    made = plan(some_clients(4, 0), some_system(4, overhead_seconds=0.0), p95_limit_seconds=1e3)
+    assert made.verdict == "converged" and not recwarn.list

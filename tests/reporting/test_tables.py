@@ -45,7 +45,7 @@ def test_beats_are_called_so_and_say_how_late_updates_were():
     summary = {"methods": {"ours": late, "full": entry}, "speedup": {}, "target": None}
     header, rows = summary_rows(summary)
     assert header == ["Method", "Rounds or beats run", "Clock", "Upload", "Updates late by",
-                      "At work at a time", "Final loss"]  # fmt: skip
+                      "Still at work at a step", "Final loss"]  # fmt: skip
     assert [row[4:6] for row in rows] == [["1.2", "4.0"], ["–", "–"]]
     assert summary_rows({**summary, "methods": {"ours": late}})[0][1] == "Beats run"
 

@@ -15,7 +15,7 @@ from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.privacy import privacy_limit, privacy_of
-from fedpace.experiment.schedule import beat_of, with_schedule
+from fedpace.experiment.schedule import beat_of, check_beat_keys, with_schedule
 from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.hooks.clipping import clipping
 from fedpace.federation.hooks.fedvarp import fedvarp
@@ -220,8 +220,10 @@ def check_schedule(experiment: Experiment, method: str) -> None:
     """Check, before anything is loaded or waited for, that a method can follow the schedule.
 
     Raises:
-        InputError: it has to wait for all, or the beat is none that it could follow.
+        InputError: it has to wait for all, or the beat is none that it could follow; or there is
+            none, and a key for it.
     """
+    check_beat_keys(experiment)
     entry, planned = method_named(method), "schedule" in planner_options(experiment, method)
     if experiment.training.schedule == "overlapping" and not planned and not entry.asynchronous:
         beat_of(experiment, method, overlaps=entry.published is None)

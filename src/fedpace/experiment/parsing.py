@@ -79,4 +79,8 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
     message = first["msg"][0].lower() + first["msg"][1:]
+    if first["type"].startswith(("greater_than", "less_than")):
+        (bound,) = first["ctx"].values()  # a float, of which pydantic says thirty digits
+        if isinstance(bound, float):
+            message = f"{message.rpartition(' ')[0]} {bound:g}"
     return f"{name} = {shortened(first['input'])}: {message}"

@@ -12,6 +12,22 @@ from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.wireless.network import Network
 
 
+def check_beat_keys(experiment: Experiment) -> None:
+    """Refuse what is for beats where there are none.
+
+    Raises:
+        InputError: names the key, its value and what to change.
+    """
+    training = experiment.training
+    for key in ("beat_seconds", "beat_rate_factor"):
+        value = getattr(training, key)
+        if training.schedule == "synchronous" and value is not None:
+            raise InputError(
+                f"[training] {key} = {value:g}: synchronous rounds have no beat; leave it out, or "
+                "set schedule = 'overlapping' or 'auto'"
+            )
+
+
 def with_schedule(
     experiment: Experiment,
     network: Network,
@@ -85,11 +101,16 @@ def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
         raise _has_to_wait(method)
     if training.server_memory:
         raise _has_to_wait(method, " with server_memory")
+    if experiment.planner.replan_every:
+        raise InputError(
+            f"[planner] replan_every = {experiment.planner.replan_every}: the noise scale is "
+            "measured in rounds that wait; set it to 0, or schedule = 'synchronous'"
+        )
     beat, overhead = training.beat_seconds, section.overhead_seconds
     if beat is None:
         raise InputError(
-            "[training] schedule = 'overlapping' needs beat_seconds; set it (only the planner "
-            "'exact' plans one)"
+            f"[training] schedule = 'overlapping' needs beat_seconds for {method!r}; set it (only "
+            "the planner 'exact' plans one)"
         )
     if beat < overhead:
         raise InputError(
@@ -100,11 +121,6 @@ def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
         raise InputError(
             f"[network] allocation = {section.allocation!r} divides the band of a round that waits "
             "for all; with schedule = 'overlapping' set 'work-conserving'"
-        )
-    if experiment.planner.replan_every:
-        raise InputError(
-            f"[planner] replan_every = {experiment.planner.replan_every}: the noise scale is "
-            "measured in rounds that wait; set it to 0, or schedule = 'synchronous'"
         )
     return beat
 

@@ -81,12 +81,18 @@ def exact(problem: Problem, start: Decision | None = None) -> Solution:
         The decision, with evaluations, iterations, residual and the cost of rounding.
     """
     relaxed = _relaxed(problem, start, move_ranks=True)
-    q, k = rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)
+    rounded = [rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)]
     brief = _briefly(problem, start)
-    optimum = local_search(
-        problem, q, k, move_ranks=False, tolerance=_fine(problem, start),
-        max_iterations=_BRIEF_ITERATIONS if brief else _DESCENT_ITERATIONS,
-    )  # fmt: skip
+    if problem.quantile is not None and not brief:
+        # A quantile jumps where one client more decides it, which the model of `ranks` does not
+        # know: fewer bits, and the simple plans, whose ranks are whole, may be on the better side.
+        rounded += [(relaxed.q, np.floor(relaxed.k)), *_starts(problem, start)]
+        optimum = _best_end(problem, rounded, _fine(problem, start), move_ranks=False)
+    else:
+        optimum = local_search(
+            problem, *rounded[0], move_ranks=False, tolerance=_fine(problem, start),
+            max_iterations=_BRIEF_ITERATIONS if brief else _DESCENT_ITERATIONS,
+        )  # fmt: skip
     repaired, extra = optimum, 0
     if brief:  # the last iterations are few on purpose
         repaired = replace(optimum, verdict=relaxed.verdict)

@@ -71,7 +71,7 @@ _EQUAL_SHARE_NOTE = (
 @takes(
     clients=(Clients, Sequence), system=System, planner=str, q_min=NUMBER, quantile=NUMBER,
     p95_limit_seconds=NUMBER, cohort=NUMBER, max_participants=NUMBER, schedule=str,
-    beat_seconds=NUMBER, start=Plan, privacy=PrivacyLimit,
+    beat_seconds=NUMBER, start=Plan, privacy=PrivacyLimit, predict=bool,
 )  # fmt: skip
 def plan(
     clients: Clients | Sequence[ClientProfile],
@@ -102,7 +102,8 @@ def plan(
         system: what they share.
         planner: a name in `PLANNERS`.
         q_min: least sampling probability.
-        quantile: minimise this quantile of the round time, times the rounds, instead of the mean.
+        quantile: minimise this quantile of the round time, times the rounds, instead of the mean;
+            rounds in which nobody takes part count as they do there.
         p95_limit_seconds: longest p95 round time allowed, s.
         cohort: mean sampling probability, in [q_min, 1], at which a planner of `SCALED` is held;
             "infocom22" makes cohort x N draws. None: each takes the best for its objective. The
@@ -157,6 +158,7 @@ def plan(
     problem = Problem(clients, system, q_min, quantile, p95_limit_seconds, cohort, max_participants)
     if start is not None and not np.array_equal(start.client_id, clients.client_id):
         raise InputError("start is a plan for other clients; give one with the same client_id")
+    _refuse_timeless(problem)
     contradiction = _contradiction(problem) or not_private(problem, privacy, planner, schedule)
     if contradiction:
         least = np.full(len(clients), q_min)
@@ -204,6 +206,20 @@ def _check_schedule(
         )
     if not 0 < beat_seconds < np.inf:
         raise InputError(f"beat_seconds is {beat_seconds!r}; give a finite time above 0, or none")
+
+
+def _refuse_timeless(problem: Problem) -> None:
+    """Refuse a quantile that is 0 s where hardly anybody is asked: nothing would be less."""
+    if problem.quantile is None or problem.system.overhead_seconds > 0:
+        return
+    empty = float(np.prod(1 - problem.q_min * problem.clients.availability))
+    if problem.quantile <= empty:
+        raise InputError(
+            f"quantile = {problem.quantile:g} with overhead_seconds = 0: with every client at "
+            f"q_min = {problem.q_min:g} nobody takes part in {empty:.4g} of the rounds, which take "
+            "0 s, so that nothing is left to minimise; set overhead_seconds above 0, raise q_min, "
+            "or leave the quantile out"
+        )
 
 
 def _faster(beats: Plan, rounds: Plan) -> bool:

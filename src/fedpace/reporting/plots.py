@@ -159,21 +159,21 @@ def plan_map(start_seconds: Floats, upload_seconds: Floats, plan: Plan) -> "Figu
             edgecolors=MUTED,
             linewidths=0.5 if len(value) <= _MANY else 0, rasterized=len(value) > _MANY,
         )  # fmt: skip
-        axes.set_ylabel("seconds to upload alone")
+        axes.set_ylabel("upload alone at full rank, s")
         bar = made.colorbar(points, ax=axes, aspect=16, pad=0.02)
         bar.set_label(label)
         bar.outline.set_visible(False)
-    panels[-1].set_xlabel("seconds until ready to send")
+    panels[-1].set_xlabel("ready to send at full rank, s")
     return made
 
 
 def varying(plan: Plan) -> dict[str, Floats]:
-    """Return q and k, by label, without what is the same for every client."""
+    """Return q and k, by label, without what is the same for every client, to a thousandth."""
     columns = {
         "sampling probability q": plan.participation_probability(),
         "sketch rank k": plan.sketch_rank.astype(np.float64),
     }
-    return {label: v for label, v in columns.items() if np.ptp(v) > 1e-9 * v.max()}
+    return {label: v for label, v in columns.items() if np.ptp(v) > 1e-3 * v.max()}
 
 
 @styled

@@ -44,7 +44,7 @@ def summary_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]
     ]
     for title, key in (
         ("Updates late by", "mean_staleness"),
-        ("At work at a time", "mean_underway"),
+        ("Still at work at a step", "mean_underway"),
     ):
         values = [e.get(key) for e in methods.values()]
         if any(value is not None for value in values):

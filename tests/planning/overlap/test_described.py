@@ -53,6 +53,7 @@ def test_the_schedule_is_chosen_by_what_is_predicted():
     (dict(beat_seconds=3.0), "beat_seconds = 3.0: synchronous rounds have no beat"),
     (dict(schedule="overlapping", quantile=0.9), "quantile = 0.9: rounds that overlap have no"),
     (dict(schedule="overlapping", beat_seconds=0.0), "beat_seconds is 0.0"),
+    (dict(schedule="overlapping", beat_seconds=1e-9), "more than 100,000 beats; give "),
     (dict(schedule="overlapping", beat_seconds=np.inf), "beat_seconds is inf"),
     (dict(schedule="overlapping", beat_seconds=0.1), "shorter than the 0.5 s"),
     (dict(schedule="overlapping", beat_seconds=0.6, q_min=1.0), "of the band"),

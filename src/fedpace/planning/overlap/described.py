@@ -22,6 +22,8 @@ _SHORTEST_BEAT_ROUNDS = 0.25
 """Shortest beat, over the mean synchronous round."""
 _LARGEST_USE = 0.98
 """Largest use of the band that is planned with."""
+_MOST_BEATS = 10**5
+"""Beats that an update may take; its law is computed beat by beat."""
 
 
 def overlapping_plan(
@@ -143,6 +145,11 @@ def _check_beat(problem: Problem, fleet: Fleet, beat_seconds: float) -> None:
     rank = np.ones(len(fleet)) * np.minimum(rank_limit(problem), 1.0)
     alone = fleet.ready_seconds(rank) + fleet.work_seconds(rank) + fleet.lag_seconds(rank)
     age = np.maximum(np.ceil(alone / beat_seconds), 1.0)
+    if age.max() > _MOST_BEATS:
+        raise InputError(
+            f"beat_seconds is {beat_seconds:g}: the slowest update takes {alone.max():.4g} s, more "
+            f"than {_MOST_BEATS:,} beats; give {alone.max() / _MOST_BEATS:.2g} s or more"
+        )
     least = 1 / (age + 1 / (fleet.availability * problem.q_min) - 1)
     used = float(least @ fleet.work_seconds(rank)) / beat_seconds
     if used > _LARGEST_USE:

@@ -121,7 +121,8 @@ def _inside(
     stated = problem.p95_limit_seconds
     assert stated is not None
     smooth = np.exp(p95_excess(problem, stated, q, k)[0])
-    limit = stated * float(np.clip(smooth * stated / p95_seconds(problem, q, k), 0.8, 1.25))
+    told = max(p95_seconds(problem, q, k), 1e-9 * stated)  # 0 s where most rounds are empty
+    limit = stated * float(np.clip(smooth * stated / told, 0.8, 1.25))
 
     def seconds(q: Floats, k: Floats) -> float:
         return stated / _INSIDE_SHARE * float(np.exp(p95_excess(problem, limit, q, k)[0]))
