@@ -53,7 +53,6 @@ def test_the_schedule_is_chosen_by_what_is_predicted():
     (dict(beat_seconds=3.0), "beat_seconds = 3.0: synchronous rounds have no beat"),
     (dict(schedule="overlapping", quantile=0.9), "quantile = 0.9: rounds that overlap have no"),
     (dict(schedule="overlapping", beat_seconds=0.0), "beat_seconds is 0.0"),
-    (dict(schedule="overlapping", beat_seconds=1e-9), "more than 100,000 beats; give "),
     (dict(schedule="overlapping", beat_seconds=np.inf), "beat_seconds is inf"),
     (dict(schedule="overlapping", beat_seconds=0.1), "shorter than the 0.5 s"),
     (dict(schedule="overlapping", beat_seconds=0.6, q_min=1.0), "of the band"),
@@ -91,3 +90,9 @@ def test_a_plan_of_rounds_at_beats_charges_a_limited_client_for_its_share_of_the
     for name in ("band_utilisation", "objective_seconds", "relative_rounds"):
         assert getattr(best, name) == pytest.approx(getattr(again, name))
     assert best.statistics["beat_noise"] == pytest.approx(again.statistics["beat_noise"])
+
+
+def test_a_beat_too_short_for_its_law_is_named():
+    system = some_system(4, allocation="work-conserving", overhead_seconds=0.0)
+    with pytest.raises(InputError, match="more than 100,000 beats; give "):
+        fp.plan(some_clients(4), system, schedule="overlapping", beat_seconds=1e-9)
