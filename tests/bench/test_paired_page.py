@@ -92,6 +92,9 @@ def test_five_sentences_and_a_table_come_first():
     assert told.endswith("It does not help in t, slow (fedbuff took 0.75 of our time).")
     assert len(re.findall(r"[a-z0-9)]\.(?: |$)", told)) == 5
     assert "| fedbuff | **1.50x (1.50–1.50)** | **2.12x (2.12–2.12)** | 2 |" in headline(results)
+    # A network on which no rival has been run yet is none of those compared.
+    more = [*LINES, *(line("overlapping", s, 9.0, kind="ours", network="far") for s in SEEDS)]
+    assert "over 2 settings (1 task, 2 kinds of network;" in sentences(results_of(more))
     alone = [each for each in LINES if each["method"] == "overlapping"]
     assert sentences(results_of(alone)) == "No rival has been run yet."
 

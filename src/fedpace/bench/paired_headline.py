@@ -47,13 +47,14 @@ def _short(ratio: Ratio) -> str:
 
 
 def _how_much(results: Results, total: Ratio) -> str:
-    tasks, networks = ({setting[i] for setting in results.runs} for i in (0, 1))
+    compared = results.over(results.ours, BEST)
+    tasks, networks = ({setting[i] for setting in compared} for i in (0, 1))
     least = "at least " if total.at_least else ""
     text = (
         f"To train to the same accuracy or loss, the best rival of each setting took {least}"
         f"**{total.mean:.2f} times as long** as FedPace's {results.ours} rounds, in the mean over "
-        f"{_count(len(results.over(results.ours, BEST)), 'setting')} "
-        f"({_count(len(tasks), 'task')}, {_count(len(networks), 'kind')} of network; 90 % interval "
+        f"{_count(len(compared), 'setting')} ({_count(len(tasks), 'task')}, "
+        f"{_count(len(networks), 'kind')} of network; 90 % interval "
         f"{total.low:.2f} to {total.high:.2f})"
     )
     each = {name: overall(results.over(results.ours, name)) for name in results.rivals}
