@@ -35,12 +35,27 @@ class Classes:
 EFFICIENCY = [1.0, 2.0, 4.0]
 
 
-def shaper(rule, **columns):
+def shaper(rule, fading=False, **columns):
     clients = Clients.from_columns(
         data_weight=[1] * 3, step_seconds=[1] * 3, spectral_efficiency=EFFICIENCY, **columns
     )
-    network = Network(clients, System(1e6, 4, allocation=rule))
+    network = Network(clients, System(1e6, 4, allocation=rule, fading=fading))
     return Shaper(Classes(3), network, 0, clock=iter(range(1000)).__next__)
+
+
+def test_an_upload_keeps_its_gain_when_a_later_round_begins():
+    made = shaper("work-conserving", fading=True)
+    made.assign(0, [(0, 1.0)])
+    made.fetched(0)
+    made.send(0, 100_000, 0.0)
+    alone = made.classes.leaves[0].rate_bps
+    made.assign(1, [(2, 1.0)])
+    made.fetched(2)  # it trains: the band is of client 0 alone again
+    assert made.classes.leaves[0].rate_bps == alone
+    made.assign(2, [(0, 1.0)])
+    made.fetched(0)
+    made.send(0, 100_000, 0.0)
+    assert made.classes.leaves[0].rate_bps != alone
 
 
 def test_a_band_that_never_idles_is_of_those_who_send():
