@@ -51,6 +51,15 @@ def test_plan_prints_a_table_for_people(tmp_path):
     assert "a round takes" in done.stdout and "predicted speed-up" in done.stdout
 
 
+def test_a_key_of_a_plan_can_be_set(tmp_path):
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    done = fedpace("plan", "s.toml", "--set", "lora.rank=3", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert max(json.loads(done.stdout)["sketch_rank"]) == 3
+    wrong = fedpace("plan", "s.toml", "--set", "lora.rang=3", cwd=tmp_path)
+    assert wrong.returncode == 2 and "rang" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
 def test_plan_shows_rounds_that_overlap(tmp_path):
     text = SCENARIO.replace('"uniform"', '"exact"') + '[training]\nschedule = "overlapping"\n'
     (tmp_path / "s.toml").write_text(text + "beat_seconds = 4.0\n")

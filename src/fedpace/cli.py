@@ -136,6 +136,10 @@ def run_command(
 def plan_command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (TOML).")],
     planner: Annotated[str | None, typer.Option(help="In place of the file's own.")] = None,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no table.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write figures into this folder.")] = None,
@@ -147,11 +151,11 @@ def plan_command(
 
         fedpace plan examples/cell.toml --planner paper --json
 
-        fedpace plan examples/cell.toml --plot figures
+        fedpace plan examples/cell.toml --set training.schedule=overlapping --plot figures
     """
     from fedpace.commands import print_plan
 
-    print_plan(scenario, planner, as_json, out, plot, _out, _err)
+    print_plan(scenario, set_ or (), planner, as_json, out, plot, _out, _err)
 
 
 @app.command("clients")

@@ -38,6 +38,7 @@ def run_experiment(
 
 def print_plan(
     path: Path,
+    overrides: Sequence[str],
     planner: str | None,
     as_json: bool,
     out: Path | None,
@@ -55,7 +56,7 @@ def print_plan(
         scenario_network,
     )  # fmt: skip
 
-    scenario = load_scenario(path)
+    scenario = load_scenario(path, overrides)
     with errors.status("planning"):
         network = scenario_network(scenario)
         made = plan_scenario(scenario, network, planner)

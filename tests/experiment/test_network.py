@@ -71,6 +71,7 @@ def test_links_that_change_are_drawn_or_read(tmp_path):
     (["network.gain_db=2.0", "network.fading=true"], "gain_db and fading exclude"),
     (["network.gain_db=2.0", "network.allocation='equal-share'"], "'equal-share' fixes shares"),
     (["network.best_first=true"], "best_first = true: links that do not change"),
+    (["network.gain_trace='nowhere.csv'"], "[network] gain_trace: "),
     (["network.gain_trace='TRACE'", "training.rounds=600", "network.overhead_seconds=0.2"],
         "600 rounds at least 120 s"),
 ])  # fmt: skip

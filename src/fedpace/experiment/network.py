@@ -118,7 +118,10 @@ def _gains(experiment: Experiment, num_clients: int, system: System) -> Gains | 
     if section.gain_trace is None:
         assert section.gain_db is not None
         return MarkovGains(seed, num_clients, section.gain_db, section.gain_seconds)
-    trace = read_gain_trace(Path(section.gain_trace))
+    try:
+        trace = read_gain_trace(Path(section.gain_trace))
+    except InputError as error:
+        raise InputError(f"[network] gain_trace: {error}") from None
     rounds = experiment.training.rounds
     least = rounds * (experiment.training.beat_seconds or section.overhead_seconds)
     if trace.length_seconds < least:

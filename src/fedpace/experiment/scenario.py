@@ -19,7 +19,7 @@ from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.parsing import parse
 from fedpace.experiment.privacy import check_privacy, privacy_limit
 from fedpace.experiment.schedule import beat_of, check_beat_keys, with_schedule
-from fedpace.experiment.toml_files import anchor, read_toml
+from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
 from fedpace.planning.overlap.described import overlapping_plan
 from fedpace.planning.planner import plan
@@ -47,10 +47,17 @@ _SIMULATED = 2e7
 """Clients times rounds that are simulated for the figure, about."""
 
 
-def load_scenario(path: Path) -> Scenario:
-    """Read a scenario file; an experiment file is one, too."""
+def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
+    """Read a scenario file; an experiment file is one, too.
+
+    Args:
+        path: a TOML file.
+        overrides: "section.key=value" texts, applied on top.
+    """
     table = read_toml(path)
     anchor(table, path.parent)
+    for override in overrides:
+        set_key(table, override)
     return parse(Scenario, table, str(path))
 
 
