@@ -7,7 +7,12 @@ import pytest
 
 from fedpace import InputError, load_experiment
 from fedpace.experiment.network import build_network
-from fedpace.experiment.scenario import load_scenario, plan_scenario, scenario_network
+from fedpace.experiment.scenario import (
+    _schedules,
+    load_scenario,
+    plan_scenario,
+    scenario_network,
+)
 from fedpace.wireless.population import upload_compute_ratio
 
 
@@ -85,3 +90,18 @@ def test_links_that_cannot_change_so_are_told_in_one_line(tmp_path, overrides, m
 def test_a_population_is_drawn_or_read_not_both():
     with pytest.raises(InputError, match="step_spread and clients"):
         drawn("network.step_spread=0.1", "network.clients='clients.csv'")
+
+
+def test_no_schedule_is_drawn_that_the_band_does_not_serve(tmp_path):
+    text = """[data]
+clients = 3
+[lora]
+rank = 2
+[network]
+allocation = "{}"
+"""
+    for rule, drawn_ones in (("work-conserving", 2), ("equal-finish", 1)):
+        (tmp_path / "s.toml").write_text(text.format(rule))
+        scenario = load_scenario(tmp_path / "s.toml")
+        sweeps = _schedules(scenario, scenario_network(scenario))
+        assert {len(lines) for _, lines in sweeps.values()} == {drawn_ones}
