@@ -37,6 +37,11 @@ class _Ended(Exception):
     """A command was interrupted; the text says how to go on."""
 
 
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
+]
+
 app = typer.Typer(
     cls=_Group,
     add_completion=False,
@@ -100,10 +105,7 @@ def run_command(
         list[str] | None,
         typer.Option(help="Compare these methods; may be given several times. docs/methods.md."),
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
-    ] = None,
+    set_: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
     workers: Annotated[
@@ -136,10 +138,7 @@ def run_command(
 def plan_command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (TOML).")],
     planner: Annotated[str | None, typer.Option(help="In place of the file's own.")] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
-    ] = None,
+    set_: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no table.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the JSON to this file.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write figures into this folder.")] = None,
@@ -198,10 +197,7 @@ def doctor_command(
     experiment: Annotated[
         Path | None, typer.Argument(help="Experiment file to try: its memory and its seconds.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
-    ] = None,
+    set_: Overrides = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, no table.")] = False,
 ) -> None:
     """Say what this installation can do; with an experiment, whether it fits this machine.
@@ -243,10 +239,7 @@ def serve_command(
     method: Annotated[
         list[str] | None, typer.Option(help="Run these methods, one after another.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
-    ] = None,
+    set_: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Go on with this run folder.")] = None,
     log: Annotated[Path | None, typer.Option(help="File for what Flower says.")] = None,
@@ -342,10 +335,7 @@ def testbed_command(
     method: Annotated[
         list[str] | None, typer.Option(help="Run these methods, one after another.")
     ] = None,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Override a key of the file."),
-    ] = None,
+    set_: Overrides = None,
     out: Annotated[Path | None, typer.Option(help="Folder to make [runs/1, runs/2, ...].")] = None,
     resume: Annotated[Path | None, typer.Option(help="Run folder to go on with.")] = None,
 ) -> None:
