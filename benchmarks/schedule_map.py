@@ -1,6 +1,6 @@
 """Where do overlapping rounds pay? Predicted gain over rounds that wait, and measured points.
 
-    OMP_NUM_THREADS=1 python benchmarks/schedule_map.py --data DATA [--seeds 3] [--out PICTURE]
+    OMP_NUM_THREADS=1 python benchmarks/schedule_map.py --data DATA [--seeds 2] [--out PICTURE]
 
 The cells are those of `benchmarks/suites/evidence.toml`, trec, balanced, with other values of
 `[network] step_spread` and `upload_compute_ratio`. A field is the predicted time of the best rounds
@@ -92,7 +92,7 @@ def drawn(table: np.ndarray, ratios: np.ndarray, points: list[tuple[float, float
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE.parent / "docs/img/schedule-map.png")
     arguments = parser.parse_args()
     suite = load_suite(HERE / "suites/evidence.toml", arguments.data)
