@@ -18,6 +18,7 @@ from fedpace.bench.results import Line, append, identity, read_results
 from fedpace.bench.search import Candidate, Choice, tune
 from fedpace.bench.suite import PLANNED, Suite
 from fedpace.bench.training import Pair, Spec, Trained, train
+from fedpace.core.child import end_with_parent
 from fedpace.core.errors import InputError
 from fedpace.experiment.methods import plans_by_data_alone
 
@@ -141,7 +142,7 @@ def run_suite(
     waiting: deque[_Job] = deque(_Job(group) for group in wanted)
     running: dict[Future[Any], _Job] = {}
     total, done = len(waiting), 0
-    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(cores, get_context("spawn"), end_with_parent) as pool:
         while waiting or running:
             while waiting and len(running) < cores:
                 job = waiting.popleft()

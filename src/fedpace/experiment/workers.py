@@ -4,19 +4,18 @@ A round is divided into the same parts however many processes there are, and eac
 on one thread; so the result is the same to the bit. Every process loads the model for itself.
 """
 
-import os
 import signal
-import threading
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from functools import cache
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 
 import torch
 
 from fedpace.core.adapter import Role
+from fedpace.core.child import end_with_parent
 from fedpace.core.errors import InputError, RunError
 from fedpace.core.messages import ClientTask, ClientUpdate
 from fedpace.core.sketch import Sketch
@@ -81,17 +80,9 @@ def _load(
     """Begin a process of the pool."""
     global _loaded
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent's to answer
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     torch.set_num_threads(1)
     _loaded = experiment, build_model(experiment, label_names), clients
-
-
-def _end_with_parent() -> None:
-    """End when the parent does: killed, it cannot say so, and the pool would wait for ever."""
-    parent = parent_process()
-    assert parent is not None
-    connection.wait([parent.sentinel])
-    os._exit(1)
 
 
 @cache
