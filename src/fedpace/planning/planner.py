@@ -166,9 +166,9 @@ def plan(
         return _described(problem, planner, Solution(least_of_all, contradiction))
     given = None if start is None or start.schedule == "overlapping" else start.decision
     problem, solution = within_privacy(problem, privacy, PLANNERS[planner], given)
-    waits = schedule == "synchronous" or planner != "exact" or max_participants is not None
-    if schedule == "auto":  # rounds that overlap have neither
-        waits = waits or quantile is not None or privacy is not None
+    # With "overlapping" none of them comes as far as this.
+    of_rounds = (quantile, max_participants, privacy)
+    waits = schedule == "synchronous" or planner != "exact" or any(x is not None for x in of_rounds)
     if not waits and system.allocation == "work-conserving":
         rounds = _described(problem, planner, solution)
         beats = overlapping_plan(problem, planner, beat_seconds, rounds)
