@@ -128,6 +128,14 @@ def test_what_cannot_overlap_is_refused_in_one_line(tmp_path, changes, message):
         ({"planner": {"replan_every": 3}}, "replan_every = 3"),
         ({"training": {"server_memory": 0.5}}, "with server_memory has to wait"),
         ({"privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "delta": 1e-3}}, "busy client"),
+        (
+            {
+                "training": {"schedule": "auto"},
+                "lora": {"upload_dtype": "int8"},
+                "privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "delta": 1e-3},
+            },
+            "upload_dtype = 'int8'",
+        ),
         ({"planner": {"name": "infocom22"}}, "'infocom22' has to wait for all"),
         ({"planner": {"name": "uniform"}, "training": {"beat_seconds": None}}, "for 'uniform'"),
         ({"training": {"schedule": "synchronous"}}, "synchronous rounds have no beat"),
@@ -151,6 +159,14 @@ def test_a_plan_alone_is_that_of_its_run(tmp_path):
     run_of_it = make_plan(asked, network, "adaptive")
     assert (alone.schedule, alone.beat_seconds) == ("overlapping", 0.4)
     assert alone.to_json() == run_of_it.to_json()
+
+
+def test_a_cohort_for_the_other_methods_does_not_hinder_a_plan_alone():
+    asked = Scenario(methods=["adaptive", "uniform"], planner={"cohort": 0.5})
+    assert plan_scenario(asked, toy_network(asked, np.ones(4))).planner == "exact"
+    with pytest.raises(InputError, match="cohort = 0.5"):
+        nobody_else = Scenario(planner={"cohort": 0.5})
+        plan_scenario(nobody_else, toy_network(nobody_else, np.ones(4)))
 
 
 def test_a_beat_of_nothing_is_refused():

@@ -14,11 +14,10 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.experiment.config import Scenario
-from fedpace.experiment.methods import can_overlap
+from fedpace.experiment.methods import check_schedule, make_plan
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.parsing import parse
-from fedpace.experiment.privacy import check_privacy, privacy_limit
-from fedpace.experiment.schedule import beat_of, check_beat_keys, with_schedule
+from fedpace.experiment.privacy import check_privacy
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
 from fedpace.planning.overlap.described import overlapping_plan
@@ -79,28 +78,20 @@ def scenario_network(scenario: Scenario) -> Network:
 
 
 def plan_scenario(scenario: Scenario, network: Network, planner: str | None = None) -> Plan:
-    """Plan for a scenario, by its own planner or the one named, as a run would follow it.
+    """Plan for a scenario, by its own planner or the one named, as `fedpace run` would follow it.
 
     Raises:
-        InputError: what a run would refuse of the schedule.
+        InputError: what a run would refuse of the plan.
     """
-    section, training, clients = scenario.planner, scenario.training, planning_clients(network)
-    name = planner or section.name
-    check_beat_keys(scenario)
-    schedule, beat_seconds = training.schedule, training.beat_seconds
-    if name != "exact" or not can_overlap(scenario, "adaptive"):
-        schedule, beat_seconds = "synchronous", None
-    if training.schedule == "overlapping":
-        check_privacy(scenario.model_copy(update={"methods": ["adaptive"]}))
-        if schedule == "synchronous":  # said before a plan is made
-            beat_of(scenario, name, overlaps=True)
-    made = plan(
-        clients, network.system, name,
-        q_min=section.q_min, quantile=section.quantile, cohort=section.cohort,
-        max_participants=section.max_participants, schedule=schedule, beat_seconds=beat_seconds,
-        privacy=privacy_limit(scenario),
-    )  # fmt: skip
-    return with_schedule(scenario, network, clients, name, made, overlaps=True)
+    if planner is not None:
+        section = scenario.planner.model_copy(update={"name": planner})
+        scenario = scenario.model_copy(update={"planner": section})
+    alone = scenario.model_copy(update={"methods": ["adaptive"]})
+    check_privacy(alone)
+    # A cohort may be meant for the other methods of a run, if the file names some.
+    asked = scenario if "methods" in scenario.model_fields_set else alone
+    check_schedule(asked, "adaptive")
+    return make_plan(asked, network, "adaptive")
 
 
 def plan_table(made: Plan, network: Network) -> Table:

@@ -62,7 +62,7 @@ def with_schedule(
     if made.schedule == "overlapping":
         return made
     if made.draws is not None:
-        raise _has_to_wait(method)
+        raise _has_to_wait(made.planner)
     beat = beat_of(experiment, method, overlaps=overlaps)
     return at_beats(made, clients, network.system, beat)
 
@@ -108,8 +108,9 @@ def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
         )
     beat, overhead = training.beat_seconds, section.overhead_seconds
     if beat is None:
+        planner = experiment.planner.name if method == "adaptive" else method
         raise InputError(
-            f"[training] schedule = 'overlapping' needs beat_seconds for {method!r}; set it (only "
+            f"[training] schedule = 'overlapping' needs beat_seconds for {planner!r}; set it (only "
             "the planner 'exact' plans one)"
         )
     if beat < overhead:

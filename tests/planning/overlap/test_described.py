@@ -38,6 +38,11 @@ def test_the_schedule_is_chosen_by_what_is_predicted():
     assert Plan.from_json(beats.to_json()).to_json() == beats.to_json()
     given = fp.plan(clients, system, schedule="overlapping", beat_seconds=7.0)
     assert given.beat_seconds == 7.0 and given.objective_seconds >= beats.objective_seconds
+    late = fp.plan(
+        clients, system, schedule="overlapping", beat_seconds=30.0, p95_limit_seconds=25.0
+    )
+    assert late.verdict.startswith("infeasible") and late.schedule == "overlapping"
+    assert late.gain == {}  # nothing is promised of what breaks a limit
     # One client alone waits for nobody.
     alone = fp.plan(clients.take([0]), replace(system, overhead_seconds=30.0), schedule="auto")
     assert alone.schedule == "synchronous"

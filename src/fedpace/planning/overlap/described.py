@@ -74,6 +74,8 @@ def overlapping_plan(
     faster = float(rounds.objective_seconds / made.cost.objective_seconds)
     gain = {"synchronous": faster}
     gain |= {name: value * faster for name, value in rounds.gain.items()}
+    if made.verdict.startswith("infeasible"):
+        gain = {}
     return _stated(replace(plan, gain=gain), made.law, made.cost, _round_noise(fleet, rounds))
 
 
