@@ -31,7 +31,7 @@ def test_the_plan_is_what_the_command_prints():
 
 
 def test_headline_and_page_are_made_of_the_evidence():
-    """Where there are results of it: README.md and docs/evidence.md say what the lines say."""
+    """Where there are results of it: README.md and docs/results.md say what the lines say."""
     from fedpace.bench.page import in_order
     from fedpace.bench.paired_headline import headline
     from fedpace.bench.paired_page import page_text
@@ -46,8 +46,8 @@ def test_headline_and_page_are_made_of_the_evidence():
     if not lines:
         pytest.skip("evidence.toml has not been run")
     suite = parse(Suite, read_toml(ROOT / described), described)
-    command = f"fedpace bench page {named} --out docs/evidence.md --suite {described}"
-    page = (ROOT / "docs" / "evidence.md").read_text()
+    command = f"fedpace bench page {named} --out docs/results.md --suite {described}"
+    page = (ROOT / "docs" / "results.md").read_text()
     assert page == page_text(lines, command=command, suite=suite), f"run {command}"
     table = headline(results_of(in_order(lines, suite)))
     assert "<!-- evidence: begin -->" in README, "mark where the table of the evidence stands"

@@ -68,7 +68,7 @@ def fit_lines(fit: "Fit", experiment: Experiment) -> Iterator[str]:
     how = "together" if fit.together else "one after another"
     yield (
         f"{model.name} in {model.dtype}, rank {rank}, at most {model.max_length} tokens: "
-        f"{fit.participants:.1f} participants a round, trained {how}"
+        f"{fit.participants:.1f} participants a step of the server, trained {how}"
     )
     verdict = "it fits" if fit.fits else "it does not fit"
     yield (
@@ -83,11 +83,11 @@ def fit_lines(fit: "Fit", experiment: Experiment) -> Iterator[str]:
         taken = f", take {' and '.join(others)}" if others else ""
         yield f"lower {', '.join(remedies)}{taken}, or take a smaller model"
     if fit.seconds_per_round is not None:
-        whole = fit.seconds_per_round * experiment.training.rounds
+        whole = fit.seconds_per_round * fit.steps
         yield (
-            f"time: {fit.seconds_per_round:.3g} s to train a round ("
+            f"time: {fit.seconds_per_round:.3g} s to train for a step ("
             f"{fit.processor_seconds_per_round:.3g} s of processors), {whole:.3g} s for "
-            f"{experiment.training.rounds} rounds, without evaluations; the longer the more other "
+            f"{fit.steps} steps, without evaluations; the longer the more other "
             "work is on the machine"
         )
 

@@ -18,9 +18,9 @@ class RunProgress:
         self._bars: dict[str, int] = {}
         self._progress = Progress(
             TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-            TextColumn("rounds"), TimeElapsedColumn(), console=console, transient=True,
+            TextColumn("{task.fields[unit]}"), TimeElapsedColumn(), console=console, transient=True,
         )  # fmt: skip
-        self._loading = self._progress.add_task("loading model and data", total=None)
+        self._loading = self._progress.add_task("loading model and data", total=None, unit="")
 
     def __enter__(self) -> "RunProgress":
         self._progress.start()
@@ -36,20 +36,21 @@ class RunProgress:
 
     def show(self, record: RoundRecord, rounds: int) -> None:
         """Move the method's bar towards `rounds`; print the evaluation, if there is one."""
+        word = "round" if record.underway is None else "step"  # of a server that does not wait
         if record.method not in self._bars:
             self._progress.update(self._loading, visible=False)
-            bar = self._progress.add_task(record.method, total=rounds)
+            bar = self._progress.add_task(record.method, total=rounds, unit=f"{word}s")
             self._bars[record.method] = bar
         self._progress.update(self._bars[record.method], completed=record.round + 1)
         if record.diverged is not None:
             back = record.stepped_back_to
-            then = "" if back is None else f"; back to the adapter of round {back}"
-            self.note(f"{record.method} diverged at round {record.round + 1}: "
+            then = "" if back is None else f"; back to the adapter of {word} {back}"
+            self.note(f"{record.method} diverged at {word} {record.round + 1}: "
                       f"{record.diverged}{then}")  # fmt: skip
         elif record.evaluation is not None:
             numbers = "  ".join(f"{name} {v:.4f}" for name, v in record.evaluation.items())
             self._progress.console.print(
-                f"{record.method:<12} round {record.round + 1:>4}  "
+                f"{record.method:<12} {word:>5} {record.round + 1:>4}  "
                 f"{seconds_text(record.clock_seconds):>12} on the clock  {numbers}",
             )
 

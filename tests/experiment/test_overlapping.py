@@ -15,7 +15,7 @@ from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import prepare
 from fedpace.experiment.run import resume, run
 from fedpace.experiment.scenario import plan_scenario
-from fedpace.experiment.schedule import rate_factor
+from fedpace.experiment.schedule import last_step, rate_factor
 from fedpace.experiment.site import Site
 from fedpace.run_folder.checkpoint import read_checkpoint
 from toy_work import toy_experiment, toy_network, toy_work
@@ -37,11 +37,11 @@ def experiment(**training):
     )
 
 
-def place(engine=OverlappingSimulation, stop_after=None):
+def place(engine=OverlappingSimulation, stop_after=None, weight=WEIGHT):
     """A site whose trainer breaks down after so many calls, as if the process were killed."""
 
     def site(experiment):
-        network = toy_network(experiment, WEIGHT)
+        network = toy_network(experiment, weight)
         calls = []
 
         def make_engine(setup, now, renewal):
@@ -167,6 +167,30 @@ def test_a_cohort_for_the_other_methods_does_not_hinder_a_plan_alone():
     with pytest.raises(InputError, match="cohort = 0.5"):
         nobody_else = Scenario(planner={"cohort": 0.5})
         plan_scenario(nobody_else, toy_network(nobody_else, np.ones(4)))
+
+
+def test_rounds_mean_the_same_work_whichever_schedule_is_chosen(tmp_path):
+    def done(schedule):
+        asked = toy_experiment(
+            methods=["adaptive"],
+            training={"schedule": schedule, "rounds": 6, "eval_every": 2},
+            network={"allocation": BAND, "step_spread": 2.0},
+        )
+        site = place(weight=np.ones(18))
+        made = prepare(asked, site).plans["adaptive"]
+        return run(asked, out=tmp_path / schedule, site=site).records, made
+
+    (waited, rounds), (beats, overlapping), (_, named) = map(
+        done, ("synchronous", "auto", "overlapping")
+    )
+    assert overlapping.schedule == "overlapping" and len(waited) == 6
+    # So many rounds' worth of progress, each step being 1 / relative_rounds of the way.
+    worth = 6 * overlapping.relative_rounds / rounds.relative_rounds
+    assert worth > 7 and len(beats) == np.ceil(worth)
+    evaluated = [r.round + 1 for r in beats if r.evaluation is not None]
+    assert evaluated == [np.ceil(worth / 3), np.ceil(2 * worth / 3), len(beats)]
+    # Who asks for beats by name counts beats.
+    assert last_step(toy_experiment(training=LATE), named) == 12
 
 
 def test_a_beat_of_nothing_is_refused():

@@ -154,7 +154,7 @@ def test_auto_waits_for_all_where_a_run_is_private(terms):
     check(told)
     assert can_overlap(open_to_all, "adaptive") and not can_overlap(told, "adaptive")
     plans = [
-        plan_scenario(Scenario(**each.model_dump()), toy_network(each, WEIGHT)).schedule
+        plan_scenario(Scenario(**each.model_dump()), toy_network(each, np.ones(18))).schedule
         for each in (open_to_all, told)
     ]
     assert plans == ["overlapping", "synchronous"]

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from fedpace.core.errors import InputError
-from fedpace.core.plan import Decision, Plan, RoundSeconds
+from fedpace.core.plan import Decision, Plan, RoundSeconds, StalenessSeconds
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.core.target import Target
 from fedpace.reporting.metrics import (
+    age_seconds,
     curve,
     expected_participation,
     overlapped,
@@ -98,6 +99,14 @@ def test_updates_are_late_by_the_steps_since_their_adapter():
         assert entry["mean_staleness"] == 1.0
         assert entry["p95_staleness"] == pytest.approx(1.9)
         assert entry["mean_underway"] == pytest.approx(2 / 3)
+    assert age_seconds(records).tolist() == [1.0, 3.0, 2.0]
+    told = replace(
+        beats, updates_per_second=np.array([0.4, 0.8]), staleness_seconds=StalenessSeconds(2.5, 4.0)
+    )
+    entry = summarise(records, [(0, told)], None)
+    assert (entry["counted_updates"], entry["mean_age_seconds"]) == (3, 2.0)
+    assert entry["predicted_updates"] == pytest.approx(3 * 1.0 * 1.2)
+    assert entry["predicted_age_seconds"] == pytest.approx(2.5)
     assert summarise([record(0, 1.0)], [(0, plan([0.5]))], None)["schedule"] == "synchronous"
 
 

@@ -82,7 +82,7 @@ def test_a_quantity_that_is_the_same_for_all_gets_no_panel():
 
 def test_the_distribution_is_that_of_the_rounds():
     seconds = np.random.default_rng(2).exponential(10, 5000)
-    made = plots.round_times({"ours": seconds}, {"ours": RoundSeconds(10, 6.9, 30)})
+    made = plots.measured_against_predicted({"ours": seconds}, {"ours": RoundSeconds(10, 6.9, 30)})
     x, share = made.axes[0].get_lines()[0].get_data()
     at = np.searchsorted(np.sort(seconds), x, side="right") / len(seconds)
     np.testing.assert_allclose(at, share, atol=1 / 400)

@@ -2,7 +2,7 @@ import io
 
 from rich.console import Console
 
-from fedpace.reporting.tables import prediction_rows, summary_rows, summary_table
+from fedpace.reporting.tables import beat_rows, prediction_rows, summary_rows, summary_table
 from fedpace.reporting.units import bits_text, seconds_text
 from fedpace.run_folder.reader import read_summary
 
@@ -48,6 +48,17 @@ def test_beats_are_called_so_and_say_how_late_updates_were():
                       "Still at work at a step", "Final loss"]  # fmt: skip
     assert [row[4:6] for row in rows] == [["1.2", "4.0"], ["–", "–"]]
     assert summary_rows({**summary, "methods": {"ours": late}})[0][1] == "Beats run"
+
+
+def test_of_beats_the_updates_are_predicted():
+    late = {"schedule": "overlapping", "mean_round_seconds": 2.0, "predicted_updates": 31.6,
+            "counted_updates": 30, "predicted_age_seconds": 5.0, "mean_age_seconds": None,
+            "planner": "exact", "verdict": "converged"}  # fmt: skip
+    summary = {"methods": {"ours": late}}
+    assert prediction_rows(summary) == ([], [])
+    assert beat_rows(summary)[1] == [
+        ["ours", "2.00 s", "32", "30", "5.00 s", "–", "exact: converged"]
+    ]
 
 
 def test_predictions_stand_beside_what_was_measured(run_folder):

@@ -60,7 +60,7 @@ def write_page(
     finish = table(lines, ours, others, "equal-finish")
     changed = rivals(lines, ["ablation"])
     parts = [
-        "# Results",
+        f"# Results: {name}",
         f"{'' if suite is None else suite.about + ' '}Made by `{command}` from "
         f"`benchmarks/results/{name}.jsonl`, which holds a line "
         "for each run with its command, commit and machine. Times are virtual wall-clock seconds "

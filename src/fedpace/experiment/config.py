@@ -128,8 +128,9 @@ class TrainingSection(Section):
     Takes the memory of an adapter per client, also in the checkpoints."""
     schedule: ScheduleChoice = "synchronous"
     """"synchronous": a round waits for all who take part; "overlapping": the server moves at beats
-    and takes what has arrived; "auto": what the planner "exact" predicts to be faster (all others
-    wait). Asynchronous methods (fedasync, fedbuff, ...) have their own."""
+    and takes what has arrived; "auto": overlapping where the planner "exact" predicts it to be
+    clearly faster (all others wait). Asynchronous methods (fedasync, fedbuff, ...) have their
+    own."""
     beat_seconds: Positive | None = None
     """Overlapping: seconds between two steps of the server; the planner "exact" plans it without,
     and plans for it with, others need it."""
@@ -139,11 +140,12 @@ class TrainingSection(Section):
     buffer_size: Count = 10
     """Asynchronous methods step after so many arrivals (fedasync: after each)."""
     rounds: Count = 50
-    """At most so many rounds, beats or steps of an asynchronous server."""
+    """At most so many rounds, beats or steps of an asynchronous server; where "auto" takes beats,
+    as many as make the progress of so many rounds."""
     target: str | None = None
     """Stop at "accuracy>=0.85" or "loss<=1.2" on the held-out data."""
     eval_every: Count = 5
-    """Rounds between evaluations."""
+    """Rounds between evaluations, counted as in `rounds`."""
     eval_seconds: Positive | None = None
     """In place of eval_every: evaluate after the first round that ends beyond each multiple of so
     many seconds of the run's clock."""

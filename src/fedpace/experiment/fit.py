@@ -18,6 +18,7 @@ from fedpace.core.messages import ClientTask
 from fedpace.experiment.build import build_work, set_up
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.methods import make_plan
+from fedpace.experiment.schedule import last_step
 from fedpace.lora.memory import token_bytes
 from fedpace.lora.tasks import concatenate
 from fedpace.lora.trainer import MOST_TOGETHER, Trainer
@@ -28,7 +29,9 @@ class Fit:
     """What an experiment takes on this machine."""
 
     participants: float
-    """In a round, in the mean, by the plan of the first method."""
+    """In a round or beat, in the mean, by the plan of the first method."""
+    steps: int
+    """How often the server moves in the whole run, at most: rounds, or beats where they overlap."""
     together: bool
     """Whether they are trained stacked, else one after another."""
     peak_bytes: float
@@ -36,7 +39,7 @@ class Fit:
     free_bytes: float
     """Memory that this process could take when it was asked, what it had then included."""
     seconds_per_round: float | None
-    """Training of a round, by the wall clock; None where memory forbade to try."""
+    """Training of a round or beat, by the wall clock; None where memory forbade to try."""
     processor_seconds_per_round: float | None
     """The same, of the processors."""
 
@@ -64,17 +67,23 @@ def try_fit(experiment: Experiment) -> Fit:
     setup = set_up(experiment, work, method)
     plan = make_plan(experiment, setup.network, method)
     joins = plan.participation_probability() * setup.network.clients.availability
+    if plan.updates_per_second is not None and plan.beat_seconds is not None:
+        joins = plan.updates_per_second * plan.beat_seconds
     mean = float(joins.sum())
     many = mean + 2 * float(np.sqrt(np.sum(joins * (1 - joins))))
+    if plan.staleness_seconds is not None and plan.beat_seconds is not None:
+        many *= plan.staleness_seconds.mean / plan.beat_seconds
     adapter = sum(value.nbytes for value in work.initial_adapter.values())
-    # Updates wait for the last of their round, and server memory keeps each client's.
+    # Updates wait for the last of their round or for their beat, and server memory keeps each
+    # client's.
     held = max(0.0, many - MOST_TOGETHER) * adapter
     held += len(joins) * adapter if experiment.training.server_memory else 0.0
     train: Trainer = setup.train
+    steps = last_step(experiment, plan)
     token = token_bytes(train.adapted, recomputed=train.training.gradient_checkpointing)
     guess = _peak_bytes() + held + _pass_tokens(train) * token
     if guess > free:
-        return Fit(mean, train.together, guess, free, None, None)
+        return Fit(mean, steps, train.together, guess, free, None, None)
     often = np.argsort(-joins, kind="stable")[:MOST_TOGETHER]
     tasks = [
         ClientTask(int(n), 0, work.initial_adapter, int(plan.sketch_rank[n]), experiment.seed)
@@ -86,7 +95,8 @@ def try_fit(experiment: Experiment) -> Fit:
     wall, processor = time.perf_counter() - wall, time.process_time() - processor
     _train_longest(train, tasks)
     each = mean / len(tasks)
-    return Fit(mean, train.together, _peak_bytes() + held, free, each * wall, each * processor)
+    peak = _peak_bytes() + held
+    return Fit(mean, steps, train.together, peak, free, each * wall, each * processor)
 
 
 def _pass_tokens(train: Trainer) -> int:

@@ -9,12 +9,11 @@ from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord
 from fedpace.experiment.build import Setup, Work, set_up
 from fedpace.experiment.checkpoint import Good, Progress, begin, good, grow, with_plan
-from fedpace.experiment.config import TrainingSection
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, make_renewal
 from fedpace.experiment.privacy import privacy_of
-from fedpace.experiment.schedule import rate_factor
+from fedpace.experiment.schedule import last_step, rate_factor, steps_per_round
 from fedpace.federation.beats import run_beat
 from fedpace.federation.buffered import run_buffer
 from fedpace.federation.divergence import fault_of_evaluation
@@ -80,9 +79,14 @@ def rounds(
         state = course.progress.state
         site.show_plan(state.plan)
         record, state = _step(engine, _federation(prepared, course), state)
-        last = state.round_index == training.rounds
+        last = state.round_index >= last_step(prepared.experiment, state.plan)
         reached, kept = False, course.progress.good
-        due = _due(training, state.round_index, course.progress.clock_seconds, engine.now())
+        every = training.eval_every * steps_per_round(prepared.experiment, state.plan)
+        due = (
+            _passed(every, state.round_index - 1, state.round_index)
+            if training.eval_seconds is None
+            else _passed(training.eval_seconds, course.progress.clock_seconds, engine.now())
+        )
         if record.diverged is None and (last or due):
             evaluation = course.work.evaluate(state.adapter)
             record = replace(
@@ -140,11 +144,9 @@ def play(
         plan = course.progress.state.plan
 
 
-def _due(training: TrainingSection, steps: int, before: float, now: float) -> bool:
-    """Whether to evaluate after so many steps, the last one from `before` to `now` on the clock."""
-    if training.eval_seconds is None:
-        return steps % training.eval_every == 0
-    return now // training.eval_seconds > before // training.eval_seconds
+def _passed(every: float, before: float, now: float) -> bool:
+    """Whether a multiple of `every` lies behind `before` and not behind `now`."""
+    return now // every > before // every
 
 
 def _diverged(

@@ -20,6 +20,7 @@ from fedpace.experiment.loop import Course, rounds
 from fedpace.experiment.population import check_population
 from fedpace.experiment.prepare import Prepared, make_renewal, prepare, set_up_for
 from fedpace.experiment.request import difference
+from fedpace.experiment.schedule import last_step
 from fedpace.experiment.site import MakeSite
 from fedpace.federation.divergence import fault_of_evaluation
 from fedpace.reporting.curves import Write
@@ -192,7 +193,7 @@ def _fill(folder: Path, prepared: Prepared, told: _Told) -> RunRecord:
         write_records(folder, records)
         for record in _recorded(folder, prepared, course):
             records.append(record)
-            told.show(record, experiment.training.rounds)
+            told.show(record, last_step(experiment, course.progress.state.plan))
         work, done[method] = course.work, course.progress
         in_force[method] = course.progress.plans
         write_plans(folder, course.setup.network, in_force)

@@ -170,6 +170,8 @@ def _beat_lines(made: Plan) -> Iterator[str]:
         f"beats needed: {made.relative_rounds:.3g} times the rounds of full participation at full "
         "rank"
     )
+    if (beats := made.statistics.get("beats_per_round")) is not None:
+        yield f"{beats:.3g} beats make the progress of one of the best rounds that wait"
     yield from _gain_lines(made)
 
 

@@ -67,6 +67,31 @@ def with_schedule(
     return at_beats(made, clients, network.system, beat)
 
 
+def steps_per_round(experiment: Experiment, plan: Plan) -> float:
+    """Return how many steps of the server stand for one of the experiment's rounds.
+
+    1, but where the planner was free to choose and chose beats: then as many as make the progress
+    of a round that waits, so that `rounds` and `eval_every` mean the same work either way.
+
+    Args:
+        experiment: its [training] is read.
+        plan: what is in force.
+    """
+    if experiment.training.schedule != "auto":
+        return 1.0
+    return plan.statistics.get("beats_per_round", 1.0)
+
+
+def last_step(experiment: Experiment, plan: Plan) -> int:
+    """Return how many steps the server makes at most.
+
+    Args:
+        experiment: its [training] is read.
+        plan: what is in force.
+    """
+    return int(np.ceil(experiment.training.rounds * steps_per_round(experiment, plan)))
+
+
 def rate_factor(experiment: Experiment, plan: Plan) -> float:
     """Return what the server's rate is multiplied by: 1 in rounds that wait.
 

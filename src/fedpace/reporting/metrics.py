@@ -132,6 +132,21 @@ def staleness(records: Sequence[RoundRecord]) -> NDArray[np.int64]:
     return np.array(late, dtype=np.int64)
 
 
+def age_seconds(records: Sequence[RoundRecord]) -> Floats:
+    """Return how long each update took where rounds overlap, shape (updates,), s.
+
+    From the beat at which its client began to the end of the beat in which it counts.
+    """
+    ends = {record.round: record.clock_seconds for record in records}
+    first = records[0].clock_seconds - records[0].round_seconds if records else 0.0
+    return np.array([
+        record.clock_seconds - ends.get(p.started_round - 1, first)
+        for record in records
+        for p in record.participants
+        if p.started_round >= 0
+    ])  # fmt: skip
+
+
 def overlapped(records: Sequence[RoundRecord]) -> bool:
     """Say whether the server stepped without waiting for all."""
     return any(record.underway is not None for record in records)
@@ -242,6 +257,11 @@ def summarise(
         entry["mean_staleness"] = float(late.mean()) if len(late) else None
         entry["p95_staleness"] = float(np.quantile(late, 0.95)) if len(late) else None
         entry["mean_underway"] = float(np.mean([r.underway or 0 for r in records]))
+    if entry["schedule"] == "overlapping":
+        ages = age_seconds(records)
+        entry["counted_updates"] = sum(len(r.participants) for r in records)
+        entry["mean_age_seconds"] = float(ages.mean()) if len(ages) else None
+        entry |= _predicted_updates(plans, rounds)
     if (spent := last.privacy) is not None:
         told = ("epsilon_max", "epsilon_client", "epsilon_median", "delta")
         entry |= {name: _known(spent[name]) for name in told}
@@ -253,6 +273,21 @@ def summarise(
         entry["final_accuracy"] = _known(final.get("accuracy"))
         entry["initial_accuracy"] = _known((initial or {}).get("accuracy"))
     return entry
+
+
+def _predicted_updates(plans: Plans, rounds: int) -> dict[str, float | None]:
+    """How many updates are counted in so many beats, and their mean age, s, as planned."""
+    count = weighted = 0.0
+    for (_, plan), length in zip(plans, rounds_in_force(plans, rounds), strict=True):
+        if plan.updates_per_second is None or plan.beat_seconds is None:
+            continue
+        updates = length * plan.beat_seconds * float(plan.updates_per_second.sum())
+        count += updates
+        weighted += updates * (np.nan if (age := plan.staleness_seconds) is None else age.mean)
+    return {
+        "predicted_updates": count,
+        "predicted_age_seconds": _known(weighted / count) if count else None,
+    }
 
 
 def _schedule(records: Sequence[RoundRecord], plans: Plans) -> str:

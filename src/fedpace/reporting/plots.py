@@ -177,14 +177,17 @@ def varying(plan: Plan) -> dict[str, Floats]:
 
 
 @styled
-def round_times(
-    measured: Mapping[str, Floats], predicted: Mapping[str, RoundSeconds | None]
+def measured_against_predicted(
+    measured: Mapping[str, Floats],
+    predicted: Mapping[str, RoundSeconds | None],
+    of: str = "round time",
 ) -> "Figure":
-    """Distribution of the measured round time, with the plan's predictions on it.
+    """Distribution of what was measured, with the plan's predictions on it.
 
     Args:
-        measured: round time of every round, s.
+        measured: by method, of every round (or update), s.
         predicted: mean (dotted line), median and 95 % point (diamonds), s; NaN is not drawn.
+        of: what is measured.
     """
     made, (axes,) = figure(3.3)
     length, unit = time_unit(max(float(np.max(s)) for s in measured.values()))
@@ -199,7 +202,7 @@ def round_times(
                       markeredgewidth=0.7)  # fmt: skip
     axes.plot([], [], color=MUTED, linestyle=":", linewidth=1, label="predicted mean")
     axes.plot([], [], "D", color=MUTED, markersize=5.5, label="predicted median and 95 %")
-    axes.set(xlabel=f"round time, {unit}", ylabel="share of rounds", ylim=(0, 1.02))
+    axes.set(xlabel=f"{of}, {unit}", ylabel="share that took no longer", ylim=(0, 1.02))
     axes.set_xlim(left=0)
     made.legend(loc="outside upper left", ncols=2)
     return made

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from fedpace.core.errors import MissingExtraError
-from fedpace.core.plan import RoundSeconds
+from fedpace.core.plan import Plans, RoundSeconds
 from fedpace.reporting import plots
 from fedpace.reporting.deviation import deviations
 from fedpace.reporting.headline import headline
 from fedpace.reporting.measured import errors, measured_times
 from fedpace.reporting.metrics import (
     TimeSplit,
+    age_seconds,
     curve,
     expected_participation,
     overlapped,
@@ -27,7 +28,7 @@ from fedpace.reporting.metrics import (
 from fedpace.reporting.privacy import privacy_notes
 from fedpace.reporting.style import PALETTE
 from fedpace.reporting.svg import inline_svg
-from fedpace.reporting.tables import answer_rows, prediction_rows, summary_rows
+from fedpace.reporting.tables import answer_rows, beat_rows, prediction_rows, summary_rows
 from fedpace.reporting.units import seconds_text, target_text
 from fedpace.run_folder import schema
 from fedpace.run_folder.atomic import write_bytes
@@ -98,6 +99,7 @@ def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
         summary=summary_rows(run.summary),
         overlaps=any(map(overlapped, run.records.values())),
         prediction=prediction_rows(run.summary),
+        beats=beat_rows(run.summary),
         samples=run.summary.get("samples") or [],
         answers=answer_rows(run.summary),
         asked=(run.summary.get("generated") or {}).get("questions"),
@@ -165,15 +167,7 @@ def _figures(run: Run) -> Iterator[_Figure]:
         "update of it was to count. Dots scatter about the line by chance.",
     )  # fmt: skip
 
-    title = "Round time, measured and predicted"
-    renewed = " A renewed plan is shown by the mean over its renewals alone."
-    renewed = renewed if any(len(plans) > 1 for plans in run.plans.values()) else ""
-    measured = {n: np.array([x.round_seconds for x in r]) for n, r in run.records.items()}
-    made = plots.round_times(measured, {n: _predicted(run, n) for n in run.records})
-    yield _Figure(
-        inline_svg(made, "rounds", title), title,
-        f"Share of rounds that took no longer than the time below it.{renewed}",
-    )  # fmt: skip
+    yield from _times(run)
     if run.times:
         off = errors(run.times)
         title = "Each round and each client, predicted and measured"
@@ -187,6 +181,33 @@ def _figures(run: Run) -> Iterator[_Figure]:
         )  # fmt: skip
     for i, name in enumerate(run.plans):
         yield from _plan_figure(run, name, f"plan-{i}")
+
+
+def _times(run: Run) -> Iterator[_Figure]:
+    """How long rounds took where methods wait, how old updates were where they do not."""
+    renewed = " A renewed plan is shown by the mean over its renewals alone."
+    renewed = renewed if any(len(plans) > 1 for plans in run.plans.values()) else ""
+    late = [n for n, e in run.summary["methods"].items() if e.get("schedule") == "overlapping"]
+    waits = {
+        n: np.array([x.round_seconds for x in r]) for n, r in run.records.items() if n not in late
+    }
+    if waits:
+        title = "Round time, measured and predicted"
+        made = plots.measured_against_predicted(waits, {n: _predicted(run, n) for n in waits})
+        yield _Figure(
+            inline_svg(made, "rounds", title), title,
+            f"Share of rounds that took no longer than the time below it.{renewed}",
+        )  # fmt: skip
+    ages = {n: age for n in late if len(age := age_seconds(run.records[n]))}
+    if ages:
+        title = "Age of an update, measured and predicted"
+        predicted = {n: _predicted_age(run.plans[n]) for n in ages}
+        made = plots.measured_against_predicted(ages, predicted, "age of an update")
+        yield _Figure(
+            inline_svg(made, "ages", title), title,
+            "Where rounds overlap: from the beat at which its client began to the end of the one "
+            f"in which it counts.{renewed}",
+        )  # fmt: skip
 
 
 def _shares(split: TimeSplit) -> str:
@@ -228,6 +249,11 @@ def _predicted(run: Run, name: str) -> RoundSeconds | None:
     if len(plans) == 1 or mean is None:
         return plans[0][1].round_seconds
     return RoundSeconds(mean, np.nan, np.nan)
+
+
+def _predicted_age(plans: Plans) -> RoundSeconds | None:
+    age = plans[-1][1].staleness_seconds
+    return None if age is None or len(plans) > 1 else RoundSeconds(age.mean, np.nan, age.p95)
 
 
 def _client_rows(run: Run) -> tuple[list[str], list[list[str]]]:

@@ -74,11 +74,19 @@ def step_word(summary: Mapping[str, Any]) -> str:
 
 
 def prediction_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
-    """Return predicted against measured seconds, header and one row a method, as text."""
+    """Return predicted against measured seconds, header and one row a method, as text.
+
+    Of the methods whose rounds do not overlap; no header if there is none.
+
+    Args:
+        summary: summary.json.
+    """
     header = ["Method", "Round, predicted", "Round, measured", "Measured over predicted"]
     header += ["All rounds, predicted", "All rounds, measured", "Planner's verdict"]
     rows = []
     for name, entry in summary["methods"].items():
+        if entry.get("schedule") == "overlapping":
+            continue
         predicted, measured = entry["predicted_round_seconds"], entry["mean_round_seconds"]
         rows.append([
             name, seconds_text(predicted), seconds_text(measured),
@@ -86,7 +94,32 @@ def prediction_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[st
             seconds_text(entry["predicted_seconds"]), seconds_text(entry["clock_seconds"]),
             f"{entry['planner']}: {entry['verdict']}",
         ])  # fmt: skip
-    return header, rows
+    return (header, rows) if rows else ([], [])
+
+
+def beat_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Return what was predicted and measured of rounds that overlap, as text.
+
+    Args:
+        summary: summary.json.
+
+    Returns:
+        Header and one row a method; both empty where none overlap, or a version that did not say
+        it wrote the summary.
+    """
+    header = ["Method", "Beat", "Updates, predicted", "Updates, counted"]
+    header += ["Mean age of an update, predicted", "Mean age, measured", "Planner's verdict"]
+    rows = [
+        [
+            name, seconds_text(entry["mean_round_seconds"]),
+            _count(round(entry["predicted_updates"])), _count(entry["counted_updates"]),
+            seconds_text(entry["predicted_age_seconds"]), seconds_text(entry["mean_age_seconds"]),
+            f"{entry['planner']}: {entry['verdict']}",
+        ]
+        for name, entry in summary["methods"].items()
+        if "counted_updates" in entry
+    ]  # fmt: skip
+    return (header, rows) if rows else ([], [])
 
 
 def answer_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:

@@ -47,7 +47,8 @@ def overlapping_plan(
 
     Returns:
         The plan. Its statistics have "delay_beats", "beat_noise" and "tuned_noise", which
-        `server_rate_factor` asks for.
+        `server_rate_factor` asks for, and "beats_per_round", how many beats make as much progress
+        as a round that waits.
 
     Raises:
         InputError: a beat shorter than the server's overhead, or in which the band cannot carry
@@ -71,6 +72,8 @@ def overlapping_plan(
     )
     if rounds is None:
         return _stated(plan, made.law, made.cost)
+    beats = {"beats_per_round": made.cost.relative_beats / rounds.relative_rounds}
+    plan = replace(plan, statistics={**plan.statistics, **beats})
     faster = float(rounds.objective_seconds / made.cost.objective_seconds)
     gain = {"synchronous": faster}
     gain |= {name: value * faster for name, value in rounds.gain.items()}

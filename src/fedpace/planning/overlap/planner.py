@@ -312,12 +312,17 @@ def _start_probability(fleet: Fleet, chance: Floats, age: Floats, q_min: float) 
 
 
 def _described(
-    fleet: Fleet, q: Floats, rank: Floats, beat: float, theta: float
+    fleet: Fleet,
+    q: Floats,
+    rank: Floats,
+    beat: float,
+    theta: float,
+    start: QueueLaw | None = None,
 ) -> OverlappingSchedule:
     whole = np.maximum(rank.round(), 1.0)
     law = queue_law(
         q, fleet.ready_seconds(whole), fleet.work_seconds(whole), beat, fleet.lag_seconds(whole),
-        fleet.availability,
+        fleet.availability, start=start,
     )  # fmt: skip
     return OverlappingSchedule(
         beat, q, whole.astype(np.int64), law, cost_of(fleet, law, whole, theta)
@@ -344,14 +349,17 @@ def _polished(
     shortest: float | None,
     theta: float,
 ) -> tuple[OverlappingSchedule, int]:
-    """Move the beat (if `shortest` is one), each probability and each rank while that helps."""
+    """Move the beat (if `shortest` is one), each probability and each rank while that helps.
+
+    The law of each move begins with that of the best so far, which saves most of its passes.
+    """
     best, tried = start, 0
     limit = problem.p95_limit_seconds
 
     def tried_with(q: Floats, k: Floats, beat: float) -> bool:
         nonlocal best, tried
         tried += 1
-        made = _described(fleet, q, k, beat, theta)
+        made = _described(fleet, q, k, beat, theta, best.law)
         if limit is not None and made.law.p95_age_seconds() > limit * (1 + 1e-9):
             return False
         if np.any(made.law.chance > fleet.most_often(k) * (1 + 1e-9)):
@@ -383,4 +391,5 @@ def _polished(
                 tried_with(q, k, max(float(beat), shortest))
         if best.cost.objective_seconds > before * (1 - 1e-3):
             size /= 2
-    return best, tried
+    q, k = best.start_probability, best.sketch_rank.astype(np.float64)
+    return _described(fleet, q, k, best.beat_seconds, theta), tried  # its law from the beginning
