@@ -205,6 +205,27 @@ def test_rounds_that_nobody_joined_are_no_obstacle(write_run, tmp_path):
     assert len(read(folder).all("svg")) == 4
 
 
+def test_a_method_keeps_its_colour_where_another_is_left_out(write_run, tmp_path):
+    """Rounds that overlap stand in a table of their own, and the others' swatches do not move."""
+    folder = write_run(tmp_path / "run", rounds=6, methods=("adaptive", "uniform"))
+    path = folder / "summary.json"
+    summary = json.loads(path.read_text())
+    summary["methods"]["adaptive"] |= {
+        "schedule": "overlapping", "predicted_updates": 9.0, "counted_updates": 8,
+        "predicted_age_seconds": 5.0, "mean_age_seconds": 4.0,
+    }  # fmt: skip
+    path.write_text(json.dumps(summary))
+    write_report(folder)
+    found = read(folder)
+    assert [[row[0] for row in table[1:]] for table in found.tables[:3]] == [
+        ["adaptive", "uniform"], ["uniform"], ["adaptive"]
+    ]  # fmt: skip
+    swatches = re.findall(r'class="swatch" style="background: var\(--(method-\d)\)', found.source)
+    assert swatches == ["method-0", "method-1", "method-1", "method-0"]
+    times = re.search(r"<svg[^>]*Round time.*?</svg>", found.source, flags=re.DOTALL)[0]
+    assert "--method-1" in times and "--method-0" not in times
+
+
 @pytest.mark.slow
 def test_ten_thousand_clients_fit_into_one_page(write_run, tmp_path):
     folder = write_run(tmp_path / "run", clients=10_000, rounds=3, methods=("adaptive", "uniform"))

@@ -135,8 +135,8 @@ def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
     if beat is None:
         planner = experiment.planner.name if method == "adaptive" else method
         raise InputError(
-            f"[training] schedule = 'overlapping' needs beat_seconds for {planner!r}; set it (only "
-            "the planner 'exact' plans one)"
+            f"[training] schedule = 'overlapping' needs beat_seconds for {planner!r}: only "
+            "the planner 'exact' plans one; set it, or schedule = 'auto', with which others wait"
         )
     if beat < overhead:
         raise InputError(

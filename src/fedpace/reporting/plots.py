@@ -4,7 +4,7 @@ No pyplot, no global state: `figure.savefig(path)` writes PNG, SVG or PDF. Mappi
 a method has the same colour in every figure if every figure gets the methods in the same order.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -181,6 +181,7 @@ def measured_against_predicted(
     measured: Mapping[str, Floats],
     predicted: Mapping[str, RoundSeconds | None],
     of: str = "round time",
+    methods: Iterable[str] = (),
 ) -> "Figure":
     """Distribution of what was measured, with the plan's predictions on it.
 
@@ -188,12 +189,14 @@ def measured_against_predicted(
         measured: by method, of every round (or update), s.
         predicted: mean (dotted line), median and 95 % point (diamonds), s; NaN is not drawn.
         of: what is measured.
+        methods: all that the run has, where only some are drawn: each keeps its colour.
     """
     made, (axes,) = figure(3.3)
     length, unit = time_unit(max(float(np.max(s)) for s in measured.values()))
-    for name, style in method_styles(measured).items():
-        share = np.linspace(0, 1, min(len(measured[name]), 400) + 1)
-        seconds = np.quantile(measured[name], share, method="inverted_cdf")
+    styles = method_styles(dict.fromkeys([*methods, *measured]))
+    for name, seconds in measured.items():
+        style, share = styles[name], np.linspace(0, 1, min(len(seconds), 400) + 1)
+        seconds = np.quantile(seconds, share, method="inverted_cdf")
         axes.plot(seconds / length, share, drawstyle="steps-post", label=name, **style)
         if (guess := predicted.get(name)) is not None:
             axes.axvline(guess.mean / length, color=style["color"], linewidth=1, linestyle=":")

@@ -193,7 +193,8 @@ def _times(run: Run) -> Iterator[_Figure]:
     }
     if waits:
         title = "Round time, measured and predicted"
-        made = plots.measured_against_predicted(waits, {n: _predicted(run, n) for n in waits})
+        predicted = {n: _predicted(run, n) for n in waits}
+        made = plots.measured_against_predicted(waits, predicted, methods=run.records)
         yield _Figure(
             inline_svg(made, "rounds", title), title,
             f"Share of rounds that took no longer than the time below it.{renewed}",
@@ -202,7 +203,7 @@ def _times(run: Run) -> Iterator[_Figure]:
     if ages:
         title = "Age of an update, measured and predicted"
         predicted = {n: _predicted_age(run.plans[n]) for n in ages}
-        made = plots.measured_against_predicted(ages, predicted, "age of an update")
+        made = plots.measured_against_predicted(ages, predicted, "age of an update", run.records)
         yield _Figure(
             inline_svg(made, "ages", title), title,
             "Where rounds overlap: from the beat at which its client began to the end of the one "
