@@ -7,6 +7,7 @@ pytest.importorskip("torch")
 
 import tiny
 from fedpace import load_experiment
+from fedpace.core.errors import InputError
 from fedpace.doctor import fit_lines
 from fedpace.experiment import fit
 from fedpace.experiment.build import build_work, set_up
@@ -85,3 +86,27 @@ def test_each_participant_beyond_those_tried_adds_an_update(experiment, monkeypa
     adapter = sum(4 * np.prod(t.shape) for t in work.layout.tensors)
     assert most > 1.5
     assert found.peak_bytes == pytest.approx(held * adapter)
+
+
+@pytest.mark.parametrize(("method", "arrivals"), [("fedbuff", 3), ("fedasync", 1)])
+def test_a_step_of_an_asynchronous_server_trains_those_in_its_buffer(
+    experiment, monkeypatch, method, arrivals
+):
+    monkeypatch.setattr(fit, "_peak_bytes", lambda: 0.0)
+    monkeypatch.setattr(fit, "MOST_TOGETHER", 1)
+    training = experiment.training.model_copy(update={"buffer_size": 3})
+    buffered = experiment.model_copy(update={"methods": [method], "training": training})
+    found = fit.try_fit(buffered)
+    assert found.participants == arrivals
+    work = build_work(buffered)
+    busy = make_plan(buffered, set_up(buffered, work, method).network, method)
+    adapter = sum(4 * np.prod(t.shape) for t in work.layout.tensors)
+    held = arrivals + busy.sampling_probability.sum() - 1
+    assert found.peak_bytes == pytest.approx(held * adapter)
+
+
+def test_what_a_run_would_refuse_is_refused_before_anything_is_loaded(experiment, monkeypatch):
+    monkeypatch.setattr(fit, "build_work", lambda experiment: pytest.fail("it was loaded"))
+    training = experiment.training.model_copy(update={"target": "accuracy=0.8"})
+    with pytest.raises(InputError, match="target is 'accuracy=0.8'"):
+        fit.try_fit(experiment.model_copy(update={"training": training}))

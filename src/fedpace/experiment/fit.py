@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from fedpace.core.messages import ClientTask
-from fedpace.experiment.build import build_work, set_up
+from fedpace.experiment.build import build_work, check, set_up
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.schedule import last_step
@@ -29,7 +29,8 @@ class Fit:
     """What an experiment takes on this machine."""
 
     participants: float
-    """In a round or beat, in the mean, by the plan of the first method."""
+    """In a step of the server, in the mean, by the plan of the first method: in a round, in a beat,
+    or in the buffer of an asynchronous method."""
     steps: int
     """How often the server moves in the whole run, at most: rounds, or beats where they overlap."""
     together: bool
@@ -60,8 +61,9 @@ def try_fit(experiment: Experiment) -> Fit:
         the sizes of the model, and no seconds.
 
     Raises:
-        InputError: as `build_work`.
+        InputError: as `check` and `build_work`.
     """
+    check(experiment)
     free = _free_bytes()
     work, method = build_work(experiment), experiment.methods[0]
     setup = set_up(experiment, work, method)
@@ -73,6 +75,8 @@ def try_fit(experiment: Experiment) -> Fit:
     many = mean + 2 * float(np.sqrt(np.sum(joins * (1 - joins))))
     if plan.staleness_seconds is not None and plan.beat_seconds is not None:
         many *= plan.staleness_seconds.mean / plan.beat_seconds
+    if (buffer := setup.aggregation.buffer) is not None:  # those in it, and those who are busy
+        mean, many = float(buffer), buffer + mean
     adapter = sum(value.nbytes for value in work.initial_adapter.values())
     # Updates wait for the last of their round or for their beat, and server memory keeps each
     # client's.
