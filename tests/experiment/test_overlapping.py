@@ -90,7 +90,7 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, whole, st
     [
         ({"methods": ["fedit"]}, "'fedit' has to wait for all"),
         ({"methods": ["infocom22"]}, "'infocom22' has to wait for all"),
-        ({"training": {"server_memory": 0.5}}, "with server_memory has to wait"),
+        ({"training": {"server_memory": 0.5}}, "with server_memory = 0.5 has to wait"),
         ({"training": {"beat_seconds": 0.1}}, r"beat_seconds = 0.1 is below .* overhead_seconds"),
         ({"planner": {"replan_every": 3}}, "replan_every = 3"),
         ({"planner": {"replan_every": 3}, "training": {"beat_seconds": None}}, "replan_every = 3"),
@@ -126,7 +126,7 @@ def test_what_cannot_overlap_is_refused_in_one_line(tmp_path, changes, message):
     ("changes", "message"),
     [
         ({"planner": {"replan_every": 3}}, "replan_every = 3"),
-        ({"training": {"server_memory": 0.5}}, "with server_memory has to wait"),
+        ({"training": {"server_memory": 0.5}}, "with server_memory = 0.5 has to wait"),
         ({"privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "delta": 1e-3}}, "busy client"),
         (
             {

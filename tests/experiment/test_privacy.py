@@ -128,7 +128,11 @@ def test_a_run_ends_before_the_limit_is_passed(tmp_path, monkeypatch):
         ({"methods": ["flora"]}, "stacks and merges products"),
         ({"methods": ["fedbuff"]}, "keeps a number of clients busy"),
         ({"methods": ["infocom22"]}, "draws with replacement"),
-        ({"planner": {"name": "infocom22"}, "methods": ["adaptive"]}, "draws with replacement"),
+        (
+            {"planner": {"name": "infocom22"}, "methods": ["adaptive"]},
+            "[planner] name = 'infocom22': infocom22 draws with replacement, where a client may "
+            "count several times in a round; take 'exact' or a planner",
+        ),
         ({"training": {"server_memory": 0.5}}, "server_memory = 0.5: an update that is remembered"),
         ({"training": {"schedule": "overlapping"}}, "a busy client cannot start"),
         ({"lora": {"upload_dtype": "int8"}}, "upload_dtype = 'int8'"),

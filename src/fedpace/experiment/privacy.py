@@ -64,9 +64,12 @@ def check_privacy(experiment: Experiment) -> None:
     names = {m: experiment.planner.name if m == "adaptive" else m for m in experiment.methods}
     for method, name in names.items():
         if name in _REFUSED:
+            ours = method == "adaptive"
+            what = f"[planner] name = {name!r}" if ours else f"method {method!r}"
             raise InputError(
-                f"[privacy] with method {method!r}: {name} {_REFUSED[name]}; take 'adaptive' or a "
-                "planner that samples independently, or leave [privacy] out"
+                f"[privacy] with {what}: {name} {_REFUSED[name]}; take "
+                f"{'exact' if ours else 'adaptive'!r} or a planner that samples independently, or "
+                "leave [privacy] out"
             )
     training, dtype = experiment.training, experiment.lora.upload_dtype
     if training.server_memory:

@@ -125,7 +125,7 @@ def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
     if not overlaps:
         raise _has_to_wait(method)
     if training.server_memory:
-        raise _has_to_wait(method, " with server_memory")
+        raise _has_to_wait(method, f" with server_memory = {training.server_memory:g}")
     if experiment.planner.replan_every:
         raise InputError(
             f"[planner] replan_every = {experiment.planner.replan_every}: the noise scale is "
