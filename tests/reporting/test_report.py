@@ -224,6 +224,7 @@ def test_a_method_keeps_its_colour_where_another_is_left_out(write_run, tmp_path
     assert swatches == ["method-0", "method-1", "method-1", "method-0"]
     times = re.search(r"<svg[^>]*Round time.*?</svg>", found.source, flags=re.DOTALL)[0]
     assert "--method-1" in times and "--method-0" not in times
+    assert "or at a beat if idle" in found.source  # what q is where rounds overlap
 
 
 @pytest.mark.slow
