@@ -22,10 +22,10 @@ from fedpace.engines.exchange import Exchange
 from fedpace.engines.flower.client import ClientWork
 from fedpace.experiment.build import build_model, examples_of, make_exchange, tokenised, trainers
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.dealing import dealt
 from fedpace.experiment.parsing import parse
 from fedpace.experiment.toml_files import TEMPLATE_NAMES, toml_table
 from fedpace.federation.engine import Train
-from fedpace.federation.partition import partition
 from fedpace.lora import AdaptedModel
 from fedpace.lora.cuts import cuts_of
 from fedpace.lora.fingerprint import base_fingerprint
@@ -211,12 +211,8 @@ def _model(text: str, name: str | None, labels: tuple[str, ...] | None) -> tuple
 def _dealt(text: str) -> tuple[Examples, list[NDArray[np.int64]]]:
     """Return the experiment's own training data, and whose is what."""
     experiment = _experiment(text, None)
-    data = experiment.data
     train, _ = examples_of(experiment)
-    return train, partition(
-        train, clients=data.clients, how=data.partition, alpha=data.alpha,
-        size_sigma=data.size_sigma, seed=experiment.seed,
-    )  # fmt: skip
+    return train, dealt(experiment, train)
 
 
 def load_shared(experiment: Experiment) -> None:

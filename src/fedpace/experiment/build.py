@@ -20,6 +20,7 @@ from fedpace.core.target import Target
 from fedpace.data.load import load_data
 from fedpace.engines.exchange import Exchange, payload
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.dealing import dealt
 from fedpace.experiment.evaluation_cost import Reading, reading
 from fedpace.experiment.fingerprint import work_fingerprint
 from fedpace.experiment.interview import Interview
@@ -35,7 +36,6 @@ from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.engine import Train
 from fedpace.federation.hooks.hook import hooked
 from fedpace.federation.methods.sketched import sketched
-from fedpace.federation.partition import partition
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.lora import (
     AdaptedModel,
@@ -178,13 +178,8 @@ def build_work(experiment: Experiment) -> Work:
     Raises:
         InputError: something in the experiment does not fit; nothing has been written.
     """
-    seed, data = experiment.seed, experiment.data
     train, held_out = examples_of(experiment)
-    shares = partition(
-        train, clients=data.clients, how=data.partition, alpha=data.alpha,
-        size_sigma=data.size_sigma, seed=seed,
-    )  # fmt: skip
-
+    shares = dealt(experiment, train)
     adapted = build_model(experiment, train.label_names)
     clients = [tokenised(experiment, train.take(s), adapted) for s in shares]
     cuts = tried(adapted, concatenate(clients), experiment.model.max_length)
@@ -329,10 +324,11 @@ def evaluator(
     return lambda adapter: evaluate(adapted, adapter, tokens)
 
 
-def model_payload(experiment: Experiment) -> tuple[float, float]:
-    """Return the fixed bits and the bits per rank of an experiment's model and adapter."""
-    train, _ = load_data(experiment.data.name, eval=experiment.data.eval, seed=experiment.seed)
-    return _float32_bits(build_model(experiment, train.label_names).layout)
+def sizes_of_work(experiment: Experiment) -> tuple[Floats, float, float]:
+    """Return how many examples each client is dealt, and an adapter's fixed bits and per rank."""
+    train, _ = examples_of(experiment)
+    sizes = np.array([len(rows) for rows in dealt(experiment, train)], dtype=np.float64)
+    return sizes, *_float32_bits(build_model(experiment, train.label_names).layout)
 
 
 def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> AdaptedModel:

@@ -1,4 +1,4 @@
-"""Plan for a described population: no data is read, and no torch needed."""
+"""Plan for a described population: without [model] no data is read, and no torch needed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -61,13 +61,14 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
 
 
 def scenario_network(scenario: Scenario) -> Network:
-    """Make the population of a scenario; data sizes are log-normal where no file gives them."""
-    weight = None
-    if scenario.network.clients is None:
-        # A purpose of its own: those below 100 belong to devices and links.
-        normal = rng_for(scenario.seed, "population", 100).standard_normal(scenario.data.clients)
-        weight = np.exp(scenario.data.size_sigma * normal)
-    fixed_bits, bits_per_rank = _payload(scenario)
+    """Make the population of a scenario.
+
+    Where [model] is given and no [payload], data and messages are those of a run; a file of clients
+    says itself how much data each has, and other sizes are log-normal.
+    """
+    weight, fixed_bits, bits_per_rank = _sizes(scenario)
+    if scenario.network.clients is not None:
+        weight = None
     network = build_network(scenario, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
     share = UPLOAD_BITS[scenario.lora.upload_dtype] / 32  # the links stay those of float32
     system = replace(
@@ -335,12 +336,16 @@ def _binding(made: Plan) -> dict[int, str]:
     return {n: ", ".join(limits) for n, limits in names.items()}
 
 
-def _payload(scenario: Scenario) -> tuple[float, float]:
-    given = scenario.model_fields_set
+def _sizes(scenario: Scenario) -> tuple[Floats | None, float, float]:
+    """Return how much data each client has, and an adapter's fixed bits and bits per rank."""
+    given, payload = scenario.model_fields_set, scenario.payload
     if "payload" in given or "model" not in given:
-        return scenario.payload.fixed_bits, scenario.payload.bits_per_rank
+        # A purpose of its own: those below 100 belong to devices and links.
+        normal = rng_for(scenario.seed, "population", 100).standard_normal(scenario.data.clients)
+        weight = np.exp(scenario.data.size_sigma * normal)
+        return weight, payload.fixed_bits, payload.bits_per_rank
     try:
-        from fedpace.experiment.build import model_payload
+        from fedpace.experiment.build import sizes_of_work
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lora") from None
-    return model_payload(scenario)
+    return sizes_of_work(scenario)
