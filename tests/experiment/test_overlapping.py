@@ -108,7 +108,10 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, whole, st
         ({"network": {"allocation": "equal-finish"}}, "'equal-finish' divides the band"),
         ({"training": {"beat_seconds": None}}, "needs beat_seconds for 'uniform'"),
         ({"training": {"beat_seconds": 1e4}}, "one beat would last longer than a run of 12 rounds"),
-        ({"training": {"beat_seconds": 0.2, "rounds": 1}}, "over before the first update"),
+        (
+            {"training": {"beat_seconds": 0.2, "rounds": 1}},
+            "over before the first update can arrive",
+        ),
     ],
 )
 def test_what_cannot_overlap_is_refused_in_one_line(tmp_path, changes, message):

@@ -165,8 +165,9 @@ def _check_span(beat: float, beats: int, clients: Clients, system: System) -> No
     soonest, slowest = float(alone.min()), float(alone.max())
     if beats * beat < soonest:
         raise InputError(
-            f"[training] beat_seconds = {beat:g}: {beats} beats, the whole run, are over before the "
-            f"first update can arrive, after {soonest:.4g} s; set a longer beat or more rounds"
+            f"[training] beat_seconds = {beat:g}: the run ([training] rounds = {beats}) is over "
+            f"before the first update can arrive, after {soonest:.4g} s; set a longer beat or more "
+            "rounds"
         )
     if beat > beats * slowest:
         raise InputError(
