@@ -61,8 +61,8 @@ MINIMISING = ("exact", "paper", "icc24")
 """Planners that look for the least predicted time; the others follow a rule of their own."""
 
 OVERLAPPING_GAIN = 1.3
-"""Promised speed-up from which on "auto" overlaps rounds: by so much were promises too high, in the
-median of the trainings that were compared (docs/results.md)."""
+"""Promised speed-up from which on "auto" overlaps rounds: promises were 1.1 to 1.6 times too high
+where they were measured (docs/results.md)."""
 
 _LIMIT_TOLERANCE = 1e-9
 """Relative distance at which a value counts as being at its limit."""
