@@ -150,6 +150,15 @@ class Plan:
         """Return each client's chance to be asked in a round, or at a beat if idle, shape (N,)."""
         return self.decision.participation_probability()
 
+    def updates_per_beat(self) -> Floats | None:
+        """Return how many updates of each client are to count in a beat, shape (N,).
+
+        None where rounds wait, or nothing is predicted.
+        """
+        if self.updates_per_second is None or self.beat_seconds is None:
+            return None
+        return self.updates_per_second * self.beat_seconds
+
     def to_json(self) -> dict[str, Any]:
         """Return the plan as JSON types, with the keys `fedpace plan --json` prints."""
         seconds, stale, rates = (

@@ -174,8 +174,8 @@ def _plan_text(plan: Plan) -> str:
     chance = plan.participation_probability()
     low, high = int(plan.sketch_rank.min()), int(plan.sketch_rank.max())
     ranks = f"rank {low}" if low == high else f"ranks {low} to {high}"
-    if plan.updates_per_second is not None and plan.beat_seconds is not None:
-        updates = plan.updates_per_second.sum() * plan.beat_seconds
+    if (counted := plan.updates_per_beat()) is not None:
+        updates = counted.sum()
         text = f"plan: a beat every {seconds_text(plan.beat_seconds)}, {updates:.1f} updates a "
         text += f"beat of {len(plan)} clients, {ranks}"
         if plan.staleness_seconds is not None:

@@ -68,9 +68,9 @@ def try_fit(experiment: Experiment) -> Fit:
     work, method = build_work(experiment), experiment.methods[0]
     setup = set_up(experiment, work, method)
     plan = make_plan(experiment, setup.network, method)
-    joins = plan.participation_probability() * setup.network.clients.availability
-    if plan.updates_per_second is not None and plan.beat_seconds is not None:
-        joins = plan.updates_per_second * plan.beat_seconds
+    joins = plan.updates_per_beat()
+    if joins is None:
+        joins = plan.participation_probability() * setup.network.clients.availability
     mean = float(joins.sum())
     many = mean + 2 * float(np.sqrt(np.sum(joins * (1 - joins))))
     if plan.staleness_seconds is not None and plan.beat_seconds is not None:

@@ -159,8 +159,8 @@ def _warning_lines(made: Plan, network: Network) -> Iterator[str]:
 def _beat_lines(made: Plan) -> Iterator[str]:
     """Yield what a plan of overlapping rounds promises."""
     yield f"{made.planner}: {made.verdict}; rounds overlap, a beat every {made.beat_seconds:.3g} s"
-    if made.updates_per_second is not None and made.beat_seconds is not None:
-        yield f"{made.updates_per_second.sum() * made.beat_seconds:.3g} updates a beat"
+    if (counted := made.updates_per_beat()) is not None:
+        yield f"{counted.sum():.3g} updates a beat"
     if made.staleness_seconds is not None:
         stale = made.staleness_seconds
         yield (

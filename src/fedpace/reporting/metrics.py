@@ -175,9 +175,9 @@ def expected_participation(plans: Plans, rounds: int, availability: Floats) -> F
     """
     chance = np.zeros(len(availability))
     for (_, plan), length in zip(plans, rounds_in_force(plans, rounds), strict=True):
-        asked = plan.participation_probability() * availability[: len(plan)]
-        if plan.updates_per_second is not None and plan.beat_seconds is not None:
-            asked = plan.updates_per_second * plan.beat_seconds
+        asked = plan.updates_per_beat()
+        if asked is None:
+            asked = plan.participation_probability() * availability[: len(plan)]
         chance[: len(plan)] += length * asked  # newcomers: from later on
     return chance
 
@@ -279,9 +279,9 @@ def _predicted_updates(plans: Plans, rounds: int) -> dict[str, float | None]:
     """How many updates are counted in so many beats, and their mean age, s, as planned."""
     count = weighted = 0.0
     for (_, plan), length in zip(plans, rounds_in_force(plans, rounds), strict=True):
-        if plan.updates_per_second is None or plan.beat_seconds is None:
+        if (counted := plan.updates_per_beat()) is None:
             continue
-        updates = length * plan.beat_seconds * float(plan.updates_per_second.sum())
+        updates = length * float(counted.sum())
         count += updates
         weighted += updates * (np.nan if (age := plan.staleness_seconds) is None else age.mean)
     return {
