@@ -97,6 +97,22 @@ def test_plan_draws_its_figures(tmp_path):
     assert names == ["clients.png", "round-time.png", "schedules.png", "sweeps.png"]
 
 
+@pytest.mark.slow
+def test_a_plan_that_cannot_be_drawn_prints_no_table(tmp_path):
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    (tmp_path / "file").touch()
+    done = fedpace("plan", "s.toml", "--plot", "file/figures", cwd=tmp_path)
+    assert done.returncode == 1 and done.stdout == ""
+    assert "file/figures" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_plan_refuses_the_target_that_its_run_would(tmp_path):
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    wrong = "training.target=accuracy=0.8"
+    done = fedpace("plan", "s.toml", "--set", wrong, cwd=tmp_path)
+    assert done.returncode == 2 and "target is 'accuracy=0.8'" in done.stderr
+
+
 @pytest.mark.parametrize("command", ["run", "plan", "report", "doctor"])
 def test_help_shows_an_example(command, tmp_path):
     done = fedpace(command, "--help", cwd=tmp_path)

@@ -60,6 +60,10 @@ def print_plan(
     with errors.status("planning"):
         network = scenario_network(scenario)
         made = plan_scenario(scenario, network, planner)
+    files: Sequence[Path] = ()
+    if plot is not None:  # before the table: what cannot be written is told first
+        with errors.status("drawing"):
+            files = draw_plan(made, scenario, network, plot)
     text = json.dumps(made.to_json(), allow_nan=False)
     if out is not None:
         out.write_text(text + "\n", encoding="utf-8")
@@ -69,11 +73,8 @@ def print_plan(
         console.print(plan_table(made, network))
         for line in plan_lines(made, network):
             console.print(line)
-    if plot is not None:
-        with errors.status("drawing"):
-            files = draw_plan(made, scenario, network, plot)
-        for file in files:
-            say(errors, f"figure: {file}")
+    for file in files:
+        say(errors, f"figure: {file}")
 
 
 def bench_time_to_target(

@@ -10,6 +10,7 @@ pytest.importorskip("torch")
 from fedpace.core.errors import InputError
 from fedpace.engines.overlapping import OverlappingSimulation
 from fedpace.engines.simulated import SimulatedEngine
+from fedpace.experiment.build import check
 from fedpace.experiment.config import Scenario
 from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import prepare
@@ -150,6 +151,12 @@ def test_a_plan_alone_is_refused_for_what_its_run_would_be(changes, message):
     asked = toy_experiment(**{"network": {"allocation": BAND}, **changes, "training": training})
     with pytest.raises(InputError, match=message):
         plan_scenario(Scenario(**asked.model_dump()), toy_network(asked, np.ones(4)))
+
+
+def test_who_draws_its_cohort_is_refused_before_anything_is_loaded():
+    asked = toy_experiment(methods=["infocom22"], training=LATE, network={"allocation": BAND})
+    with pytest.raises(InputError, match="'infocom22' has to wait for all"):
+        check(asked)
 
 
 def test_a_plan_alone_is_that_of_its_run(tmp_path):

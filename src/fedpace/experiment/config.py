@@ -18,7 +18,16 @@ from fedpace.core.arguments import PATH, TEXTS, takes
 from fedpace.core.plan import ScheduleChoice
 from fedpace.core.profile import DEFAULT_ALLOCATION, AllocationRule
 from fedpace.experiment.parsing import OneLine, parse
-from fedpace.experiment.section import Count, Name, NonNegative, Positive, Rate, Section, Whole
+from fedpace.experiment.section import (
+    Count,
+    Goal,
+    Name,
+    NonNegative,
+    Positive,
+    Rate,
+    Section,
+    Whole,
+)
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UploadDtype
 
@@ -142,7 +151,7 @@ class TrainingSection(Section):
     rounds: Count = 50
     """At most so many rounds, beats or steps of an asynchronous server; where "auto" takes beats,
     as many as make the progress of so many rounds."""
-    target: str | None = None
+    target: Goal | None = None
     """Stop at "accuracy>=0.85" or "loss<=1.2" on the held-out data."""
     eval_every: Count = 5
     """Rounds between evaluations, counted as in `rounds`."""

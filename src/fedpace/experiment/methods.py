@@ -15,7 +15,12 @@ from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.privacy import privacy_limit, privacy_of
-from fedpace.experiment.schedule import beat_of, check_beat_keys, with_schedule
+from fedpace.experiment.schedule import (
+    beat_of,
+    check_beat_keys,
+    has_to_wait,
+    with_schedule,
+)
 from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.hooks.clipping import clipping
 from fedpace.federation.hooks.fedvarp import fedvarp
@@ -226,6 +231,8 @@ def check_schedule(experiment: Experiment, method: str) -> None:
     check_beat_keys(experiment)
     entry, planned = method_named(method), "schedule" in planner_options(experiment, method)
     if experiment.training.schedule == "overlapping" and not planned and not entry.asynchronous:
+        if planner_of(experiment, method) == "infocom22":  # draws its cohort
+            raise has_to_wait(method)
         beat_of(experiment, method, overlaps=entry.published is None)
 
 

@@ -193,6 +193,7 @@ def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) ->
     """Draw q and k against speed and link, the round time, and sweeps; return the files."""
     from fedpace.reporting.plots import plan_map, predicted_times
 
+    folder.mkdir(parents=True, exist_ok=True)  # first: it may be a place where none can be made
     clients, system = planning_clients(network), network.system
     rank = np.full(len(clients), float(system.lora_rank))
     figures = {
@@ -205,7 +206,6 @@ def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) ->
     }
     if made.schedule == "synchronous":
         figures |= _of_rounds(made, scenario, network)
-    folder.mkdir(parents=True, exist_ok=True)
     files = []
     for name, figure in figures.items():
         files.append(folder / f"{name}.png")

@@ -62,7 +62,7 @@ def with_schedule(
     if made.schedule == "overlapping":
         return made
     if made.draws is not None:
-        raise _has_to_wait(made.planner)
+        raise has_to_wait(made.planner)
     beat = beat_of(experiment, method, overlaps=overlaps)
     return at_beats(made, clients, network.system, beat)
 
@@ -123,9 +123,9 @@ def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
     """
     training, section = experiment.training, experiment.network
     if not overlaps:
-        raise _has_to_wait(method)
+        raise has_to_wait(method)
     if training.server_memory:
-        raise _has_to_wait(method, f" with server_memory = {training.server_memory:g}")
+        raise has_to_wait(method, f" with server_memory = {training.server_memory:g}")
     if experiment.planner.replan_every:
         raise InputError(
             f"[planner] replan_every = {experiment.planner.replan_every}: the noise scale is "
@@ -151,7 +151,13 @@ def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
     return beat
 
 
-def _has_to_wait(method: str, why: str = "") -> InputError:
+def has_to_wait(method: str, why: str = "") -> InputError:
+    """Return what a method is refused with whose rounds cannot overlap.
+
+    Args:
+        method: its name.
+        why: what makes it wait, where that is not the method itself.
+    """
     return InputError(
         f"method {method!r}{why} has to wait for all who take part in a round; set [training] "
         "schedule = 'synchronous', or leave it out"

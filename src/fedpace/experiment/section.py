@@ -2,9 +2,16 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from fedpace.core.profile import LEAST, MOST
+from fedpace.core.target import Target
+
+
+def _a_target(text: str) -> str:
+    Target.parse(text)
+    return text
+
 
 # Within these limits products and sums of a few numbers stay finite.
 Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
@@ -15,6 +22,8 @@ Rate = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
 """A step size, in float32: whoever wants to see a run diverge may."""
 Whole = Annotated[int, Field(ge=0, le=10**9)]
 Count = Annotated[int, Field(ge=1, le=10**9)]
+Goal = Annotated[str, AfterValidator(_a_target)]
+"""A target as `Target.parse` reads it."""
 
 
 class Section(BaseModel):
