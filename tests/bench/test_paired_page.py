@@ -77,6 +77,19 @@ def test_the_page_says_what_the_lines_say(tmp_path):
     assert "| overlapping | 2 | 10 | 2.00 | 1.00 | 10 | 0.10 |" in text
 
 
+def test_a_lead_at_the_first_target_is_not_taken_for_one_at_the_last():
+    def run(method, seed, *seconds, kind):
+        targets = dict(zip(("accuracy>=0.7", "accuracy>=0.8"), seconds, strict=True))
+        return line(method, seed, seconds[-1], kind=kind, targets=targets)
+
+    early = [
+        *(run("overlapping", s, 10.0, 50.0, kind="ours") for s in SEEDS),
+        *(run("fedbuff", s, 40.0, 50.0, kind="published") for s in SEEDS),
+    ]
+    text = page_text(early, command="cmd")
+    assert "| fedbuff | **4.00 (4.00\u20134.00)** | 1.00 (1.00\u20131.00) |" in text
+
+
 def test_five_sentences_and_a_table_come_first():
     results = results_of(LINES)
     told = sentences(results)

@@ -90,6 +90,7 @@ def pairs(
     quantity: Quantity = "seconds",
     *,
     bounds: bool = True,
+    target: int | None = None,
 ) -> Pairs | None:
     """Return the paired ratios of two methods; None where no seed says anything.
 
@@ -100,11 +101,14 @@ def pairs(
         theirs: runs by seed.
         quantity: what is compared.
         bounds: whether a target counts that one of both missed.
+        target: the index of the only target that is looked at; None: all.
     """
+    wanted = slice(None) if target is None else slice(target, target + 1)
     figures: dict[int, float] = {}
     missed: list[tuple[bool, bool]] = []
     for seed in sorted(ours.keys() & theirs.keys()):
-        both = zip(_amounts(ours[seed], quantity), _amounts(theirs[seed], quantity), strict=True)
+        amounts = (_amounts(runs[seed], quantity)[wanted] for runs in (ours, theirs))
+        both = zip(*amounts, strict=True)
         enough = any if bounds else all
         known = [(a, b) for a, b in both if enough((a.reached, b.reached))]
         if known:

@@ -4,6 +4,7 @@ Nothing in it is written by hand: every number and every sentence comes from the
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,7 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
         parts += [f"Median and middle half of the seeds; {', '.join(_drawn(results))}."]
     parts += ["## Which ratios the seeds can tell from 1", _power(results)]
     if any("targets" in line for line in lines):
+        parts += ["## At each target", _at_each_target(results, lines)]
         parts += ["## Does it hang on how a curve is read?", readings(lines)]
     if results.ablations:
         parts += ["## Ours with something changed", _changed(results)]
@@ -273,6 +275,25 @@ def _changed(results: Results) -> str:
     rows.append(["all together", *(cell(overall(each)) for each in found.values())])
     text = "Time of the changed method over ours: above 1, the change costs time."
     return f"{text}\n\n{markdown(['setting', *found], rows)}"
+
+
+def _at_each_target(results: Results, lines: Sequence[Line]) -> str:
+    """A lead may lie in the first part of a training alone."""
+    count = max(len(line.get("targets", ())) for line in lines)
+    rows = []
+    for other in [*results.rivals, *results.ablations]:
+        cells = [
+            cell(overall(replace(results, target=place).over(results.ours, other)))
+            for place in range(count)
+        ]
+        if set(cells) != {"\u2013"}:
+            rows.append([other, *cells])
+    text = (
+        "The same ratios, over all settings, at one target alone: from the easiest of each task to "
+        "its hardest."
+    )
+    places = [f"target {place + 1}" for place in range(count)]
+    return f"{text}\n\n{markdown([f'of others over {results.ours}', *places], rows)}"
 
 
 def _losses(results: Results) -> str:

@@ -41,6 +41,8 @@ class Results:
     quantity: Quantity
     bounds: bool = True
     """Whether a target counts that one of two methods missed, with the end of its budget."""
+    target: int | None = None
+    """Index of the only target that is looked at; None: all."""
 
     @property
     def methods(self) -> list[str]:
@@ -80,7 +82,7 @@ class Results:
             if against is None:
                 continue
             both = self.of(who, setting), self.of(against, setting)
-            made = pairs(*both, self.quantity, bounds=self.bounds)
+            made = pairs(*both, self.quantity, bounds=self.bounds, target=self.target)
             if made is not None:
                 found[setting] = made
         return found
