@@ -232,7 +232,7 @@ def check_schedule(experiment: Experiment, method: str) -> None:
     entry, planned = method_named(method), "schedule" in planner_options(experiment, method)
     if experiment.training.schedule == "overlapping" and not planned and not entry.asynchronous:
         if planner_of(experiment, method) == "infocom22":  # draws its cohort
-            raise has_to_wait(method)
+            raise has_to_wait("infocom22")
         beat_of(experiment, method, overlaps=entry.published is None)
 
 
