@@ -18,7 +18,8 @@ from fedpace.core.rng import rng_for
 from fedpace.experiment.network import planning_clients
 from fedpace.planning.overlap.fleet import fleet_of
 from fedpace.planning.overlap.objective import cost_of
-from fedpace.planning.overlap.planner import OverlappingSchedule, overlapping
+from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.overlap.schedule import OverlappingSchedule
 from fedpace.planning.solver.objective import Problem
 from fedpace.wireless.channel import faded, fading_gains
 from fedpace.wireless.latency import start_seconds, upload_bits

@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/overlap_planner.py [--problems 100] [--first 0]
 
 Random problems of 2 to 8 clients (those of `planner_quality.py`); differential evolution moves the
-beat, every start probability and every rank (relaxed) between the planner's own limits, and the
-best is polished by Nelder and Mead. About a minute a problem on one core.
+beat, every start probability and every rank (whole numbers, as a plan has) between the planner's
+own limits, and beat and probabilities of the best are polished by Nelder and Mead. About a minute a
+problem on one core.
 """
 
 import argparse
@@ -29,6 +30,8 @@ def by_differential_evolution(problem: Problem, seed: int) -> float:
     low = np.r_[np.log(shortest), np.full(count, np.log(problem.q_min)), np.ones(count)]
     high = np.r_[np.log(max(float(alone.max()) * 1.5, shortest * 1.01)), np.zeros(count), most]
 
+    whole = np.r_[np.zeros(count + 1, bool), np.ones(count, bool)]
+
     def value(z: np.ndarray) -> float:
         z = np.clip(z, low, high)
         q, k = np.exp(z[1 : count + 1]), z[count + 1 :]
@@ -40,9 +43,12 @@ def by_differential_evolution(problem: Problem, seed: int) -> float:
 
     found = differential_evolution(
         value, list(zip(low, high + 1e-9, strict=True)), seed=seed, popsize=5, maxiter=40,
-        polish=False, init="sobol",
+        polish=False, init="sobol", integrality=whole,
     )  # fmt: skip
-    end = minimize(value, found.x, method="Nelder-Mead", options={"maxfev": 300})
+    end = minimize(
+        lambda free: value(np.r_[free, found.x[whole]]), found.x[~whole],
+        method="Nelder-Mead", options={"maxfev": 300},
+    )  # fmt: skip
     return float(np.exp(min(found.fun, end.fun)))
 
 

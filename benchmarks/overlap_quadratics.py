@@ -17,7 +17,8 @@ import numpy as np
 
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.sketch import sketch_named
-from fedpace.planning.overlap.planner import OverlappingSchedule, overlapping
+from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.overlap.schedule import OverlappingSchedule
 from fedpace.planning.planner import plan
 from fedpace.planning.solver.objective import Problem
 from fedpace.wireless.population import draw_clients, scenario_named

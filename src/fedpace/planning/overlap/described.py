@@ -11,7 +11,8 @@ from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.overlap.fleet import Fleet, fleet_of
 from fedpace.planning.overlap.law import QueueLaw
 from fedpace.planning.overlap.objective import Cost, limit_seconds, schedule_cost
-from fedpace.planning.overlap.planner import OverlappingSchedule, overlapping
+from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.overlap.schedule import OverlappingSchedule
 from fedpace.planning.solver.objective import Problem, rank_limit
 
 __all__ = ["at_beats", "overlapping_plan"]

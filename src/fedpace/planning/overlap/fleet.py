@@ -61,6 +61,14 @@ class Fleet:
         """From when the band could be done with an upload until it arrives, shape (N,), s."""
         return self.lag[0] + rank * self.lag[1]
 
+    def alone_seconds(self, rank: Floats) -> Floats:
+        """From its start to its arrival, were the band a client's own, shape (N,), s."""
+        return self.ready_seconds(rank) + self.work_seconds(rank) + self.lag_seconds(rank)
+
+    def age_alone(self, rank: Floats, beat: float) -> Floats:
+        """Beats from a start to the beat that counts it, were the band its own, shape (N,)."""
+        return np.asarray(np.maximum(np.ceil(self.alone_seconds(rank) / beat - 1e-9), 1.0))
+
     def most_often(self, rank: Floats) -> Floats:
         """Updates a beat that each client's energy pays for, shape (N,)."""
         joules = self.joules[0] + rank * self.joules[1]

@@ -11,20 +11,20 @@ whenever it is idle, or of its energy. Beat and use are searched. Thousands of c
 for as groups, and the rates of the members follow.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedpace.core.profile import Floats
 from fedpace.planning.overlap.fleet import Fleet, fleet_of, grouped_fleet
-from fedpace.planning.overlap.law import QueueLaw, queue_law, queue_law_at
-from fedpace.planning.overlap.objective import Cost, cost_of, regularity, regularity_loss
+from fedpace.planning.overlap.law import QueueLaw, queue_law_at
+from fedpace.planning.overlap.objective import cost_of, regularity, regularity_loss
+from fedpace.planning.overlap.polish import polished
+from fedpace.planning.overlap.schedule import OverlappingSchedule, scheduled
 from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem, rank_limit
 
-__all__ = ["OverlappingSchedule", "overlapping"]
+__all__ = ["overlapping"]
 
 _GROUPED_BEYOND_CLIENTS = 3000
 """Beyond so many clients groups are searched for."""
@@ -40,29 +40,12 @@ _MOST_RANKS = 12
 """Ranks that are compared for a client, at most."""
 _FEW_CLIENTS = 16
 """Up to so many clients every probability is polished by itself."""
-_FIRST_STEP = 0.2
-"""Logarithm of the first moves of the beat when a schedule is polished; probabilities move twice
-as far."""
 _WIDER = 12.0
 """By how much the logarithm of the least price of the band lies below that without `regularity`."""
 _LATE_SHARE = 0.05
 """Share of the updates that may come later than the p95 limit."""
 _SHORTEST_BEAT_SHARE = 1 / 8
 """Shortest beat, over the time of the slowest client, where none is given."""
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class OverlappingSchedule:
-    """A schedule of overlapping rounds and what is predicted of it."""
-
-    beat_seconds: float
-    start_probability: Floats
-    """q_n, chance that an idle client is asked at a beat, shape (N,)."""
-    sketch_rank: NDArray[np.int64]
-    law: QueueLaw
-    cost: Cost
-    verdict: str = "converged"
-    statistics: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,7 +72,7 @@ class _Search:
         """Try a beat and a use of the band; remember the best."""
         fleet, theta = self.fleet, self.theta
         rank = self.most.copy()
-        age = _age_alone(fleet, rank, beat)
+        age = fleet.age_alone(rank, beat)
         mean_wait = 0.0
         for _ in range(passes):
             cap, floor = self._range(rank, age)
@@ -99,7 +82,7 @@ class _Search:
             chance = self._in_time(chance, age, beat)
             law = self.law = _law_at(fleet, rank, chance, beat, self.law)
             age = law.age_beats
-            mean_wait = float(np.mean(age - _age_alone(fleet, rank, beat)))
+            mean_wait = float(np.mean(age - fleet.age_alone(rank, beat)))
         cap, floor = self._range(rank, age)
         chance = np.clip(chance, np.minimum(floor, cap), cap)
         law = replace(law, chance=chance, age_beats=age)
@@ -140,7 +123,7 @@ class _Search:
         price = float(np.median(prices[inside]) if np.any(inside) else np.min(prices))
         weight = fleet.members * fleet.data_weight
         mean_kappa = float(weight @ kappa / weight.sum())
-        age = _age_alone(fleet, rank, beat) + late
+        age = fleet.age_alone(rank, beat) + late
         total = 1 + theta * float(weight @ (age - 1))
         total += float((fleet.members * fleet.noise) @ (kappa / chance - regularity(age, chance)))
         best, found = np.full(len(fleet), np.inf), rank
@@ -151,7 +134,7 @@ class _Search:
         for k in [*tried, None]:
             level = self.most if k is None else np.minimum(float(k), self.most)
             each = fleet.lora_rank / level
-            alone = _age_alone(fleet, level, beat) + late
+            alone = fleet.age_alone(level, beat) + late
             top = np.minimum(1 / (alone + 1 / fleet.availability - 1), fleet.most_often(level))
             need = fleet.work_seconds(level)
             rate = np.minimum(_rate_at(fleet, each, alone, price * need), top)
@@ -202,9 +185,9 @@ def overlapping(
         tried += every.tried
         best = _best_of(every)
     q = _start_probability(single, best.chance, best.age, problem.q_min)
-    schedule = _described(single, q, best.rank, best.beat, theta)
+    schedule = scheduled(single, q, best.rank, best.beat, theta)
     if polish and len(clients) <= _FEW_CLIENTS and np.isfinite(best.value):
-        schedule, more = _polished(
+        schedule, more = polished(
             problem, single, most, schedule, None if beat_seconds else shortest, theta
         )
         tried += more
@@ -223,7 +206,7 @@ def overlapping(
 
 def _search(search: _Search, beat_seconds: float | None, shortest: float) -> None:
     fleet = search.fleet
-    longest = max(float(_alone_seconds(fleet, search.most).max()) * 1.01, shortest)
+    longest = max(float(fleet.alone_seconds(search.most).max()) * 1.01, shortest)
     if beat_seconds is None:
         beats = np.geomspace(shortest, longest * 1.5, _FIRST_BEATS)
     else:
@@ -259,17 +242,8 @@ def _best_of(search: _Search) -> _Point:
 def _shortest_beat(fleet: Fleet, most: Floats, given: float | None) -> float:
     if given is not None:
         return max(fleet.overhead_seconds, given)
-    slowest = float(_alone_seconds(fleet, most).max())
+    slowest = float(fleet.alone_seconds(most).max())
     return max(fleet.overhead_seconds, slowest * _SHORTEST_BEAT_SHARE)
-
-
-def _alone_seconds(fleet: Fleet, rank: Floats) -> Floats:
-    """From its start to its arrival, were the band a client's own."""
-    return fleet.ready_seconds(rank) + fleet.work_seconds(rank) + fleet.lag_seconds(rank)
-
-
-def _age_alone(fleet: Fleet, rank: Floats, beat: float) -> Floats:
-    return np.asarray(np.maximum(np.ceil(_alone_seconds(fleet, rank) / beat - 1e-9), 1.0))
 
 
 def _law_at(
@@ -309,87 +283,3 @@ def _start_probability(fleet: Fleet, chance: Floats, age: Floats, q_min: float) 
     """The chance to be asked that gives these rates."""
     idle = 1 / chance - age + 1
     return np.asarray(np.clip(1 / np.maximum(idle * fleet.availability, 1e-12), q_min, 1.0))
-
-
-def _described(
-    fleet: Fleet,
-    q: Floats,
-    rank: Floats,
-    beat: float,
-    theta: float,
-    start: QueueLaw | None = None,
-) -> OverlappingSchedule:
-    whole = np.maximum(rank.round(), 1.0)
-    law = queue_law(
-        q, fleet.ready_seconds(whole), fleet.work_seconds(whole), beat, fleet.lag_seconds(whole),
-        fleet.availability, start=start,
-    )  # fmt: skip
-    return OverlappingSchedule(
-        beat, q, whole.astype(np.int64), law, cost_of(fleet, law, whole, theta)
-    )
-
-
-def _beats_in_time(fleet: Fleet, made: OverlappingSchedule) -> Floats:
-    """Beats of which one, two or three just hold what one of the clients needs.
-
-    Ages are whole beats, so the cost falls at each of them: a search by small moves stops before.
-    """
-    rank = made.sketch_rank.astype(np.float64)
-    wait = made.law.age_beats - _age_alone(fleet, rank, made.beat_seconds)
-    alone = _alone_seconds(fleet, rank)
-    whole = alone + np.maximum(wait, 0.0) * made.beat_seconds
-    return np.unique(np.concatenate([need / m for m in (1, 2, 3) for need in (alone, whole)]))
-
-
-def _polished(
-    problem: Problem,
-    fleet: Fleet,
-    most: Floats,
-    start: OverlappingSchedule,
-    shortest: float | None,
-    theta: float,
-) -> tuple[OverlappingSchedule, int]:
-    """Move the beat (if `shortest` is one), each probability and each rank while that helps.
-
-    The law of each move begins with that of the best so far, which saves most of its passes.
-    """
-    best, tried = start, 0
-    limit = problem.p95_limit_seconds
-
-    def tried_with(q: Floats, k: Floats, beat: float) -> bool:
-        nonlocal best, tried
-        tried += 1
-        made = _described(fleet, q, k, beat, theta, best.law)
-        if limit is not None and made.law.p95_age_seconds() > limit * (1 + 1e-9):
-            return False
-        if np.any(made.law.chance > fleet.most_often(k) * (1 + 1e-9)):
-            return False
-        if made.cost.objective_seconds < best.cost.objective_seconds * (1 - 1e-7):
-            best = made
-            return True
-        return False
-
-    size = _FIRST_STEP
-    while size > 0.02:
-        before = best.cost.objective_seconds
-        for n in range(len(fleet)):
-            for step in (np.exp(size * 2), np.exp(-size * 2)):
-                q = best.start_probability.copy()
-                q[n] = np.clip(q[n] * step, problem.q_min, 1.0)
-                if q[n] != best.start_probability[n]:
-                    tried_with(q, best.sketch_rank.astype(np.float64), best.beat_seconds)
-            for move in (1, -1) if size > 0.05 else ():
-                k = best.sketch_rank.astype(np.float64)
-                k[n] = np.clip(k[n] + move, 1, most[n])
-                if k[n] != best.sketch_rank[n]:
-                    tried_with(best.start_probability, k, best.beat_seconds)
-        if shortest is not None:
-            steps = np.exp(size * np.array([0.5, -0.5, 0.125, -0.125]))
-            in_time = _beats_in_time(fleet, best) if size == _FIRST_STEP else ()
-            for beat in (*(best.beat_seconds * steps), *in_time):
-                q, k = best.start_probability, best.sketch_rank.astype(np.float64)
-                tried_with(q, k, max(float(beat), shortest))
-        if best.cost.objective_seconds > before * (1 - 1e-3):
-            size /= 2
-    q, k = best.start_probability, best.sketch_rank.astype(np.float64)
-    return _described(fleet, q, k, best.beat_seconds, theta), tried  # its law from the beginning

@@ -1,0 +1,49 @@
+"""Polishing: what it leaves cannot be bettered by one client's rank, and limits are kept."""
+
+import numpy as np
+import pytest
+
+from fedpace.planning.overlap.fleet import fleet_of
+from fedpace.planning.overlap.objective import schedule_cost
+from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.overlap.polish import polished
+from fedpace.planning.overlap.schedule import scheduled
+from fedpace.planning.overlap.step import THETA
+from fedpace.planning.solver.objective import rank_limit
+from planning.some_problems import some_problem
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("count", "seed"), [(3, 1), (4, 9)])
+def test_no_other_rank_of_one_client_is_better(count, seed):
+    # Ranks that are in time for a beat sooner lie far from those that are not.
+    problem = some_problem(count, seed, spread=1.3, rank=32)
+    made = overlapping(problem)
+    for n in range(count):
+        for k in range(1, 33):
+            rank = made.sketch_rank.astype(np.float64)
+            rank[n] = k
+            given = made.start_probability, rank, made.beat_seconds
+            cost, _ = schedule_cost(*given, problem.clients, problem.system)
+            assert cost.objective_seconds > made.cost.objective_seconds * 0.996
+
+
+def test_from_a_bad_start_it_gets_far_and_keeps_the_beat_if_told_to():
+    problem = some_problem(3, 2)
+    fleet, most = fleet_of(problem.clients, problem.system), rank_limit(problem)
+    bad = scheduled(fleet, np.full(3, 0.05), np.ones(3), 9.0, THETA)
+    kept, tried = polished(problem, fleet, most, bad, None, THETA)
+    free, _ = polished(problem, fleet, most, bad, 0.5, THETA)
+    costs = [each.cost.objective_seconds for each in (free, kept, bad)]
+    assert costs[0] < 0.9 * costs[1] and costs[1] < 0.5 * costs[2]
+    assert kept.beat_seconds == 9.0 and free.beat_seconds >= 0.5 and tried > 20
+
+
+def test_a_limit_on_the_age_is_kept():
+    problem = some_problem(3, 2, p95_limit_seconds=20.0)
+    fleet, most = fleet_of(problem.clients, problem.system), rank_limit(problem)
+    start = scheduled(fleet, np.full(3, 0.05), np.ones(3), 9.0, THETA)
+    assert start.law.p95_age_seconds() <= 20.0
+    made, _ = polished(problem, fleet, most, start, 0.5, THETA)
+    assert made.law.p95_age_seconds() <= 20.0
+    assert made.cost.objective_seconds < start.cost.objective_seconds
