@@ -1,15 +1,34 @@
 """A table checked against a record: the first mistake is told in one line."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from fedpace.core.errors import InputError
 from fedpace.core.text_files import shortened
 from fedpace.experiment.toml_files import refuse_broken_text
 
 __all__ = ["OneLine", "parse"]
+
+_KINDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite_number": "a finite number",
+    "string": "a text in quotes",
+    "bool": "true or false",
+    "list": 'a list, as in ["a", "b"]',
+    "model": "a table of keys",
+    "dict": "a table of keys",
+}
+"""What a key takes, by the first word of pydantic's name for what was wrong."""
+_LIMITS = {
+    "greater_than": "more than {}",
+    "greater_than_equal": "{} or more",
+    "less_than": "less than {}",
+    "less_than_equal": "{} at most",
+}
 
 Model = TypeVar("Model", bound=BaseModel)
 _REFUSED = {
@@ -66,8 +85,7 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
         for part in first["loc"]
         if not (part in ("str", "bool") or str(part).startswith(("list[", "lit")))
     ]
-    name = location[0] if len(location) == 1 else f"[{location[0]}] " + ".".join(location[1:]) \
-        if location else ""  # fmt: skip
+    name = _key(model, location)
     if first["type"] == "extra_forbidden":
         if location[0] == "lora" and (reason := _REFUSED.get(location[-1])):
             return f"[lora] {location[-1]} is refused: {reason}"
@@ -78,9 +96,27 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {name}; known are {', '.join(section.model_fields)}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
-    message = first["msg"][0].lower() + first["msg"][1:]
-    if first["type"].startswith(("greater_than", "less_than")):
-        (bound,) = first["ctx"].values()  # a float, of which pydantic says thirty digits
-        if isinstance(bound, float):
-            message = f"{message.rpartition(' ')[0]} {bound:g}"
-    return f"{name} = {shortened(first['input'])}: {message}"
+    return f"{name} = {shortened(first['input'])}: it takes {_taken(first)}"
+
+
+def _key(model: type[BaseModel], location: Sequence[str]) -> str:
+    """Name a key as the file has it: its section in brackets, items of a list by their place."""
+    name = "".join(f" item {int(p) + 1}" if p.isdigit() else f".{p}" for p in location).lstrip(".")
+    field = model.model_fields.get(location[0]) if location else None
+    kind = None if field is None else field.annotation
+    if len(location) > 1 and isinstance(kind, type) and issubclass(kind, BaseModel):
+        return name.replace(f"{location[0]}.", f"[{location[0]}] ", 1)
+    return name
+
+
+def _taken(mistake: ErrorDetails) -> str:
+    """Say what a key takes, in words of people who do not know pydantic."""
+    kind, about = mistake["type"], mistake.get("ctx", {})
+    if kind in _LIMITS:
+        (bound,) = about.values()  # a float, of which pydantic says thirty digits
+        return _LIMITS[kind].format(f"{bound:g}" if isinstance(bound, float) else bound)
+    if kind == "literal_error":
+        return str(about["expected"])
+    if kind in ("string_too_short", "too_short"):
+        return "at least one" if kind == "too_short" else "a text that is not empty"
+    return _KINDS.get(kind) or _KINDS.get(kind.partition("_")[0]) or mistake["msg"]
