@@ -25,7 +25,7 @@ def by_differential_evolution(problem: Problem, seed: int) -> float:
     """Return the least objective found, s."""
     fleet, most = fleet_of(problem.clients, problem.system), rank_limit(problem)
     count = len(fleet)
-    alone = fleet.ready_seconds(most) + fleet.work_seconds(most) + fleet.lag_seconds(most)
+    alone = fleet.alone_seconds(most)
     shortest = max(fleet.overhead_seconds, float(alone.max()) / 8)
     low = np.r_[np.log(shortest), np.full(count, np.log(problem.q_min)), np.ones(count)]
     high = np.r_[np.log(max(float(alone.max()) * 1.5, shortest * 1.01)), np.zeros(count), most]

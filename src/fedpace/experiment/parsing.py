@@ -17,12 +17,14 @@ _KINDS = {
     "float": "a number",
     "finite_number": "a finite number",
     "string": "a text in quotes",
+    "string_too_short": "a text that is not empty",
+    "too_short": "at least one",
     "bool": "true or false",
     "list": 'a list, as in ["a", "b"]',
     "model": "a table of keys",
     "dict": "a table of keys",
 }
-"""What a key takes, by the first word of pydantic's name for what was wrong."""
+"""What a key takes, by pydantic's name for what was wrong, or by the first word of it."""
 _LIMITS = {
     "greater_than": "more than {}",
     "greater_than_equal": "{} or more",
@@ -96,7 +98,7 @@ def _one_line(model: type[BaseModel], error: ValidationError) -> str:
         return f"unknown key {name}; known are {', '.join(section.model_fields)}"
     if first["type"] == "value_error":
         return str(first["ctx"]["error"])
-    return f"{name} = {shortened(first['input'])}: it takes {_taken(first)}"
+    return f"{name} = {shortened(first['input'])}: {_told(first)}"
 
 
 def _key(model: type[BaseModel], location: Sequence[str]) -> str:
@@ -109,14 +111,14 @@ def _key(model: type[BaseModel], location: Sequence[str]) -> str:
     return name
 
 
-def _taken(mistake: ErrorDetails) -> str:
+def _told(mistake: ErrorDetails) -> str:
     """Say what a key takes, in words of people who do not know pydantic."""
     kind, about = mistake["type"], mistake.get("ctx", {})
     if kind in _LIMITS:
         (bound,) = about.values()  # a float, of which pydantic says thirty digits
-        return _LIMITS[kind].format(f"{bound:g}" if isinstance(bound, float) else bound)
+        limit = f"{bound:g}" if isinstance(bound, float) else bound
+        return f"it takes {_LIMITS[kind].format(limit)}"
     if kind == "literal_error":
-        return str(about["expected"])
-    if kind in ("string_too_short", "too_short"):
-        return "at least one" if kind == "too_short" else "a text that is not empty"
-    return _KINDS.get(kind) or _KINDS.get(kind.partition("_")[0]) or mistake["msg"]
+        return f"it takes {about['expected']}"
+    takes = _KINDS.get(kind) or _KINDS.get(kind.partition("_")[0])
+    return mistake["msg"] if takes is None else f"it takes {takes}"

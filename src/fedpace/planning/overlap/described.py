@@ -149,7 +149,7 @@ def _check_beat(problem: Problem, fleet: Fleet, beat_seconds: float) -> None:
             "the server needs for each; give a longer beat or a smaller overhead_seconds"
         )
     rank = np.ones(len(fleet)) * np.minimum(rank_limit(problem), 1.0)
-    alone = fleet.ready_seconds(rank) + fleet.work_seconds(rank) + fleet.lag_seconds(rank)
+    alone = fleet.alone_seconds(rank)
     age = np.maximum(np.ceil(alone / beat_seconds), 1.0)
     if age.max() > _MOST_BEATS:
         raise InputError(
