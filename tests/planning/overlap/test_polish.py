@@ -40,10 +40,10 @@ def test_from_a_bad_start_it_gets_far_and_keeps_the_beat_if_told_to():
 
 
 def test_a_limit_on_the_age_is_kept():
-    problem = some_problem(3, 2, p95_limit_seconds=20.0)
+    problem = some_problem(3, 2, p95_limit_seconds=19.0)  # without it: 19.3 s
     fleet, most = fleet_of(problem.clients, problem.system), rank_limit(problem)
     start = scheduled(fleet, np.full(3, 0.05), np.ones(3), 9.0, THETA)
-    assert start.law.p95_age_seconds() <= 20.0
+    assert start.law.p95_age_seconds() <= 19.0
     made, _ = polished(problem, fleet, most, start, 0.5, THETA)
-    assert made.law.p95_age_seconds() <= 20.0
+    assert made.law.p95_age_seconds() <= 19.0
     assert made.cost.objective_seconds < start.cost.objective_seconds
