@@ -8,10 +8,10 @@ from fedpace.experiment.config import (
     Experiment,
     Scenario,
     default_experiment,
-    keys_table,
     load_experiment,
     parse,
 )
+from fedpace.experiment.keys import keys_table
 
 
 def write(tmp_path, text):
@@ -122,7 +122,7 @@ def test_a_malformed_override_is_refused(override):
 
 
 def test_the_docs_list_every_key():
-    """Paste what `fedpace.experiment.config.keys_table()` returns where this fails."""
+    """Paste what `fedpace.experiment.keys.keys_table()` returns where this fails."""
     page = (Path(__file__).parents[2] / "docs" / "file-formats.md").read_text()
     listed = page.split("<!-- keys: begin -->")[1].split("<!-- keys: end -->")[0].strip()
     assert listed == keys_table()

@@ -46,13 +46,17 @@ class Decision:
     beat_seconds: float | None = None
     """None: synchronous rounds, each ends with its last upload. D: rounds overlap, and the server
     moves every D seconds."""
+    aggregation_weight: Floats | None = None
+    """p_n, each client's share of the mean that the server moves along, shape (N,), sums to 1. None:
+    its share of the data, and the mean is without bias."""
 
     def __post_init__(self) -> None:
         beat = self.beat_seconds
         if beat is not None and not 0 < beat < np.inf:
             raise InputError(f"beat_seconds is {beat!r}; give a finite time above 0, or none")
-        for array in (self.sampling_probability, self.sketch_rank):
-            array.setflags(write=False)
+        for array in (self.sampling_probability, self.sketch_rank, self.aggregation_weight):
+            if array is not None:
+                array.setflags(write=False)
 
     def __len__(self) -> int:
         return len(self.sampling_probability)
@@ -142,6 +146,11 @@ class Plan:
         return self.decision.beat_seconds
 
     @property
+    def aggregation_weight(self) -> Floats | None:
+        """Return the decision's p_n, shape (N,); None where it is the share of the data."""
+        return self.decision.aggregation_weight
+
+    @property
     def schedule(self) -> Schedule:
         """Say how rounds follow each other."""
         return self.decision.schedule
@@ -164,6 +173,7 @@ class Plan:
         seconds, stale, rates = (
             self.round_seconds, self.staleness_seconds, self.updates_per_second,
         )  # fmt: skip
+        weight = self.aggregation_weight
         return {
             "planner": self.planner,
             "verdict": self.verdict,
@@ -173,6 +183,7 @@ class Plan:
             "draws": self.draws,
             "schedule": self.schedule,
             "beat_seconds": self.beat_seconds,
+            "aggregation_weight": None if weight is None else weight.tolist(),
             "round_seconds": None
             if seconds is None
             else {"mean": seconds.mean, "p50": seconds.p50, "p95": seconds.p95},
@@ -193,6 +204,7 @@ class Plan:
         seconds, count = table["round_seconds"], len(table["client_id"])
         # Plans of earlier versions lack these.
         rates, stale = table.get("updates_per_second"), table.get("staleness_seconds")
+        weight = table.get("aggregation_weight")
         binds = {}
         for name, rows in table["binds"].items():
             binds[name] = np.zeros(count, dtype=np.bool_)
@@ -206,6 +218,7 @@ class Plan:
                 np.asarray(table["sketch_rank"], dtype=np.int64),
                 table["draws"],
                 table.get("beat_seconds"),
+                None if weight is None else np.asarray(weight, dtype=np.float64),
             ),
             round_seconds=None if seconds is None else RoundSeconds(**seconds),
             relative_rounds=_float(table["relative_rounds"]),

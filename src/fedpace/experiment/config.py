@@ -3,7 +3,6 @@
 Only this room sees these records; everything else gets plain arguments.
 """
 
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -12,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import BaseModel, Field, model_validator
+from pydantic import Field, model_validator
 
 from fedpace.core.arguments import PATH, TEXTS, takes
 from fedpace.core.plan import ScheduleChoice
@@ -233,6 +232,10 @@ class PlannerSection(Section):
     statistics, oort, infocom22, fslora) are held; without it each takes its best."""
     max_participants: Positive | None = None
     """Most clients that a round may ask, in the mean, for every method; without it no limit."""
+    max_bias: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Overlapping: how far the mean of a beat may lie from that of the data, squared, over its own
+    square, where that saves time: slow clients count less, and the adapter leans to the others. 0:
+    never."""
     noise_ratio: NonNegative = 0.5
     """V / ||u||^2 at full participation and rank; a guess before a run, measured in it."""
 
@@ -381,19 +384,3 @@ def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in table.items()
         if value is not None and value != {}
     }
-
-
-def keys_table() -> str:
-    """Return every key of the experiment file as a Markdown table, for docs/file-formats.md."""
-    lines = ["| key | default | meaning |", "|---|---|---|"]
-    for name, field in Scenario.model_fields.items():
-        section = field.annotation
-        rows = [(name, field)]
-        if isinstance(section, type) and issubclass(section, BaseModel):
-            rows = [(f"[{name}] {key}", f) for key, f in section.model_fields.items()]
-        for key, f in rows:
-            default = f.get_default(call_default_factory=True)
-            shown = "" if default is None else f"`{json.dumps(default)}`"
-            meaning = " ".join((f.description or "").split()).replace("|", r"\|")
-            lines.append(f"| `{key}` | {shown} | {meaning} |")
-    return "\n".join(lines)

@@ -201,7 +201,10 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
             )
     training, schedule = experiment.training, {}
     if training.schedule != "synchronous" and name == "exact" and can_overlap(experiment, method):
-        schedule = {"schedule": training.schedule, "beat_seconds": training.beat_seconds}
+        schedule = {
+            "schedule": training.schedule, "beat_seconds": training.beat_seconds,
+            "max_bias": section.max_bias,
+        }  # fmt: skip
     return {
         "planner": name,
         "q_min": section.q_min,

@@ -18,14 +18,21 @@ def check_beat_keys(experiment: Experiment) -> None:
     Raises:
         InputError: names the key, its value and what to change.
     """
-    training = experiment.training
+    training, max_bias = experiment.training, experiment.planner.max_bias
+    if training.schedule != "synchronous":
+        return
     for key in ("beat_seconds", "beat_rate_factor"):
         value = getattr(training, key)
-        if training.schedule == "synchronous" and value is not None:
+        if value is not None:
             raise InputError(
                 f"[training] {key} = {value:g}: synchronous rounds have no beat; leave it out, or "
                 "set schedule = 'overlapping' or 'auto'"
             )
+    if max_bias:
+        raise InputError(
+            f"[planner] max_bias = {max_bias:g}: only rounds that overlap are planned with a bias; "
+            "leave it out, or set [training] schedule = 'overlapping' or 'auto'"
+        )
 
 
 def with_schedule(

@@ -10,7 +10,7 @@ A client's updates are a renewal process: from one to the next it is idle for
 (1 - q_n p_n)/(q_n p_n) beats on average and busy for b_n, so w_n is a_n times a cycle whose mean
 length is that of the process, and by the renewal-reward theorem the mean weight of a client in a
 beat tends to a_n, for any law of its waits, which nobody needs to know. b_n = 1 for all is the
-synchronous round.
+synchronous round. A plan with a bounded bias has its `aggregation_weight` in the place of a_n.
 
 Where a client was asked and nothing came of it, its cycle is longer by the beats, but the first,
 for which it seemed to be busy; the next update that counts has the weight of these, too.

@@ -138,9 +138,10 @@ def run_round(
 def possible_weights(federation: Federation, state: ServerState) -> Floats:
     """Return a_n / (q_n p_n) of every client, whether it joins or not, shape (N,).
 
-    a_n is its share of the data of those who are not excluded; 0 for those who are.
+    a_n is its share of the data, or of the plan's `aggregation_weight`, of those who are not
+    excluded; 0 for those who are.
     """
-    share = federation.data_weight.copy()
+    share = _whole_shares(federation, state).copy()
     share[sorted(excluded_clients(federation, state))] = 0.0
     asked = state.plan.participation_probability() * federation.availability
     return np.asarray(share / share.sum() / asked)
@@ -185,8 +186,9 @@ def settle(
         asked: what the clients of `outcome` were asked for; the adapters in it are not read.
         start: what the clients of this round started from.
         outcome: what came back.
-        weight: an update and a_n, its client's share of the data of those who are not excluded ->
-            its weight, whose mean in a round is a_n.
+        weight: an update and a_n, its client's share of the data (or of the plan's
+            `aggregation_weight`) of those who are not excluded -> its weight, whose mean in a
+            round is a_n.
         clock_seconds: when the round ended.
         missing: who was asked and did not answer.
         underway: what has not ended; None of a round that waits for all.
@@ -198,7 +200,8 @@ def settle(
     index, aggregation, count = state.round_index, federation.aggregation, len(state.plan)
     checks, watch = federation.checks, state.watch
     excluded = excluded_clients(federation, state)
-    remaining = 1.0 - float(federation.data_weight[sorted(excluded)].sum())
+    whole = _whole_shares(federation, state)
+    remaining = 1.0 - float(whole[sorted(excluded)].sum())
     updates, deliveries = outcome.updates, outcome.deliveries
     refusals, new = tuple(outcome.unreadable), tuple[int, ...]()
     if checks is not None:
@@ -216,7 +219,7 @@ def settle(
         updates = [updates[i] for i in verdict.accepted]
         deliveries = [deliveries[i] for i in verdict.accepted]
 
-    share = [float(federation.data_weight[u.client]) / remaining for u in updates]
+    share = [float(whole[u.client]) / remaining for u in updates]
     weights = [weight(u, a) for u, a in zip(updates, share, strict=True)]
     diverged = fault_of_updates(updates)
     moved = _Moved(_unknown(weights), state.adapter, state.optimizer, state.memory)
@@ -268,6 +271,12 @@ def settle(
         state, round_index=index + 1, adapter=moved.adapter, optimizer=moved.optimizer,
         memory=moved.memory, watch=watch, underway=tuple(underway or ()),
     )  # fmt: skip
+
+
+def _whole_shares(federation: Federation, state: ServerState) -> Floats:
+    """Return each client's share of the mean where nobody is excluded, shape (N,)."""
+    given = state.plan.aggregation_weight
+    return federation.data_weight if given is None else given
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -75,7 +75,7 @@ _EQUAL_SHARE_NOTE = (
 @takes(
     clients=(Clients, Sequence), system=System, planner=str, q_min=NUMBER, quantile=NUMBER,
     p95_limit_seconds=NUMBER, cohort=NUMBER, max_participants=NUMBER, schedule=str,
-    beat_seconds=NUMBER, start=Plan, privacy=PrivacyLimit, predict=bool,
+    beat_seconds=NUMBER, max_bias=NUMBER, start=Plan, privacy=PrivacyLimit, predict=bool,
 )  # fmt: skip
 def plan(
     clients: Clients | Sequence[ClientProfile],
@@ -89,6 +89,7 @@ def plan(
     max_participants: float | None = None,
     schedule: ScheduleChoice = "synchronous",
     beat_seconds: float | None = None,
+    max_bias: float = 0.0,
     privacy: PrivacyLimit | None = None,
     start: Plan | None = None,
     predict: bool = True,
@@ -120,6 +121,9 @@ def plan(
             `max_participants` or `privacy`.
             `p95_limit_seconds` then limits the age of an update.
         beat_seconds: D of overlapping rounds, s; None: planned.
+        max_bias: largest bias of overlapping rounds, the squared distance from the mean update over
+            its square, in [0, 1): clients that cost much time may count less than their data, and
+            what is fitted leans to the others. 0: none.
         privacy: what the plan may cost any client's privacy; for synchronous rounds of clients who
             are sampled independently. The noise itself is not counted in the rounds needed.
         start: an earlier plan for these clients, to start from and save time.
@@ -150,6 +154,13 @@ def plan(
             f"or choose one of {', '.join(SCALED)}"
         )
     _check_schedule(planner, schedule, beat_seconds, system)
+    if not 0 <= max_bias < 1:
+        raise InputError(f"max_bias is {max_bias!r}; give a share in [0, 1), 0 for no bias")
+    if max_bias and schedule == "synchronous":
+        raise InputError(
+            f"max_bias = {max_bias!r}: only rounds that overlap are planned with a bias; leave it "
+            "out, or take schedule 'overlapping' or 'auto'"
+        )
     if schedule == "overlapping" and max_participants is not None:
         raise InputError(
             f"max_participants = {max_participants!r}: rounds that overlap have no cohort of their "
@@ -176,7 +187,7 @@ def plan(
     waits = schedule == "synchronous" or planner != "exact" or any(x is not None for x in of_rounds)
     if not waits and system.allocation == "work-conserving":
         rounds = _described(problem, planner, solution)
-        beats = overlapping_plan(problem, planner, beat_seconds, rounds)
+        beats = overlapping_plan(problem, planner, beat_seconds, rounds, max_bias=max_bias)
         if schedule == "overlapping" or _faster(beats, rounds):
             return beats
         return rounds

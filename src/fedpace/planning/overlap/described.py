@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan, StalenessSeconds
 from fedpace.core.profile import Clients, Floats, System
+from fedpace.planning.overlap.bias import overlapping_with_bias
 from fedpace.planning.overlap.fleet import Fleet, fleet_of
 from fedpace.planning.overlap.law import QueueLaw
 from fedpace.planning.overlap.objective import Cost, limit_seconds, schedule_cost
-from fedpace.planning.overlap.planner import overlapping
 from fedpace.planning.overlap.schedule import OverlappingSchedule
 from fedpace.planning.solver.objective import Problem, rank_limit
 
@@ -33,6 +33,7 @@ def overlapping_plan(
     beat_seconds: float | None = None,
     rounds: Plan | None = None,
     *,
+    max_bias: float = 0.0,
     polish: bool = True,
 ) -> Plan:
     """Plan rounds that overlap.
@@ -44,10 +45,12 @@ def overlapping_plan(
         rounds: the synchronous plan, with its predictions, to compare with: its noise is that for
             which a server rate is tuned, and a quarter of its mean round the shortest beat: shorter
             ones promise a little more, and have not been measured.
+        max_bias: largest bias, as for `overlapping_with_bias`.
         polish: as for `overlapping`.
 
     Returns:
-        The plan. Its statistics have "delay_beats", "beat_noise" and "tuned_noise", which
+        The plan. With a bias its statistics have "bias", and all that is said of it is with its
+        `aggregation_weight`. Its statistics have "delay_beats", "beat_noise" and "tuned_noise", which
         `server_rate_factor` asks for, and "beats_per_round", how many beats make as much progress
         as a round that waits.
 
@@ -61,15 +64,19 @@ def overlapping_plan(
     shortest = None
     if rounds is not None and rounds.round_seconds is not None:
         shortest = _SHORTEST_BEAT_ROUNDS * rounds.round_seconds.mean
-    made = overlapping(problem, beat_seconds, shortest_seconds=shortest, polish=polish)
+    found = overlapping_with_bias(
+        problem, max_bias, beat_seconds, shortest_seconds=shortest, polish=polish
+    )
+    made = found.schedule
+    least = limit_seconds(problem.clients, problem.system, weight=found.weight) / (1 - found.bias)
     plan = Plan(
         planner,
         problem.clients.client_id.copy(),
-        Decision(made.start_probability, made.sketch_rank),
+        Decision(made.start_probability, made.sketch_rank, aggregation_weight=found.weight),
         made.verdict,
-        limit_seconds=limit_seconds(problem.clients, problem.system),
+        limit_seconds=least,
         binds=_binds(problem, fleet, made, made.sketch_rank.astype(np.float64)),
-        statistics=made.statistics,
+        statistics={**made.statistics, **({"bias": found.bias} if found.bias else {})},
     )
     if rounds is None:
         return _stated(plan, made.law, made.cost)

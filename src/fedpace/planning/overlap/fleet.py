@@ -1,6 +1,6 @@
 """What the planner of overlapping rounds needs of the clients: all times affine in the rank."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -15,6 +15,8 @@ __all__ = ["Fleet", "fleet_of", "grouped_fleet"]
 
 _MOST_GROUPS = 2000
 """Groups in the place of a population, at most."""
+_LEAST_NOISE = 1e-30
+"""In the place of no noise at all: updates are then worth nothing, and their rates are the least."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -48,6 +50,11 @@ class Fleet:
 
     def __len__(self) -> int:
         return len(self.data_weight)
+
+    def reweighted(self, weight: Floats) -> "Fleet":
+        """Return the same clients with other shares of what a beat aggregates, shape (N,)."""
+        noise = self.noise * (weight / self.data_weight) ** 2
+        return replace(self, data_weight=weight, noise=noise)
 
     def ready_seconds(self, rank: Floats) -> Floats:
         """From a beat until each client can send, shape (N,), s."""
@@ -93,7 +100,7 @@ def fleet_of(clients: Clients, system: System) -> Fleet:
     alone = pair(upload_bits(system, zero) / rate, upload_bits(system, one) / rate)
     return Fleet(
         data_weight=clients.data_weight,
-        noise=noise_weight(clients, system) * clients.availability,
+        noise=np.maximum(noise_weight(clients, system) * clients.availability, _LEAST_NOISE),
         ready=pair(
             system.overhead_seconds + start_seconds(clients, system, zero),
             system.overhead_seconds + start_seconds(clients, system, one),
@@ -116,13 +123,20 @@ def fleet_of(clients: Clients, system: System) -> Fleet:
     )
 
 
-def grouped_fleet(clients: Clients, system: System) -> Fleet:
+def grouped_fleet(clients: Clients, system: System, weight: Floats | None = None) -> Fleet:
     """Return some two thousand groups of similar clients.
 
     Members share the rank and, where their band has one price, the best rates are in proportion to
     the roots of their noise; so a group has the square of the mean root.
+
+    Args:
+        clients: N clients.
+        system: what they share.
+        weight: p_n in the place of a_n, shape (N,).
     """
     single = fleet_of(clients, system)
+    if weight is not None:
+        single = single.reweighted(weight)
     crowd = group_clients(clients, system, _MOST_GROUPS, worth=np.sqrt(single.noise))
     size = np.diff(np.append(crowd.first, len(clients))).astype(np.float64)
 

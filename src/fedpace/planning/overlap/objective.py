@@ -127,7 +127,9 @@ def schedule_cost(
     return cost_of(fleet, law, sketch_rank, theta), law
 
 
-def limit_seconds(clients: Clients, system: System, theta: float = THETA) -> float:
+def limit_seconds(
+    clients: Clients, system: System, theta: float = THETA, *, weight: Floats | None = None
+) -> float:
     r"""Return a lower limit of the objective of any scheme on this band.
 
     .. math:: \frac{1}{1 + \rho} \frac{\rho}{V_\mathrm{full}}
@@ -144,6 +146,7 @@ def limit_seconds(clients: Clients, system: System, theta: float = THETA) -> flo
         clients: N clients.
         system: gives W, r, the message sizes and the noise ratio.
         theta: price of the delay.
+        weight: p_n in the place of a_n, shape (N,).
 
     Returns:
         Seconds, comparable with `objective_seconds` of a plan.
@@ -156,6 +159,8 @@ def limit_seconds(clients: Clients, system: System, theta: float = THETA) -> flo
         5.333333
     """
     fleet = fleet_of(clients, system)
+    if weight is not None:
+        fleet = fleet.reweighted(weight)
     work = fleet.work_seconds(np.full(len(clients), float(system.lora_rank)))
     worth = 2 * (1 - BATCH_NOISE) * fleet.noise
     busy = np.maximum(1 - theta * fleet.data_weight / np.maximum(worth, 1e-300), 0.0)

@@ -155,6 +155,7 @@ def overlapping(
     *,
     shortest_seconds: float | None = None,
     polish: bool = True,
+    weight: Floats | None = None,
 ) -> OverlappingSchedule:
     """Return the best schedule of overlapping rounds.
 
@@ -165,14 +166,17 @@ def overlapping(
         theta: price of the delay.
         shortest_seconds: the shortest beat that is planned, besides the server's overhead, s.
         polish: where clients are few, move every probability by itself at the end.
+        weight: p_n, each client's share of what a beat aggregates, shape (N,); None: a_n.
 
     Returns:
         The schedule, with its law; verdict "converged", or "infeasible: ..." and why.
     """
     clients, system = problem.clients, problem.system
     single, most = fleet_of(clients, system), rank_limit(problem)
+    if weight is not None:
+        single = single.reweighted(weight)
     crowd = len(clients) > _GROUPED_BEYOND_CLIENTS
-    fleet = grouped_fleet(clients, system) if crowd else single
+    fleet = grouped_fleet(clients, system, weight) if crowd else single
     least = np.minimum(fleet.max_rank, system.lora_rank) if crowd else most
     search = _Search(problem, fleet, least, theta)
     shortest = _shortest_beat(fleet, least, shortest_seconds)

@@ -1,0 +1,167 @@
+r"""Shares of the mean that are not those of the data: a bounded bias, for less delay and noise.
+
+Where client n has the share p_n in place of a_n, what a beat aggregates points off the gradient. Of
+a step's progress 1 - B is left (docs/theory.md, 9.4), with
+
+.. math:: B = (1 - \beta) \sum_n \frac{\Gamma_n}{\|u\|^2} (p_n - a_n)^2,
+
+and the time needed is J / (1 - B), delay and noise of J being those of p. For a given schedule the
+best shares are exact: the numerator is a convex quadratic in p and 1 - B a concave one, so the
+ratio is minimised by Dinkelbach's method, each step of which is a water-filling. Shares and schedule
+take turns.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from fedpace.core.profile import Floats
+from fedpace.planning.overlap.fleet import Fleet, fleet_of
+from fedpace.planning.overlap.law import QueueLaw
+from fedpace.planning.overlap.objective import BATCH_NOISE, Cost, regularity
+from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.overlap.schedule import OverlappingSchedule
+from fedpace.planning.overlap.step import THETA
+from fedpace.planning.solver.objective import Problem
+
+__all__ = ["Biased", "best_weights", "bias_of", "overlapping_with_bias"]
+
+LEAST_SHARE = 0.01
+"""Least p_n over a_n: nobody is left out altogether."""
+_MOST_TURNS = 4
+"""Times that shares and schedule take turns."""
+_LEAST_GAIN = 2e-3
+"""Relative gain of a turn below which it was the last."""
+_BISECTIONS = 80
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Biased:
+    """A schedule, whose cost is that with the bias, and the shares that it is for."""
+
+    schedule: OverlappingSchedule
+    weight: Floats | None
+    """p_n, shape (N,); None: a_n, as no bias pays."""
+    bias: float
+    """B."""
+
+
+def bias_of(fleet: Fleet, weight: Floats) -> float:
+    """Return B: the squared bias of a beat's mean over the squared mean update.
+
+    Args:
+        fleet: the clients, with a_n.
+        weight: p_n, shape (N,).
+    """
+    apart = weight / fleet.data_weight - 1
+    return float((1 - BATCH_NOISE) * (fleet.members * fleet.noise) @ apart**2)
+
+
+def best_weights(
+    fleet: Fleet, law: QueueLaw, rank: Floats, max_bias: float, theta: float = THETA
+) -> Floats:
+    """Return the shares of least time for a schedule whose law is known.
+
+    Args:
+        fleet: the clients, with a_n.
+        law: rates and ages.
+        rank: k, shape (N,), real-valued.
+        max_bias: largest B, in [0, 1).
+        theta: price of the delay.
+
+    Returns:
+        p_n, shape (N,), sums to 1 over all members. Where sketches are "scaled", the mean of kappa
+        is left as it is.
+    """
+    a, crowd = fleet.data_weight, fleet.members
+    if max_bias == 0 or fleet.noise_ratio == 0:  # how far they differ is not known
+        return a
+    each = fleet.noise / a**2
+    late = theta * (law.age_beats - 1)
+    noise = each * (fleet.lora_rank / rank / law.chance - regularity(law.age_beats, law.chance))
+    apart = each * (1 - BATCH_NOISE)
+
+    def at(price: float) -> Floats:
+        """The shares that minimise numerator + price x bias."""
+        steep = 2 * (noise + price * apart)
+
+        def filled(level: float) -> Floats:
+            best = (level - late + 2 * price * apart * a) / steep
+            return np.asarray(np.maximum(best, LEAST_SHARE * a))
+
+        low, high = float((late - 2 * price * apart * a).min()), float((late + steep).max())
+        for _ in range(_BISECTIONS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if crowd @ filled(middle) < 1 else (low, middle)
+        shares = filled(high)
+        return np.asarray(shares / float(crowd @ shares))
+
+    price = float(1 + (crowd * a) @ late + (crowd * a**2) @ noise)
+    for _ in range(_BISECTIONS):
+        p = at(price)
+        before = price
+        price = float(1 + (crowd * p) @ late + (crowd * p**2) @ noise) / (1 - bias_of(fleet, p))
+        if price > before * (1 - 1e-9):
+            break
+    if bias_of(fleet, p) <= max_bias:
+        return p
+    low, high = np.log(price), np.log(price) + 40  # shares fall back to a_n as it grows
+    for _ in range(_BISECTIONS):
+        middle = (low + high) / 2
+        enough = bias_of(fleet, at(float(np.exp(middle)))) <= max_bias
+        low, high = (low, middle) if enough else (middle, high)
+    return at(float(np.exp(high)))
+
+
+def overlapping_with_bias(
+    problem: Problem,
+    max_bias: float,
+    beat_seconds: float | None = None,
+    theta: float = THETA,
+    *,
+    shortest_seconds: float | None = None,
+    polish: bool = True,
+) -> Biased:
+    """Return the best schedule of overlapping rounds whose bias is at most `max_bias`.
+
+    Args:
+        problem: as for `overlapping`.
+        max_bias: largest B, in [0, 1); 0: no bias.
+        beat_seconds: as for `overlapping`.
+        theta: price of the delay.
+        shortest_seconds: as for `overlapping`.
+        polish: as for `overlapping`.
+    """
+
+    def planned(weight: Floats | None, *, polish: bool = polish) -> OverlappingSchedule:
+        return overlapping(
+            problem, beat_seconds, theta, shortest_seconds=shortest_seconds, polish=polish,
+            weight=weight,
+        )  # fmt: skip
+
+    best = Biased(planned(None), None, 0.0)
+    silent = problem.system.noise_ratio == 0
+    if max_bias == 0 or silent or best.schedule.verdict.startswith("infeasible"):
+        return best
+    fleet = fleet_of(problem.clients, problem.system)
+    made = best.schedule
+    for _ in range(_MOST_TURNS):
+        rank = made.sketch_rank.astype(np.float64)
+        weight = best_weights(fleet, made.law, rank, max_bias, theta)
+        made, bias = planned(weight), bias_of(fleet, weight)
+        made = replace(made, cost=_slowed(made.cost, bias))
+        before = best.schedule.cost.objective_seconds
+        if made.cost.objective_seconds >= before:
+            break
+        best = Biased(made, weight, bias)
+        if made.cost.objective_seconds > before * (1 - _LEAST_GAIN):
+            break
+    return best
+
+
+def _slowed(cost: Cost, bias: float) -> Cost:
+    """Return a cost where 1 - bias is left of a beat's progress."""
+    return replace(
+        cost, objective_seconds=cost.objective_seconds / (1 - bias),
+        relative_beats=cost.relative_beats / (1 - bias),
+    )  # fmt: skip

@@ -1,0 +1,135 @@
+"""Shares of the mean that are not those of the data: the best ones, and never more than allowed."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+import fedpace as fp
+from fedpace.core.errors import InputError
+from fedpace.core.plan import Plan
+from fedpace.planning.overlap.bias import (
+    LEAST_SHARE,
+    best_weights,
+    bias_of,
+    overlapping_with_bias,
+)
+from fedpace.planning.overlap.fleet import fleet_of, grouped_fleet
+from fedpace.planning.overlap.objective import cost_of
+from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.solver.objective import Problem
+from planning.some_problems import some_clients, some_problem, some_system
+
+NEVER_IDLE = {"allocation": "work-conserving"}
+
+
+def seconds(fleet, law, rank, weight):
+    """J / (1 - B), from the objective itself; a solver may look where nothing is left of a step."""
+    cost = cost_of(fleet.reweighted(weight), law, rank)
+    return cost.objective_seconds / max(1 - bias_of(fleet, weight), 1e-3)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("max_bias", [0.9, 0.01])
+def test_no_shares_that_scipy_finds_are_better(seed, max_bias):
+    problem = some_problem(6, seed, system=NEVER_IDLE)
+    fleet, made = fleet_of(problem.clients, problem.system), overlapping(problem, polish=False)
+    rank = made.sketch_rank.astype(np.float64)
+    mine = best_weights(fleet, made.law, rank, max_bias)
+    value = seconds(fleet, made.law, rank, mine)
+    assert mine.sum() == pytest.approx(1) and np.all(mine >= 0.99 * LEAST_SHARE * fleet.data_weight)
+    assert bias_of(fleet, mine) <= max_bias * (1 + 1e-9)
+    assert value < seconds(fleet, made.law, rank, fleet.data_weight)
+    a = fleet.data_weight
+    found = minimize(
+        lambda x: seconds(fleet, made.law, rank, a * x), np.ones(6),
+        bounds=[(LEAST_SHARE, 1 / share) for share in a],
+        constraints=[{"type": "eq", "fun": lambda x: a @ x - 1},
+                     {"type": "ineq", "fun": lambda x: 1 - bias_of(fleet, a * x) / max_bias}],
+        method="SLSQP", options={"ftol": 1e-12, "maxiter": 500},
+    )  # fmt: skip
+    assert value == pytest.approx(found.fun, rel=1e-5)
+    if max_bias == 0.01:
+        assert bias_of(fleet, mine) == pytest.approx(0.01)
+
+
+def test_without_a_bias_nothing_changes():
+    clients, system = some_clients(20, 1), some_system(20, **NEVER_IDLE)
+    plain = fp.plan(clients, system, schedule="overlapping")
+    assert plain.aggregation_weight is None and "bias" not in plain.statistics
+    none = fp.plan(clients, system, schedule="overlapping", max_bias=0.0)
+    assert none.to_json() == plain.to_json()
+    # Nothing is known of how clients differ: no bias can be called small.
+    silent = replace(system, noise_ratio=0.0)
+    assert fp.plan(clients, silent, schedule="overlapping", max_bias=0.5).aggregation_weight is None
+
+
+def test_a_plan_says_its_bias_and_gains_by_it():
+    clients, system = some_clients(20, 1, spread=1.5), some_system(20, **NEVER_IDLE)
+    plain = fp.plan(clients, system, schedule="overlapping")
+    made = fp.plan(clients, system, schedule="overlapping", max_bias=0.1)
+    assert made.objective_seconds < 0.95 * plain.objective_seconds
+    assert 0 < made.statistics["bias"] <= 0.1 + 1e-9
+    assert made.aggregation_weight.sum() == pytest.approx(1)
+    # What the plan says is what its own decision costs.
+    fleet = fleet_of(clients, system)
+    again = overlapping(
+        Problem(clients, system), made.beat_seconds,
+        weight=made.aggregation_weight,
+    )  # fmt: skip
+    slower = again.cost.objective_seconds / (1 - bias_of(fleet, made.aggregation_weight))
+    assert made.objective_seconds == pytest.approx(slower, rel=0.02)
+    assert made.limit_seconds < made.objective_seconds
+    assert Plan.from_json(made.to_json()).to_json() == made.to_json()
+
+
+def test_where_clients_differ_much_shares_fall_back_to_the_data():
+    clients = some_clients(20, 1, spread=1.5)
+    problems = [
+        some_problem(20, 1, 1.5, system={**NEVER_IDLE, "noise_ratio": noise})
+        for noise in (0.3, 3.0, 300.0)
+    ]
+    found = [overlapping_with_bias(problem, 0.3, polish=False) for problem in problems]
+    apart = [0.0 if f.weight is None else np.abs(f.weight - clients.data_weight).sum()
+             for f in found]  # fmt: skip
+    assert apart[0] > 1.5 * apart[1] > 1.5**2 * apart[2] and apart[2] < 0.1
+
+
+def test_groups_stand_for_their_members():
+    clients, system = some_clients(4000, 3), some_system(4000, **NEVER_IDLE)
+    weight = clients.data_weight * np.linspace(0.5, 1.5, 4000)
+    weight = weight / weight.sum()
+    single, crowd = fleet_of(clients, system), grouped_fleet(clients, system, weight)
+    assert crowd.members @ crowd.data_weight == pytest.approx(1)
+    own = single.reweighted(weight).noise
+    assert crowd.members @ crowd.noise == pytest.approx(own.sum(), rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_no_shares_of_a_grid_are_better_when_each_has_its_own_schedule(seed):
+    problem = some_problem(3, seed, 1.5, system=NEVER_IDLE)
+    fleet = fleet_of(problem.clients, problem.system)
+    mine = overlapping_with_bias(problem, 0.3, polish=False)
+    steps = np.linspace(0.02, 0.98, 13)
+    best = np.inf
+    for one in steps:
+        for two in steps:
+            weight = np.array([one, (1 - one) * two, (1 - one) * (1 - two)])
+            if (bias := bias_of(fleet, weight)) > 0.3:
+                continue
+            made = overlapping(problem, weight=weight, polish=False)
+            best = min(best, made.cost.objective_seconds / (1 - bias))
+    assert mine.schedule.cost.objective_seconds < 1.02 * best
+
+
+@pytest.mark.parametrize("changes, message", [
+    (dict(max_bias=1.0), "max_bias is 1.0; give a share in"),
+    (dict(max_bias=-0.1), "max_bias is -0.1"),
+    (dict(max_bias=0.1, schedule="synchronous"), "max_bias = 0.1: only rounds that overlap"),
+])  # fmt: skip
+def test_what_cannot_be_is_refused(changes, message):
+    clients, system = some_clients(3), some_system(3, **NEVER_IDLE)
+    with pytest.raises(InputError, match=message):
+        fp.plan(clients, system, **{"schedule": "overlapping", **changes})
