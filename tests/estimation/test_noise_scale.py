@@ -75,8 +75,13 @@ def truth(possible, data_weight, rank, rate, head):
     return gram.sum() - np.trace(gram), squared.sum(), (squared * kappa / rate).sum()
 
 
-def test_every_round_value_is_unbiased_over_all_participations_sketches_and_updates(population):
+@pytest.mark.parametrize("given", [None, np.array([0.1, 0.2, 0.7])])
+def test_every_round_value_is_unbiased_over_all_participations_sketches_and_updates(
+    population, given
+):
+    """With shares of the mean that are not those of the data, V_full is that of the data still."""
     possible, data_weight, rank = population
+    share = data_weight if given is None else given
     rate = np.array([0.8, 0.5, 0.25])  # q_n times availability
     outcomes = []
     for n in range(3):
@@ -92,17 +97,15 @@ def test_every_round_value_is_unbiased_over_all_participations_sketches_and_upda
             for n in there
             for c in [np.array(outcome[n][1])]
         ]
-        record = record_of(there, [data_weight[n] / rate[n] for n in there], updates)
-        mean += chance * observe(initial_noise_state(3), record, data_weight, 3).first
+        record = record_of(there, [share[n] / rate[n] for n in there], updates)
+        mean += chance * observe(initial_noise_state(3), record, data_weight, 3, given).first
         chances += chance
     assert chances == pytest.approx(1)
-    expected = [
-        *truth(possible, data_weight, rank, rate, head=False),
-        *truth(possible, data_weight, rank, rate, head=True),
-        1.0,
-        1.0 - (data_weight**2).sum(),
-    ]
-    np.testing.assert_allclose(mean, expected, rtol=1e-6)
+    expected = [1.0, 1.0 - (share**2).sum()]
+    for head in (True, False):
+        cross, _, spent = truth(possible, share, rank, rate, head)
+        expected = [cross, truth(possible, data_weight, rank, rate, head)[1], spent, *expected]
+    np.testing.assert_allclose(mean, expected, rtol=1e-5)
 
 
 def test_draws_with_replacement_leave_the_quotient_of_cross_products_and_pairs_unbiased(population):

@@ -1,5 +1,6 @@
 """Whole runs without waiting: what they refuse, and that they resume to the same bits."""
 
+import itertools
 import json
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from federation.toy import random_adapter, towards
 from fedpace.core.errors import InputError
 from fedpace.engines.overlapping import OverlappingSimulation
 from fedpace.engines.simulated import SimulatedEngine
@@ -19,6 +21,7 @@ from fedpace.experiment.scenario import plan_scenario
 from fedpace.experiment.schedule import last_step, rate_factor
 from fedpace.experiment.site import Site
 from fedpace.run_folder.checkpoint import read_checkpoint
+from fedpace.run_folder.reader import read_run
 from toy_work import toy_experiment, toy_network, toy_work
 
 pytestmark = pytest.mark.torch
@@ -38,7 +41,7 @@ def experiment(**training):
     )
 
 
-def place(engine=OverlappingSimulation, stop_after=None, weight=WEIGHT):
+def place(engine=OverlappingSimulation, stop_after=None, weight=WEIGHT, train=None):
     """A site whose trainer breaks down after so many calls, as if the process were killed."""
 
     def site(experiment):
@@ -46,15 +49,15 @@ def place(engine=OverlappingSimulation, stop_after=None, weight=WEIGHT):
         calls = []
 
         def make_engine(setup, now, renewal):
-            def train(tasks):
+            def counted(tasks):
                 calls.append(len(tasks))
                 if stop_after is not None and len(calls) > stop_after:
                     raise KeyboardInterrupt
                 return setup.train(tasks)
 
-            return engine(train, setup.network, setup.exchange, seed=experiment.seed, now=now)
+            return engine(counted, setup.network, setup.exchange, seed=experiment.seed, now=now)
 
-        return Site(toy_work(network), make_engine)
+        return Site(toy_work(network, train), make_engine)
 
     return site
 
@@ -98,6 +101,14 @@ def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, whole, st
         ({"training": {"schedule": "synchronous"}}, "beat_seconds = 0.4: synchronous rounds have"),
         (
             {
+                "training": {"schedule": "synchronous", "beat_seconds": None},
+                "planner": {"max_bias": 0.1},
+            },
+            "max_bias = 0.1: only rounds that overlap",
+        ),
+        ({"planner": {"max_bias": 0.1}}, "max_bias = 0.1: only the planner 'exact'"),
+        (
+            {
                 "training": {
                     "schedule": "synchronous",
                     "beat_seconds": None,
@@ -129,7 +140,7 @@ def test_what_cannot_overlap_is_refused_in_one_line(tmp_path, changes, message):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"planner": {"replan_every": 3}}, "replan_every = 3"),
+        ({"planner": {"replan_every": 3, "name": "uniform"}}, "replan_every = 3"),
         ({"training": {"server_memory": 0.5}}, "with server_memory = 0.5 has to wait"),
         ({"privacy": {"clip_norm": 1.0, "noise_multiplier": 1.0, "delta": 1e-3}}, "busy client"),
         (
@@ -201,6 +212,46 @@ def test_rounds_mean_the_same_work_whichever_schedule_is_chosen(tmp_path):
     assert evaluated == [np.ceil(worth / 3), np.ceil(2 * worth / 3), len(beats)]
     # Who asks for beats by name counts beats.
     assert last_step(toy_experiment(training=LATE), named) == 12
+
+
+@pytest.mark.slow
+def test_a_bias_leads_back_as_the_noise_grows_and_resumes_to_the_same_bits(tmp_path):
+    """Updates that differ more and more from client to client leave less room for a bias."""
+
+    def apart(tasks):
+        updates = []
+        for t in tasks:
+            common, own = random_adapter(9), random_adapter(50 + t.client)
+            grown = np.float32(min(t.round_index / 20, 4.0))
+            goal = {name: common[name] + grown * own[name] for name in common}
+            updates += towards(goal, 0.3)([t])
+        return updates
+
+    asked = toy_experiment(
+        methods=["adaptive"],
+        training={"schedule": "overlapping", "rounds": 120, "server_learning_rate": 0.2},
+        network={"allocation": BAND, "step_spread": 1.5, "bandwidth_hz": 3e4},
+        planner={"max_bias": 0.3, "replan_every": 40, "noise_ratio": 0.3},
+    )
+    weight = np.ones(18)
+    whole = run(asked, out=tmp_path / "whole", site=place(weight=weight, train=apart))
+    with pytest.raises(KeyboardInterrupt):
+        run(asked, out=tmp_path / "cut", site=place(stop_after=70, weight=weight, train=apart))
+    cut = resume(tmp_path / "cut", site=place(weight=weight, train=apart))
+    assert [r.to_json() for r in cut.records] == [r.to_json() for r in whole.records]
+    plans = read_run(whole.folder).plans["adaptive"]
+    assert len(plans) > 1, "no renewal would prove nothing"
+    distance = [np.abs(made.aggregation_weight - 1 / 18).sum() for _, made in plans]
+    assert distance[-1] < 0.7 * distance[0]
+    assert len({made.statistics["beats_per_round"] for _, made in plans}) == 1
+    # Each update has the weight of the plan that counts it.
+    for (first, made), (end, _) in itertools.pairwise([*plans, (120, None)]):
+        for record in whole.records[first:end]:
+            for p in record.participants:
+                if p.started_round >= first:
+                    busy = record.round - p.started_round
+                    cycle = 1 / made.sampling_probability[p.client] + busy
+                    assert p.weight == pytest.approx(made.aggregation_weight[p.client] * cycle)
 
 
 def test_a_beat_of_nothing_is_refused():

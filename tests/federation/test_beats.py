@@ -114,16 +114,43 @@ def test_staleness_counted_by_hand():
     assert (waited.start_seconds, waited.upload_seconds) == (0.625, 0.375)
 
 
+@pytest.mark.parametrize("step", [run_beat, run_round])
+def test_a_plan_may_give_clients_other_shares_than_their_data_has(step):
+    """Everyone is there, so that the server moves along the mean with these shares, exactly."""
+    net, share = network([0.1, 0.1, 0.1]), np.array([0.7, 0.1, 0.2])
+    goals = [random_adapter(n) for n in range(3)]
+
+    def each_to_its_own(tasks):
+        return [towards(goals[t.client], 1.0)([t])[0] for t in tasks]
+
+    plan = overlapping([1, 1, 1], [4, 4, 4], 5.0)
+    plan = replace(plan, decision=replace(
+        plan.decision, aggregation_weight=share, beat_seconds=5.0 if step is run_beat else None
+    ))  # fmt: skip
+    engine = OverlappingSimulation(each_to_its_own, net, exchange(), seed=0)
+    records, state = beats(engine, federation(net), plan, 4, step)
+    assert [p.weight for p in records[-1].participants] == pytest.approx(share)
+    for name, value in state.adapter.items():
+        limit = sum(a * goal[name] for a, goal in zip(share, goals, strict=True))
+        np.testing.assert_allclose(value, limit, atol=1e-5)
+
+
 @pytest.mark.slow
-def test_the_mean_weight_of_every_client_is_its_share_of_the_data():
-    """With clients that are always busy, that wait for the band, that fail, and that are rare."""
+@pytest.mark.parametrize("given", [None, np.array([0.3, 0.1, 0.05, 0.25, 0.2, 0.1])])
+def test_the_mean_weight_of_every_client_is_its_share(given):
+    """With clients that are always busy, that wait for the band, that fail, and that are rare.
+
+    Its share of the data, or of the mean, where the plan says so.
+    """
     count, rounds = 6, 100_000
     net = network([0.3, 0.4, 2.2, 3.7, 0.1, 1.4], efficiency=3.0,
                   availability=[1.0, 0.7, 1.0, 0.5, 0.9, 1.0])  # fmt: skip
     plan = overlapping([0.3, 0.5, 1.0, 1.0, 0.05, 0.4], [2] * count, 0.5)
-    share = np.array([0.1, 0.3, 0.2, 0.15, 0.05, 0.2])
+    plan = replace(plan, decision=replace(plan.decision, aggregation_weight=given))
+    data = np.array([0.1, 0.3, 0.2, 0.15, 0.05, 0.2])
+    share = data if given is None else given
     engine = Untrained(net)
-    fed = federation(net, data_weight=share)
+    fed = federation(net, data_weight=data)
     blocks, block, late = [], np.zeros(count), np.zeros(count)
     state = ServerState(0, blank(), {}, plan)
     for index in range(rounds):

@@ -47,8 +47,8 @@ class Decision:
     """None: synchronous rounds, each ends with its last upload. D: rounds overlap, and the server
     moves every D seconds."""
     aggregation_weight: Floats | None = None
-    """p_n, each client's share of the mean that the server moves along, shape (N,), sums to 1. None:
-    its share of the data, and the mean is without bias."""
+    """p_n, each client's share of the mean that the server moves along, shape (N,), sums to 1.
+    None: its share of the data, so that the mean has no bias."""
 
     def __post_init__(self) -> None:
         beat = self.beat_seconds

@@ -133,12 +133,17 @@ class OverlappingSimulation(SimulatedEngine):
         for u in ended:
             task = u.task(self._seed)
             updates.append(decode_update(self._exchange, u.message, task, u.train_loss))
-            deliveries.append(delivery(u))
+            deliveries.append(delivery(u, self._network.system.overhead_seconds))
         return RoundOutcome(updates, deliveries, 0.0)
 
 
-def delivery(underway: Underway) -> Delivery:
-    """Return how the round of a client that has arrived went; from its start, s."""
+def delivery(underway: Underway, overhead_seconds: float) -> Delivery:
+    """Return how the round of a client that has arrived went; from its start, s.
+
+    Args:
+        underway: the client.
+        overhead_seconds: what of the time to its start was the server's, as in rounds that wait.
+    """
     sending = underway.sending
     assert sending.began_seconds is not None
     assert sending.arrived_seconds is not None
@@ -146,7 +151,7 @@ def delivery(underway: Underway) -> Delivery:
     return Delivery(
         download_bytes=underway.download_bytes,
         upload_bytes=underway.upload_bytes,
-        start_seconds=sending.ready_seconds - underway.started_seconds,
+        start_seconds=sending.ready_seconds - underway.started_seconds - overhead_seconds,
         upload_seconds=seconds,
         bandwidth_hz=0.0,
     )

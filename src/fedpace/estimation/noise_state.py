@@ -128,7 +128,11 @@ def grown_noise_state(state: NoiseState, data_weight: Floats) -> NoiseState:
 
 
 def observe(
-    state: NoiseState, record: RoundRecord, data_weight: Floats, lora_rank: int
+    state: NoiseState,
+    record: RoundRecord,
+    data_weight: Floats,
+    lora_rank: int,
+    aggregation_weight: Floats | None = None,
 ) -> NoiseState:
     r"""Take one round into account. An empty round is an observation like any other.
 
@@ -141,11 +145,16 @@ def observe(
       (of the LoRA part to first order in the learning rate; the head has no kappa),
     - :math:`\sum_n w_n^2 \|\Delta_n\|^2` for V of the plan that ran.
 
+    Where E[w_n] = p_n, the first is for the pairs of p, and w_n a_n / p_n stands in the second.
+    Updates of rounds that overlap were trained on adapters some beats apart, and pass for ones of
+    the same.
+
     Args:
         state: what was known before.
         record: of the round, as `run_round` made it.
         data_weight: a_n, shape (N,), sums to 1.
         lora_rank: r.
+        aggregation_weight: p_n of the plan that ran, shape (N,); None: a_n.
 
     Returns:
         What is known after. The arguments are not changed. Cost: O(participants), and one copy
@@ -158,6 +167,8 @@ def observe(
     weight = np.array([p.weight for p in people], dtype=np.float64)
     kappa = lora_rank / np.array([p.sketch_rank for p in people], dtype=np.float64)
     share = data_weight[client]
+    if aggregation_weight is not None:
+        share = share * data_weight[client] / aggregation_weight[client]
     values = np.zeros(COUNT)
     values[SUM], values[PAIRS] = weight.sum(), weight.sum() ** 2 - (weight**2).sum()
     full_rank = np.zeros((2, len(people)))

@@ -95,11 +95,13 @@ def rounds(
             reached = prepared.target is not None and prepared.target.reached(evaluation)
             if kept is not None and record.diverged is None:
                 kept = good(state)
-        ended = False
+        ended, waits = False, state.plan.beat_seconds is None
+        renews = prepared.experiment.planner.replan_every
         if record.diverged is not None:
             record, state, ended = _diverged(record, state, kept)
-        elif course.setup.aggregation.unbiased and state.plan.beat_seconds is None:
-            # The noise scale is measured from independent samples of one adapter's updates.
+        elif course.setup.aggregation.unbiased and (waits or renews):
+            # The noise scale is measured from independent samples of one adapter's updates; those
+            # of beats come from adapters a few beats apart, and serve where a plan is renewed.
             made, course.renewal = course.renewal.after(record, state.plan)
             state = replace(state, plan=made)
             if record.privacy is None:  # or it would be of the noise that was added

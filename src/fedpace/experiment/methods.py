@@ -199,6 +199,13 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
                 f"[planner] cohort = {section.cohort:g}: every method ({', '.join(names)}) chooses "
                 f"its cohort itself; leave it out, or add one of {', '.join(SCALED)} to methods"
             )
+    beats = [m for m in experiment.methods if planner_of(experiment, m) == "exact"]
+    if section.max_bias and not any(can_overlap(experiment, m) for m in beats):
+        raise InputError(
+            f"[planner] max_bias = {section.max_bias:g}: only the planner 'exact' plans rounds "
+            "that overlap with a bias, and no method has it; leave it out, or add 'adaptive' to "
+            "methods"
+        )
     training, schedule = experiment.training, {}
     if training.schedule != "synchronous" and name == "exact" and can_overlap(experiment, method):
         schedule = {
@@ -220,8 +227,7 @@ def can_overlap(experiment: Experiment, method: str) -> bool:
     """Say whether a method's rounds may overlap: ours, with nothing that waits for all."""
     entry, training = method_named(method), experiment.training
     ours = entry.published is None and entry.asynchronous is None
-    waits = training.server_memory or experiment.planner.replan_every
-    return ours and not waits and privacy_of(experiment) is None
+    return ours and not training.server_memory and privacy_of(experiment) is None
 
 
 def check_schedule(experiment: Experiment, method: str) -> None:

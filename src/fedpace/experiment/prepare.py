@@ -13,8 +13,10 @@ from fedpace.experiment.evaluation_cost import LARGEST_SHARE, evaluation_share, 
 from fedpace.experiment.methods import make_plan, planner_options
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.privacy import check_plan, privacy_of
+from fedpace.experiment.schedule import replanned
 from fedpace.experiment.site import MakeSite, Site, in_process
-from fedpace.planning.planner import MINIMISING, plan
+from fedpace.planning.overlap.described import beats_seconds
+from fedpace.planning.planner import MINIMISING
 from fedpace.planning.renewal import LEAST_GAIN, Renewal, expected_seconds, renew_every
 from fedpace.reporting.mlflow import require_mlflow
 from fedpace.reporting.tensorboard import require_tensorboard
@@ -86,13 +88,18 @@ def make_renewal(prepared: Prepared, setup: Setup, method: str) -> Renewal:
     experiment = prepared.experiment
     never = experiment.training.rounds + 1
     options = planner_options(experiment, method)
+    seconds = partial(expected_seconds, quantile=options["quantile"])
     return renew_every(
-        partial(plan, **options),
+        partial(replanned, options),
         planning_clients(setup.network),
         setup.network.system,
         every=experiment.planner.replan_every or never,
         threshold=LEAST_GAIN if options["planner"] in MINIMISING else None,
-        objective=partial(expected_seconds, quantile=options["quantile"]),
+        objective=lambda made, clients, system: (
+            seconds(made, clients, system)
+            if made.beat_seconds is None
+            else beats_seconds(made, clients, system)
+        ),
         learn_availability=prepared.site.learn_availability,
         private=privacy_of(experiment) is not None,
     )

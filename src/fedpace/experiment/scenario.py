@@ -104,7 +104,10 @@ def plan_table(made: Plan, network: Network) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     rates = made.updates_per_second
     every = () if rates is None else ("update every s",)
-    for column in ("client", "data %", "ready s", "upload alone s", "q", "k", *every, "held by"):
+    share = made.aggregation_weight
+    counts = () if share is None else ("counts %",)
+    seconds = ("ready s", "upload alone s")
+    for column in ("client", "data %", *counts, *seconds, "q", "k", *every, "held by"):
         table.add_column(column, justify="left" if column in ("client", "held by") else "right")
     rows = np.argsort(-made.sampling_probability, kind="stable")
     if len(rows) > _SHOWN:
@@ -112,8 +115,10 @@ def plan_table(made: Plan, network: Network) -> Table:
         table.caption = f"{_SHOWN} of {len(made)} clients, from the most to the least often asked"
     for n in rows:
         table.add_row(
-            Text(str(made.client_id[n])), f"{100 * clients.data_weight[n]:.2f}", f"{start[n]:.3g}",
-            f"{alone[n]:.3g}", f"{made.sampling_probability[n]:.4f}", str(made.sketch_rank[n]),
+            Text(str(made.client_id[n])), f"{100 * clients.data_weight[n]:.2f}",
+            *(() if share is None else (f"{100 * share[n]:.2f}",)),
+            f"{start[n]:.3g}", f"{alone[n]:.3g}", f"{made.sampling_probability[n]:.4f}",
+            str(made.sketch_rank[n]),
             *(() if rates is None else (f"{1 / rates[n]:.3g}",)), binding.get(int(n), ""),
         )  # fmt: skip
     return table

@@ -1,5 +1,9 @@
 """The schedule of a plan: rounds that wait for all, or beats that wait for nobody."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 
 from fedpace.core.errors import InputError
@@ -8,6 +12,7 @@ from fedpace.core.profile import Clients, System
 from fedpace.experiment.config import Experiment
 from fedpace.planning.overlap.described import at_beats
 from fedpace.planning.overlap.step import server_rate_factor
+from fedpace.planning.planner import plan
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.wireless.network import Network
 
@@ -117,6 +122,36 @@ def rate_factor(experiment: Experiment, plan: Plan) -> float:
     )  # fmt: skip
 
 
+def replanned(
+    options: Mapping[str, Any],
+    clients: Clients,
+    system: System,
+    *,
+    start: Plan | None,
+    predict: bool,
+) -> Plan:
+    """Plan again while a run goes on; a schedule that was chosen at its beginning stays.
+
+    Args:
+        options: what `plan` is told besides.
+        clients: as they are known now.
+        system: as it is known now.
+        start: the plan in force, or None.
+        predict: as for `plan`.
+    """
+    told = dict(options)
+    if start is not None and "schedule" in told:
+        told["schedule"] = start.schedule
+        if start.schedule == "synchronous":
+            told |= {"beat_seconds": None, "max_bias": 0.0}
+    made = plan(clients, system, **told, start=start, predict=predict)
+    if start is None or made.beat_seconds is None:
+        return made
+    # How much work a round of the experiment stands for stays, too.
+    kept = {k: v for k, v in start.statistics.items() if k == "beats_per_round"}
+    return replace(made, statistics={**made.statistics, **kept})
+
+
 def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
     """Return the beat that the experiment gives, if the method and all else can follow it.
 
@@ -135,8 +170,8 @@ def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:
         raise has_to_wait(method, f" with server_memory = {training.server_memory:g}")
     if experiment.planner.replan_every:
         raise InputError(
-            f"[planner] replan_every = {experiment.planner.replan_every}: the noise scale is "
-            "measured in rounds that wait; set it to 0, or schedule = 'synchronous'"
+            f"[planner] replan_every = {experiment.planner.replan_every}: of rounds that overlap "
+            "only the planner 'exact' renews its plan; set it to 0, or schedule = 'synchronous'"
         )
     beat, overhead = training.beat_seconds, section.overhead_seconds
     if beat is None:

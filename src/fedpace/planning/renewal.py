@@ -6,8 +6,7 @@ says. Every so many rounds it plans again, starting from the plan in force, and 
 the new plan is predicted to be better by more than a threshold: estimates always move a little, and
 near its optimum the objective is flat, so that without a threshold plans would follow the noise.
 docs/noise-scale.md has the measurements behind the default. A planner that follows a rule of its
-own ("statistics", "oort") has no such test to pass: judged by the predicted time its new plan might
-never be taken, and what it needs, Gamma_n, is known from the first round.
+own ("statistics", "oort") has no such test: what it needs, Gamma_n, is known from the first round.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -147,7 +146,8 @@ class Renewal:
             The next plan, the same object where nothing changes (where too few rounds were observed
             for a renewal that is due, its verdict says so), and the renewal that knows the round.
         """
-        seen = observe(self.state.noise, record, self.clients.data_weight, self.system.lora_rank)
+        share, rank = self.clients.data_weight, self.system.lora_rank
+        seen = observe(self.state.noise, record, share, rank, plan.aggregation_weight)
         known = self.watched(record)
         known = replace(known, state=replace(known.state, noise=seen))
         if (record.round + 1) % self.every:
@@ -162,8 +162,9 @@ class Renewal:
         if self.threshold is not None:
             now = self.objective(plan, clients, system)
             better = bool(self.objective(candidate, clients, system) < (1 - self.threshold) * now)
-        if better:
-            plan = self.replan(clients, system, start=candidate, predict=True)
+        if better and np.isnan(candidate.objective_seconds):
+            candidate = self.replan(clients, system, start=candidate, predict=True)
+        plan = candidate if better else plan
         planned, switched = known.state.planned + 1, known.state.switched + better
         return plan, replace(known, state=replace(known.state, planned=planned, switched=switched))
 

@@ -7,8 +7,8 @@ a step's progress 1 - B is left (docs/theory.md, 9.4), with
 
 and the time needed is J / (1 - B), delay and noise of J being those of p. For a given schedule the
 best shares are exact: the numerator is a convex quadratic in p and 1 - B a concave one, so the
-ratio is minimised by Dinkelbach's method, each step of which is a water-filling. Shares and schedule
-take turns.
+ratio is minimised by Dinkelbach's method, each step of which is a water-filling. Shares and
+schedule take turns.
 """
 
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from fedpace.core.profile import Floats
 from fedpace.planning.overlap.fleet import Fleet, fleet_of
 from fedpace.planning.overlap.law import QueueLaw
 from fedpace.planning.overlap.objective import BATCH_NOISE, Cost, regularity
-from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.overlap.planner import FEW_CLIENTS, overlapping
 from fedpace.planning.overlap.schedule import OverlappingSchedule
 from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem
@@ -33,6 +33,7 @@ _MOST_TURNS = 4
 _LEAST_GAIN = 2e-3
 """Relative gain of a turn below which it was the last."""
 _BISECTIONS = 80
+"""Halvings of an interval, and steps of Dinkelbach's method, at most."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -133,22 +134,21 @@ def overlapping_with_bias(
         polish: as for `overlapping`.
     """
 
-    def planned(weight: Floats | None, *, polish: bool = polish) -> OverlappingSchedule:
+    def planned(weight: Floats | None, polish: bool) -> OverlappingSchedule:
         return overlapping(
             problem, beat_seconds, theta, shortest_seconds=shortest_seconds, polish=polish,
             weight=weight,
         )  # fmt: skip
 
-    best = Biased(planned(None), None, 0.0)
-    silent = problem.system.noise_ratio == 0
-    if max_bias == 0 or silent or best.schedule.verdict.startswith("infeasible"):
-        return best
+    if max_bias == 0 or problem.system.noise_ratio == 0:
+        return Biased(planned(None, polish), None, 0.0)
+    best = Biased(planned(None, False), None, 0.0)
     fleet = fleet_of(problem.clients, problem.system)
     made = best.schedule
     for _ in range(_MOST_TURNS):
         rank = made.sketch_rank.astype(np.float64)
         weight = best_weights(fleet, made.law, rank, max_bias, theta)
-        made, bias = planned(weight), bias_of(fleet, weight)
+        made, bias = planned(weight, False), bias_of(fleet, weight)
         made = replace(made, cost=_slowed(made.cost, bias))
         before = best.schedule.cost.objective_seconds
         if made.cost.objective_seconds >= before:
@@ -156,7 +156,10 @@ def overlapping_with_bias(
         best = Biased(made, weight, bias)
         if made.cost.objective_seconds > before * (1 - _LEAST_GAIN):
             break
-    return best
+    if not (polish and len(problem.clients) <= FEW_CLIENTS):
+        return best
+    made = planned(best.weight, True)
+    return replace(best, schedule=replace(made, cost=_slowed(made.cost, best.bias)))
 
 
 def _slowed(cost: Cost, bias: float) -> Cost:

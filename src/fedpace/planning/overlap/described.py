@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan, StalenessSeconds
 from fedpace.core.profile import Clients, Floats, System
-from fedpace.planning.overlap.bias import overlapping_with_bias
+from fedpace.planning.overlap.bias import Biased, bias_of, overlapping_with_bias
 from fedpace.planning.overlap.fleet import Fleet, fleet_of
 from fedpace.planning.overlap.law import QueueLaw
 from fedpace.planning.overlap.objective import Cost, limit_seconds, schedule_cost
-from fedpace.planning.overlap.schedule import OverlappingSchedule
+from fedpace.planning.overlap.schedule import OverlappingSchedule, scheduled
+from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem, rank_limit
 
-__all__ = ["at_beats", "overlapping_plan"]
+__all__ = ["at_beats", "beats_seconds", "overlapping_plan"]
 
 _LIMIT_TOLERANCE = 1e-6
 """Relative distance at which q counts as being at its limit."""
@@ -49,8 +50,8 @@ def overlapping_plan(
         polish: as for `overlapping`.
 
     Returns:
-        The plan. With a bias its statistics have "bias", and all that is said of it is with its
-        `aggregation_weight`. Its statistics have "delay_beats", "beat_noise" and "tuned_noise", which
+        The plan; all that is said of it is with its `aggregation_weight`, where it has one. Its
+        statistics have "bias" then, and always "delay_beats", "beat_noise" and "tuned_noise", which
         `server_rate_factor` asks for, and "beats_per_round", how many beats make as much progress
         as a round that waits.
 
@@ -73,7 +74,7 @@ def overlapping_plan(
         planner,
         problem.clients.client_id.copy(),
         Decision(made.start_probability, made.sketch_rank, aggregation_weight=found.weight),
-        made.verdict,
+        made.verdict + _leaning(problem.clients, found),
         limit_seconds=least,
         binds=_binds(problem, fleet, made, made.sketch_rank.astype(np.float64)),
         statistics={**made.statistics, **({"bias": found.bias} if found.bias else {})},
@@ -88,6 +89,29 @@ def overlapping_plan(
     if made.verdict.startswith("infeasible"):
         gain = {}
     return _stated(replace(plan, gain=gain), made.law, made.cost, _round_noise(fleet, rounds))
+
+
+def beats_seconds(plan: Plan, clients: Clients, system: System) -> float:
+    """Return the predicted time of a plan of rounds that overlap, by what is now known, s.
+
+    Args:
+        plan: with its beat, and its `aggregation_weight` where it has one.
+        clients: as they are known now.
+        system: as it is known now.
+
+    Returns:
+        Comparable with `objective_seconds` of a plan for these clients and system; inf where
+        nothing would be left of a step's progress.
+    """
+    assert plan.beat_seconds is not None
+    fleet, weight = fleet_of(clients, system), plan.aggregation_weight
+    bias = 0.0 if weight is None else bias_of(fleet, weight)
+    if bias >= 1:
+        return np.inf
+    own = fleet if weight is None else fleet.reweighted(weight)
+    rank = plan.sketch_rank.astype(np.float64)
+    made = scheduled(own, plan.sampling_probability, rank, plan.beat_seconds, THETA)
+    return made.cost.objective_seconds / (1 - bias)
 
 
 def at_beats(rounds: Plan, clients: Clients, system: System, beat_seconds: float) -> Plan:
@@ -110,6 +134,17 @@ def at_beats(rounds: Plan, clients: Clients, system: System, beat_seconds: float
     noise = _round_noise(fleet_of(clients, system), rounds)
     bare = replace(rounds, round_seconds=None, gain={}, statistics={})
     return _stated(bare, law, cost, noise)
+
+
+def _leaning(clients: Clients, found: Biased) -> str:
+    """Say, behind a verdict, that a plan has a bias, and to whose cost."""
+    if found.weight is None:
+        return ""
+    less = np.count_nonzero(found.weight < clients.data_weight / 2)
+    return (
+        f"; bias {found.bias:.2g}: {less} of {len(clients)} clients count for less than half of "
+        "their data"
+    )
 
 
 def _stated(plan: Plan, law: QueueLaw, cost: Cost, tuned_noise: float | None = None) -> Plan:

@@ -16,7 +16,7 @@ __all__ = ["Fleet", "fleet_of", "grouped_fleet"]
 _MOST_GROUPS = 2000
 """Groups in the place of a population, at most."""
 _LEAST_NOISE = 1e-30
-"""In the place of no noise at all: updates are then worth nothing, and their rates are the least."""
+"""In the place of no noise at all: updates are then worth nothing, and as rare as can be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -24,7 +24,7 @@ from fedpace.planning.overlap.schedule import OverlappingSchedule, scheduled
 from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem, rank_limit
 
-__all__ = ["overlapping"]
+__all__ = ["FEW_CLIENTS", "overlapping"]
 
 _GROUPED_BEYOND_CLIENTS = 3000
 """Beyond so many clients groups are searched for."""
@@ -38,7 +38,7 @@ _AGE_PASSES = 3
 """Times that rates and ages are made to agree at a point."""
 _MOST_RANKS = 12
 """Ranks that are compared for a client, at most."""
-_FEW_CLIENTS = 16
+FEW_CLIENTS = 16
 """Up to so many clients every probability is polished by itself."""
 _WIDER = 12.0
 """By how much the logarithm of the least price of the band lies below that without `regularity`."""
@@ -190,7 +190,7 @@ def overlapping(
         best = _best_of(every)
     q = _start_probability(single, best.chance, best.age, problem.q_min)
     schedule = scheduled(single, q, best.rank, best.beat, theta)
-    if polish and len(clients) <= _FEW_CLIENTS and np.isfinite(best.value):
+    if polish and len(clients) <= FEW_CLIENTS and np.isfinite(best.value):
         schedule, more = polished(
             problem, single, most, schedule, None if beat_seconds else shortest, theta
         )
