@@ -78,6 +78,6 @@ def test_the_page_says_where_ours_never_arrived_and_not_where_others_are_missing
 
 
 def test_a_page_needs_one_method_of_ours(tmp_path):
-    with pytest.raises(InputError, match="0 methods of kind 'ours'"):
+    with pytest.raises(InputError, match="no method of kind 'ours'"):
         write_page([line("uniform", 0, 1.0)], tmp_path / "r.md", command="cmd")
     assert rivals(LINES, ["sampler"]) == ["uniform", "full", "weighted"]

@@ -1,12 +1,14 @@
 """The page of a suite under one rule for the band, from lines made up for it."""
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
 from fedpace.bench.honesty import Promise, honesty, promises
+from fedpace.bench.page import in_order
 from fedpace.bench.paired import Ratio
 from fedpace.bench.paired_figures import band_of
 from fedpace.bench.paired_headline import headline, sentences
@@ -31,6 +33,11 @@ def line(method, seed, seconds, *, kind="sampler", network="fast", gain=None, **
 
 
 SEEDS = range(5)
+KINDS = {
+    name: SimpleNamespace(kind=kind)
+    for name, kind in (("overlapping", "ours"), ("synchronous", "ablation"),
+                       ("fedbuff", "published"), ("weighted", "sampler"))
+}  # fmt: skip
 LINES = [
     *(line("overlapping", s, 10.0, kind="ours", gain=1.5) for s in SEEDS),
     *(line("synchronous", s, 20.0, kind="ablation") for s in SEEDS),
@@ -112,6 +119,34 @@ def test_five_sentences_and_a_table_come_first():
     assert sentences(results_of(alone)) == "No rival has been run yet."
 
 
+def test_further_methods_of_ours_stand_beside_the_first():
+    more = [
+        *(line("biased", s, 5.0, kind="ours", gain=3.0, network=n) for s in SEEDS
+          for n in ("fast", "slow")),
+        *LINES,
+    ]  # fmt: skip
+    results = results_of(more)
+    assert (results.ours, results.beside) == ("biased", ["overlapping"])
+    # Its plans promise enough everywhere: "auto" would say nothing new.
+    assert results.shown == ["biased", "overlapping"]
+    told = sentences(results)
+    assert "With its overlapping rounds in their place the best rival took 1.50 times" in told
+    assert "| fedbuff | **4.24x (4.24–4.24)** | **1.50x (1.50–1.50)** | 2 |" in headline(results)
+    text = page_text(more, command="cmd")
+    assert "### biased" in text and "### overlapping" in text and "### auto" not in text
+    assert "| t, fast | **2.00 (2.00–2.00)** | **4.00 (4.00–4.00)** |" in text
+
+
+def test_lines_are_of_the_kind_that_their_suite_has_now():
+    changed = {**KINDS, "overlapping": KINDS["synchronous"], "weighted": KINDS["overlapping"]}
+    suite = SimpleNamespace(settings=[], methods=changed)
+    told = {each["method"]: each["kind"] for each in in_order(LINES, suite)}
+    assert told == {
+        "overlapping": "ablation", "weighted": "ours", "synchronous": "ablation",
+        "fedbuff": "published",
+    }  # fmt: skip
+
+
 def test_with_few_seeds_no_lead_is_called():
     few = [each for each in LINES if each["seed"] < 4]
     told = sentences(results_of(few))
@@ -123,7 +158,7 @@ def test_parts_that_were_not_run_are_named_and_break_nothing(tmp_path):
     class Suite:
         about, quantity, tuning_runs, seeds = "About.", "seconds", None, SEEDS
         settings = [Setting(task="t", network=network) for network in ("fast", "slow", "far")]
-        methods = ("overlapping", "synchronous", "fedbuff", "weighted")
+        methods = KINDS
 
         def digest(self, *names):
             return "d"
@@ -147,7 +182,7 @@ def test_parts_that_were_not_run_are_named_and_break_nothing(tmp_path):
 def test_a_suite_may_compare_rounds(tmp_path):
     class Suite:
         about, quantity, settings, tuning_runs, seeds = "About.", "rounds", (), None, SEEDS
-        methods = ("overlapping", "synchronous", "fedbuff", "weighted")
+        methods = KINDS
 
         def digest(self, *names):
             return "d"
@@ -202,5 +237,5 @@ def test_a_band_holds_what_ended_and_begins_where_all_have_a_value():
 
 
 def test_a_page_needs_one_method_of_ours(tmp_path):
-    with pytest.raises(InputError, match="name 0 methods of kind 'ours'"):
+    with pytest.raises(InputError, match="no method of kind 'ours'"):
         write_page(LINES[10:15], tmp_path / "page.md", command="cmd")

@@ -84,19 +84,16 @@ def rivals(lines: Sequence[Line], kinds: Sequence[str]) -> list[str]:
     return list(dict.fromkeys(line["method"] for line in lines if line["kind"] in kinds))
 
 
-def our_method(lines: Sequence[Line]) -> str:
-    """Return the one method of kind "ours".
+def our_methods(lines: Sequence[Line]) -> list[str]:
+    """Return the methods of kind "ours", the one that others are compared with first.
 
     Raises:
-        InputError: there is none, or more than one.
+        InputError: there is none.
     """
     ours = rivals(lines, ["ours"])
-    if len(ours) != 1:
-        raise InputError(
-            f"the results name {len(ours)} methods of kind 'ours' ({', '.join(ours)}); "
-            "one is needed"
-        )
-    return ours[0]
+    if not ours:
+        raise InputError("the results name no method of kind 'ours'; one is needed")
+    return ours
 
 
 def table(

@@ -38,9 +38,9 @@ class Honesty:
 
 
 def promises(results: Results) -> list[Promise]:
-    """Return every promise over a method that was run, by our method and its ablations."""
+    """Return every promise over a method that was run, by our methods and what was changed."""
     found = []
-    for method in (results.ours, *results.ablations):
+    for method in (results.ours, *results.changed):
         named = {
             rival
             for setting in results.runs

@@ -9,7 +9,7 @@ from fedpace.bench.comparison import (
     Setting,
     Speedup,
     Time,
-    our_method,
+    our_methods,
     prediction_errors,
     rivals,
     settings_of,
@@ -42,7 +42,7 @@ def write_page(
         The files written.
     """
     lines = in_order(lines, suite)
-    ours = our_method(lines)
+    ours = our_methods(lines)[0]
     others = rivals(lines, ["published", "sampler"])
     name = lines[0]["suite"]
     images = out.parent / "img"
@@ -174,7 +174,7 @@ def seconds_cell(found: Time | None) -> str:
 
 
 def in_order(lines: Sequence[Line], suite: Suite | None) -> list[Line]:
-    """The lines in the order of the suite file, whatever order they were run in."""
+    """The lines in the order of the suite file, of the kinds that it has now."""
     if suite is None:
         return list(lines)
     settings = [(s.task, s.network) for s in suite.settings]
@@ -187,7 +187,9 @@ def in_order(lines: Sequence[Line], suite: Suite | None) -> list[Line]:
             methods.index(method) if method in methods else len(methods),
         )
 
-    return sorted(lines, key=place)
+    kinds = {name: method.kind for name, method in suite.methods.items()}
+    told = [{**line, "kind": kinds.get(line["method"], line["kind"])} for line in lines]
+    return sorted(told, key=place)
 
 
 def missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:

@@ -20,6 +20,7 @@ def sentences(results: Results) -> str:
     if total is None:
         return "No rival has been run yet."
     parts = [_how_much(results, total), _how_fair(results), _how_sure(results)]
+    parts += [_beside(results, name) for name in results.beside]
     if results.has_auto:
         parts.append(_auto(results))
     parts.append(_where_not(results))
@@ -28,7 +29,7 @@ def sentences(results: Results) -> str:
 
 def headline(results: Results) -> str:
     """Return the table that the README shows: ratios over all settings."""
-    who = [results.ours, *([AUTO] if results.has_auto else [])]
+    who = results.shown
     rows = []
     for other in [BEST, *results.rivals]:
         ratios = [overall(results.over(each, other)) for each in who]
@@ -37,7 +38,7 @@ def headline(results: Results) -> str:
             rows.append([f"the {BEST} of each setting" if other == BEST else other,
                          *("–" if ratio is None else _short(ratio) for ratio in ratios),
                          str(count)])  # fmt: skip
-    columns = [f'FedPace, schedule = "{each}"' for each in who]
+    columns = [f"FedPace, {each}" for each in who]
     return markdown(["times as long as", *columns, "settings"], rows)
 
 
@@ -95,6 +96,17 @@ def _how_sure(results: Results) -> str:
     return (
         f"On {span} seeds a setting, it leads the best rival beyond what chance explains in "
         f"{leads} of {_count(len(each), 'setting')} and trails in {losses}{power}."
+    )
+
+
+def _beside(results: Results, name: str) -> str:
+    found = results.over(name, BEST)
+    total = overall(found)
+    if total is None:
+        return ""
+    return (
+        f"With its {name} rounds in their place the best rival took {total.mean:.2f} times as long "
+        f"({total.low:.2f} to {total.high:.2f}; {_count(len(found), 'setting')})."
     )
 
 

@@ -102,7 +102,7 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
     ]
     if timed and _settings(results):
         parts += [_picture(name, "settings", "Ratio to the best rival of each setting")]
-    for who in _ours(results):
+    for who in results.shown:
         parts += [f"### {who}", _by_setting(results, who)]
     parts += [f"## {results.quantity.capitalize()} to the target", _amounts(lines, results)]
     if timed:
@@ -112,7 +112,7 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
     if any("targets" in line for line in lines):
         parts += ["## At each target", _at_each_target(results, lines)]
         parts += ["## Does it hang on how a curve is read?", readings(lines)]
-    if results.ablations:
+    if results.changed:
         parts += ["## Ours with something changed", _changed(results)]
     parts += ["## Where it does not help", _losses(results)]
     if timed:
@@ -127,10 +127,6 @@ _OVERVIEW = "How many times as long the others take, with 90 % intervals"
 
 def _picture(name: str, what: str, text: str) -> str:
     return f"![{text}](img/results-{name}-{what}.png)"
-
-
-def _ours(results: Results) -> list[str]:
-    return [results.ours, *([AUTO] if results.has_auto else [])]
 
 
 def _reading(results: Results, lines: Sequence[Line]) -> str:
@@ -180,15 +176,14 @@ def _rivals(results: Results) -> str:
             continue
         worst, best = (pick(each, key=lambda s: each[s].mean) for pick in (min, max))
         told = told_from_one(found)
-        auto = [cell(overall(results.over(AUTO, other)))] if results.has_auto else []
+        beside = [cell(overall(results.over(who, other))) for who in results.shown[1:]]
         rows.append([
-            other, str(len(each)), cell(overall(found)), *auto,
+            other, str(len(each)), cell(overall(found)), *beside,
             f"{each[worst].mean:.2f}, {', '.join(worst)}",
             f"{each[best].mean:.2f}, {', '.join(best)}",
             "–" if told is None else f"{told:.2f}",
         ])  # fmt: skip
-    auto = [AUTO] if results.has_auto else []
-    header = ["over", "settings", results.ours, *auto, "least, where", "most, where",
+    header = ["over", "settings", *results.shown, "least, where", "most, where",
               "could tell from 1"]  # fmt: skip
     return markdown(header, rows)
 
@@ -196,7 +191,8 @@ def _rivals(results: Results) -> str:
 def _by_setting(results: Results, who: str) -> str:
     parts = []
     best = results.over(who, BEST)
-    others = [*results.rivals, *([WAITING] if who == AUTO else results.ablations)]
+    changed = [WAITING] if who == AUTO else [results.ours, *results.changed]
+    others = [*results.rivals, *(name for name in changed if name != who)]
     table = {other: by_setting(results.over(who, other)) for other in others}
     for task, settings in results.tasks.items():
         rows, named = [], []
@@ -265,7 +261,7 @@ def _told(settings: Sequence[Pairs]) -> str:
 
 def _changed(results: Results) -> str:
     rows = []
-    found = {name: results.over(results.ours, name) for name in results.ablations}
+    found = {name: results.over(results.ours, name) for name in results.changed}
     for setting in results.runs:
         cells = [
             cell(geometric_mean([each[setting]]) if setting in each else None)
@@ -281,7 +277,7 @@ def _at_each_target(results: Results, lines: Sequence[Line]) -> str:
     """A lead may lie in the first part of a training alone."""
     count = max(len(line.get("targets", ())) for line in lines)
     rows = []
-    for other in [*results.rivals, *results.ablations]:
+    for other in [*results.rivals, *results.changed]:
         cells = [
             cell(overall(replace(results, target=place).over(results.ours, other)))
             for place in range(count)
@@ -298,7 +294,7 @@ def _at_each_target(results: Results, lines: Sequence[Line]) -> str:
 
 def _losses(results: Results) -> str:
     items = []
-    for who in _ours(results):
+    for who in results.shown:
         table = {other: by_setting(results.over(who, other)) for other in results.rivals}
         for setting in results.runs:
             beaten = [
@@ -349,8 +345,8 @@ def _promises(results: Results, name: str) -> list[str]:
 
 def _overview(results: Results) -> dict[str, dict[str, Ratio]]:
     rows = {}
-    for other in [BEST, *results.rivals, *results.ablations]:
-        row = {who: overall(results.over(who, other)) for who in _ours(results)}
+    for other in [BEST, *results.rivals, *results.changed]:
+        row = {who: overall(results.over(who, other)) for who in results.shown}
         known = {who: ratio for who, ratio in row.items() if ratio is not None}
         if known:
             rows[other] = known
@@ -359,7 +355,7 @@ def _overview(results: Results) -> dict[str, dict[str, Ratio]]:
 
 def _settings(results: Results) -> dict[str, dict[str, Ratio]]:
     rows: dict[str, dict[str, Ratio]] = {}
-    for who in _ours(results):
+    for who in results.shown:
         for setting, ratio in by_setting(results.over(who, BEST)).items():
             rows.setdefault(", ".join(setting), {})[who] = ratio
     return rows

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from fedpace.bench.comparison import Setting, our_method, rivals, settings_of
+from fedpace.bench.comparison import Setting, our_methods, rivals, settings_of
 from fedpace.bench.paired import (
     Pairs,
     Quantity,
@@ -32,6 +32,8 @@ class Results:
     """The runs of a suite under one rule for the band."""
 
     ours: str
+    beside: Sequence[str]
+    """Further methods of ours, which are shown beside the first."""
     rivals: Sequence[str]
     """Methods of others, in the order of the lines."""
     ablations: Sequence[str]
@@ -47,7 +49,17 @@ class Results:
     @property
     def methods(self) -> list[str]:
         """Every method, ours first."""
-        return [self.ours, *self.ablations, *self.rivals]
+        return [self.ours, *self.changed, *self.rivals]
+
+    @property
+    def changed(self) -> list[str]:
+        """Ours with something changed, or left out."""
+        return [*self.beside, *self.ablations]
+
+    @property
+    def shown(self) -> list[str]:
+        """What stands against the rivals: ours, those beside it, and the schedule "auto"."""
+        return [self.ours, *self.beside, *([AUTO] if self.has_auto else [])]
 
     @property
     def tasks(self) -> dict[str, list[Setting]]:
@@ -59,8 +71,9 @@ class Results:
 
     @property
     def has_auto(self) -> bool:
-        """Whether both schedules were run somewhere."""
-        return any(here.get(WAITING) for here in self.runs.values()) and self.ours != WAITING
+        """Whether both schedules were run somewhere, and "auto" does not take ours everywhere."""
+        both = [setting for setting, here in self.runs.items() if here.get(WAITING)]
+        return self.ours != WAITING and any(self.overlaps(setting) < 1 for setting in both)
 
     def of(self, who: str, setting: Setting) -> Runs:
         """Return a method's runs in a setting; those of "auto" are taken from both schedules."""
@@ -107,16 +120,17 @@ def results_of(lines: Sequence[Line], quantity: Quantity = "seconds") -> Results
         quantity: what is compared.
 
     Raises:
-        InputError: there is not one method of kind "ours".
+        InputError: there is no method of kind "ours".
     """
-    ours = our_method(lines)
+    ours, *beside = our_methods(lines)
     others, ablations = rivals(lines, ["published", "sampler"]), rivals(lines, ["ablation"])
+    every = (ours, *beside, *ablations, *others)
     runs = {
-        setting: {name: runs_of(lines, setting, name) for name in (ours, *ablations, *others)}
+        setting: {name: runs_of(lines, setting, name) for name in every}
         for setting in settings_of(lines)
     }
     runs = {setting: here for setting, here in runs.items() if here[ours]}
-    return Results(ours, others, ablations, runs, quantity)
+    return Results(ours, beside, others, ablations, runs, quantity)
 
 
 def overall(found: Mapping[Setting, Pairs]) -> Ratio | None:

@@ -63,7 +63,8 @@ class Method(_Section):
     """Its name for `fedpace run`; by default that of the section."""
     kind: Literal["ours", "published", "sampler", "ablation"]
     """"published": a method as its paper has it. "sampler": a way to choose participants, with our
-    aggregation and server step. "ablation": ours with something changed."""
+    aggregation and server step. "ours": the first of a suite is what all are compared with, further
+    ones stand beside it. "ablation": ours with something changed."""
     rates: str
     """Which grid of learning rates it is tuned over."""
     sizes: str | None = None
