@@ -97,7 +97,8 @@ class Plan:
     band_utilisation: float = np.nan
     """Share of the time in which the uplink is in use, in [0, 1]."""
     limit_seconds: float = np.nan
-    """What no scheme on this band could fall below, to compare `objective_seconds` with, s."""
+    """What no scheme with these shares of the mean could fall below on this band, to compare
+    `objective_seconds` with, s."""
     gain: Mapping[str, float] = field(default_factory=dict)
     """Best objective of other planners over this one's, by planner; above 1 is a gain."""
     binds: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)

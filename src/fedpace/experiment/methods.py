@@ -199,13 +199,8 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
                 f"[planner] cohort = {section.cohort:g}: every method ({', '.join(names)}) chooses "
                 f"its cohort itself; leave it out, or add one of {', '.join(SCALED)} to methods"
             )
-    beats = [m for m in experiment.methods if planner_of(experiment, m) == "exact"]
-    if section.max_bias and not any(can_overlap(experiment, m) for m in beats):
-        raise InputError(
-            f"[planner] max_bias = {section.max_bias:g}: only the planner 'exact' plans rounds "
-            "that overlap with a bias, and no method has it; leave it out, or add 'adaptive' to "
-            "methods"
-        )
+    if section.max_bias:
+        _check_bias(experiment)
     training, schedule = experiment.training, {}
     if training.schedule != "synchronous" and name == "exact" and can_overlap(experiment, method):
         schedule = {
@@ -221,6 +216,24 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
         "privacy": privacy_limit(experiment),
         **schedule,
     }
+
+
+def _check_bias(experiment: Experiment) -> None:
+    """Refuse a bias that no method could have; what has to wait is refused by its own words."""
+    exact = [m for m in experiment.methods if planner_of(experiment, m) == "exact"]
+    where, memory = (
+        f"[planner] max_bias = {experiment.planner.max_bias:g}", experiment.training.server_memory,
+    )  # fmt: skip
+    if not exact:
+        raise InputError(
+            f"{where}: only the planner 'exact' plans rounds that overlap with a bias, and no "
+            "method has it; leave it out, or add 'adaptive' to methods"
+        )
+    if experiment.training.schedule == "auto" and not any(
+        can_overlap(experiment, method) for method in exact
+    ):
+        cause = f"[training] server_memory = {memory:g}" if memory else "[privacy]"
+        raise InputError(f"{where}: with {cause} rounds wait for all; leave out one of both")
 
 
 def can_overlap(experiment: Experiment, method: str) -> bool:

@@ -98,7 +98,7 @@ def make_renewal(prepared: Prepared, setup: Setup, method: str) -> Renewal:
         objective=lambda made, clients, system: (
             seconds(made, clients, system)
             if made.beat_seconds is None
-            else beats_seconds(made, clients, system)
+            else beats_seconds(made, clients, system, options["max_bias"])
         ),
         learn_availability=prepared.site.learn_availability,
         private=privacy_of(experiment) is not None,

@@ -182,14 +182,15 @@ def _beat_lines(made: Plan) -> Iterator[str]:
 
 
 def _gain_lines(made: Plan) -> Iterator[str]:
+    biased = made.aggregation_weight is not None
     if np.isfinite(made.limit_seconds) and made.limit_seconds > 0:
         yield (
             f"predicted {made.objective_seconds:.3g} s for each round of full participation, "
             f"{made.objective_seconds / made.limit_seconds:.3g} times the least that any scheme "
-            "needs on this band"
+            f"{'with these shares ' if biased else ''}needs on this band"
         )
     if made.gain:
-        yield "predicted speed-up over " + ", ".join(
+        yield f"predicted speed-up over {'plans without a bias, ' if biased else ''}" + ", ".join(
             f"{name} {value:.2f}x" for name, value in made.gain.items()
         )
 

@@ -144,6 +144,8 @@ def replanned(
         told["schedule"] = start.schedule
         if start.schedule == "synchronous":
             told |= {"beat_seconds": None, "max_bias": 0.0}
+    if told.get("max_bias") and system.noise_ratio == 0:  # measured: nobody differs from another
+        told["max_bias"] = 0.0
     made = plan(clients, system, **told, start=start, predict=predict)
     if start is None or made.beat_seconds is None:
         return made

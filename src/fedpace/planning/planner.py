@@ -156,6 +156,16 @@ def plan(
     _check_schedule(planner, schedule, beat_seconds, system)
     if not 0 <= max_bias < 1:
         raise InputError(f"max_bias is {max_bias!r}; give a share in [0, 1), 0 for no bias")
+    if max_bias and planner != "exact":
+        raise InputError(
+            f"max_bias = {max_bias!r}: planner {planner!r} plans without a bias; leave it out, or "
+            "take planner 'exact'"
+        )
+    if max_bias and system.noise_ratio == 0:
+        raise InputError(
+            f"max_bias = {max_bias!r} with noise_ratio = 0, which says that no client differs from "
+            "another; give the noise ratio of a run, or leave max_bias out"
+        )
     if max_bias and schedule == "synchronous":
         raise InputError(
             f"max_bias = {max_bias!r}: only rounds that overlap are planned with a bias; leave it "

@@ -259,7 +259,10 @@ def _predicted_age(plans: Plans) -> RoundSeconds | None:
 
 def _client_rows(run: Run) -> tuple[list[str], list[list[str]]]:
     header = ["Client", "Data weight", "Starts to send", "Sends alone"]
-    header += [f"{name}: {what}" for name in run.plans for what in ("q", "k", "rounds")]
+    biased = {name: plans[-1][1].aggregation_weight for name, plans in run.plans.items()}
+    for name, weight in biased.items():
+        every = ("q", "k", "rounds") if weight is None else ("counts as", "q", "k", "rounds")
+        header += [f"{name}: {what}" for what in every]
     counts = {n: participation_counts(r, len(run.clients)) for n, r in run.records.items()}
     rows = []
     for n in np.argsort(-run.clients.data_weight, kind="stable")[:_CLIENT_ROWS]:
@@ -270,8 +273,10 @@ def _client_rows(run: Run) -> tuple[list[str], list[list[str]]]:
         for name, plans in run.plans.items():
             plan = plans[-1][1]
             if n >= len(plan):  # it entered under a later method
-                row += ["–", "–", "0"]
+                row += ["–", "–", "0"] if biased[name] is None else ["–", "–", "–", "0"]
                 continue
+            if (weight := biased[name]) is not None:
+                row.append(f"{weight[n]:.4f}")
             q = plan.participation_probability()[n]
             row += [f"{q:.3g}", str(plan.sketch_rank[n]), str(counts[name][n])]
         rows.append(row)

@@ -9,15 +9,19 @@ from scipy.optimize import minimize
 import fedpace as fp
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
+from fedpace.core.sketch import SCALED
 from fedpace.planning.overlap.bias import (
     LEAST_SHARE,
     best_weights,
+    bias_if_alike,
     bias_of,
     overlapping_with_bias,
 )
+from fedpace.planning.overlap.described import beats_seconds
 from fedpace.planning.overlap.fleet import fleet_of, grouped_fleet
-from fedpace.planning.overlap.objective import cost_of
+from fedpace.planning.overlap.objective import BATCH_NOISE, cost_of
 from fedpace.planning.overlap.planner import overlapping
+from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem
 from planning.some_problems import some_clients, some_problem, some_system
 
@@ -60,9 +64,11 @@ def test_without_a_bias_nothing_changes():
     assert plain.aggregation_weight is None and "bias" not in plain.statistics
     none = fp.plan(clients, system, schedule="overlapping", max_bias=0.0)
     assert none.to_json() == plain.to_json()
-    # Nothing is known of how clients differ: no bias can be called small.
-    silent = replace(system, noise_ratio=0.0)
-    assert fp.plan(clients, silent, schedule="overlapping", max_bias=0.5).aggregation_weight is None
+    # Two alike have nothing to gain.
+    alike = ("data_weight", "step_seconds", "step_seconds_per_rank", "spectral_efficiency",
+             "update_second_moment")  # fmt: skip
+    twins = some_clients(2, **{name: np.ones(2) for name in alike})
+    assert fp.plan(twins, system, schedule="overlapping", max_bias=0.5).aggregation_weight is None
 
 
 def test_a_plan_says_its_bias_and_gains_by_it():
@@ -128,8 +134,58 @@ def test_no_shares_of_a_grid_are_better_when_each_has_its_own_schedule(seed):
     (dict(max_bias=1.0), "max_bias is 1.0; give a share in"),
     (dict(max_bias=-0.1), "max_bias is -0.1"),
     (dict(max_bias=0.1, schedule="synchronous"), "max_bias = 0.1: only rounds that overlap"),
+    (dict(max_bias=0.1, schedule="auto", planner="uniform"), "planner 'uniform' plans without"),
 ])  # fmt: skip
 def test_what_cannot_be_is_refused(changes, message):
     clients, system = some_clients(3), some_system(3, **NEVER_IDLE)
     with pytest.raises(InputError, match=message):
         fp.plan(clients, system, **{"schedule": "overlapping", **changes})
+    with pytest.raises(InputError, match="max_bias = 0.1 with noise_ratio = 0"):
+        silent = replace(system, noise_ratio=0.0)
+        fp.plan(clients, silent, schedule="overlapping", max_bias=0.1)
+
+
+def test_without_noise_updates_are_worth_nothing_and_no_number_breaks():
+    clients, system = some_clients(5), some_system(5, noise_ratio=0.0, **NEVER_IDLE)
+    made = overlapping(Problem(clients, system), polish=False)
+    assert np.isfinite(made.cost.objective_seconds) and np.all(made.law.chance > 0)
+
+
+def test_the_scaled_sketch_pays_for_the_ranks_of_all_the_data():
+    """What is minimised is as smooth as the clients' data says, whoever is aggregated."""
+    problem = some_problem(
+        6, 2, 1.5, columns={"max_rank": [8, 8, 8, 1, 1, 1]},
+        system={**NEVER_IDLE, "sketch": SCALED},
+    )  # fmt: skip
+    clients = problem.clients
+    mine = overlapping_with_bias(problem, 0.3, polish=False)
+    kappa = 8 / mine.schedule.sketch_rank
+    cost = mine.schedule.cost
+    plain = (1 + THETA * cost.delay_beats + cost.noise) / (1 + problem.system.noise_ratio)
+    expected = plain * float(clients.data_weight @ kappa) / (1 - mine.bias)
+    assert cost.relative_beats == pytest.approx(expected)
+    assert mine.weight is not None
+
+
+def test_the_bias_of_clients_who_are_alike_is_the_largest():
+    problem = some_problem(6, 1, 1.5, system=NEVER_IDLE)
+    fleet, rng = fleet_of(problem.clients, problem.system), np.random.default_rng(0)
+    weight = rng.dirichlet(np.ones(6))
+    apart = weight - fleet.data_weight
+    size = np.sqrt((1 - BATCH_NOISE) * fleet.noise) / fleet.data_weight
+    most = bias_if_alike(fleet, weight)
+    for _ in range(200):  # directions of what clients differ by
+        way = rng.normal(size=(6, 3))
+        way /= np.linalg.norm(way, axis=1, keepdims=True)
+        assert np.sum((apart @ (size[:, None] * way)) ** 2) <= most * (1 + 1e-9)
+    assert most > bias_of(fleet, weight)
+
+
+def test_a_plan_whose_bias_has_grown_above_its_limit_is_worth_nothing():
+    clients, system = some_clients(20, 1, spread=1.5), some_system(20, **NEVER_IDLE)
+    made = fp.plan(clients, system, schedule="overlapping", max_bias=0.1)
+    now = beats_seconds(made, clients, system, 0.1)
+    assert now == pytest.approx(made.objective_seconds, rel=1e-3)
+    noisier = replace(system, noise_ratio=2 * system.noise_ratio)
+    assert beats_seconds(made, clients, noisier, 0.1) == np.inf
+    assert np.isfinite(beats_seconds(made, clients, noisier, 0.9))

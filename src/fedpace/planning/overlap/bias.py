@@ -24,14 +24,14 @@ from fedpace.planning.overlap.schedule import OverlappingSchedule
 from fedpace.planning.overlap.step import THETA
 from fedpace.planning.solver.objective import Problem
 
-__all__ = ["Biased", "best_weights", "bias_of", "overlapping_with_bias"]
+__all__ = ["Biased", "best_weights", "bias_if_alike", "bias_of", "overlapping_with_bias"]
 
 LEAST_SHARE = 0.01
 """Least p_n over a_n: nobody is left out altogether."""
 _MOST_TURNS = 4
 """Times that shares and schedule take turns."""
 _LEAST_GAIN = 2e-3
-"""Relative gain of a turn below which it was the last."""
+"""Relative gain of a turn below which it was the last, and of a bias below which there is none."""
 _BISECTIONS = 80
 """Halvings of an interval, and steps of Dinkelbach's method, at most."""
 
@@ -50,12 +50,26 @@ class Biased:
 def bias_of(fleet: Fleet, weight: Floats) -> float:
     """Return B: the squared bias of a beat's mean over the squared mean update.
 
+    An estimate, for clients that differ from each other independently: (59) of docs/theory.md.
+
     Args:
         fleet: the clients, with a_n.
         weight: p_n, shape (N,).
     """
     apart = weight / fleet.data_weight - 1
     return float((1 - BATCH_NOISE) * (fleet.members * fleet.noise) @ apart**2)
+
+
+def bias_if_alike(fleet: Fleet, weight: Floats) -> float:
+    """Return the most that B could be: all who lose share differ from the others alike.
+
+    Args:
+        fleet: the clients, with a_n.
+        weight: p_n, shape (N,).
+    """
+    moved = np.abs(weight - fleet.data_weight)
+    each = (1 - BATCH_NOISE) * fleet.noise / fleet.data_weight**2
+    return float(fleet.members @ moved) * float((fleet.members * moved) @ each)
 
 
 def best_weights(
@@ -71,8 +85,7 @@ def best_weights(
         theta: price of the delay.
 
     Returns:
-        p_n, shape (N,), sums to 1 over all members. Where sketches are "scaled", the mean of kappa
-        is left as it is.
+        p_n, shape (N,), sums to 1 over all members.
     """
     a, crowd = fleet.data_weight, fleet.members
     if max_bias == 0 or fleet.noise_ratio == 0:  # how far they differ is not known
@@ -142,20 +155,21 @@ def overlapping_with_bias(
 
     if max_bias == 0 or problem.system.noise_ratio == 0:
         return Biased(planned(None, polish), None, 0.0)
-    best = Biased(planned(None, False), None, 0.0)
-    fleet = fleet_of(problem.clients, problem.system)
-    made = best.schedule
+    made = plain = planned(None, False)
+    best, fleet = Biased(plain, None, 0.0), fleet_of(problem.clients, problem.system)
     for _ in range(_MOST_TURNS):
         rank = made.sketch_rank.astype(np.float64)
         weight = best_weights(fleet, made.law, rank, max_bias, theta)
         made, bias = planned(weight, False), bias_of(fleet, weight)
         made = replace(made, cost=_slowed(made.cost, bias))
         before = best.schedule.cost.objective_seconds
-        if made.cost.objective_seconds >= before:
-            break
+        if made.verdict != best.schedule.verdict or made.cost.objective_seconds >= before:
+            break  # other verdicts: one of both breaks a limit
         best = Biased(made, weight, bias)
         if made.cost.objective_seconds > before * (1 - _LEAST_GAIN):
             break
+    if best.schedule.cost.objective_seconds > plain.cost.objective_seconds * (1 - _LEAST_GAIN):
+        best = Biased(plain, None, 0.0)
     if not (polish and len(problem.clients) <= FEW_CLIENTS):
         return best
     made = planned(best.weight, True)

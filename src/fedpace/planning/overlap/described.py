@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan, StalenessSeconds
 from fedpace.core.profile import Clients, Floats, System
-from fedpace.planning.overlap.bias import Biased, bias_of, overlapping_with_bias
+from fedpace.planning.overlap.bias import Biased, bias_if_alike, bias_of, overlapping_with_bias
 from fedpace.planning.overlap.fleet import Fleet, fleet_of
 from fedpace.planning.overlap.law import QueueLaw
 from fedpace.planning.overlap.objective import Cost, limit_seconds, schedule_cost
@@ -51,9 +51,9 @@ def overlapping_plan(
 
     Returns:
         The plan; all that is said of it is with its `aggregation_weight`, where it has one. Its
-        statistics have "bias" then, and always "delay_beats", "beat_noise" and "tuned_noise", which
-        `server_rate_factor` asks for, and "beats_per_round", how many beats make as much progress
-        as a round that waits.
+        statistics have "bias" and "bias_if_alike" then, and always "delay_beats", "beat_noise" and
+        "tuned_noise", which `server_rate_factor` asks for, and "beats_per_round", how many beats
+        make as much progress as a round that waits.
 
     Raises:
         InputError: a beat shorter than the server's overhead, or in which the band cannot carry
@@ -77,7 +77,7 @@ def overlapping_plan(
         made.verdict + _leaning(problem.clients, found),
         limit_seconds=least,
         binds=_binds(problem, fleet, made, made.sketch_rank.astype(np.float64)),
-        statistics={**made.statistics, **({"bias": found.bias} if found.bias else {})},
+        statistics={**made.statistics, **_bias_statistics(fleet, found)},
     )
     if rounds is None:
         return _stated(plan, made.law, made.cost)
@@ -91,22 +91,23 @@ def overlapping_plan(
     return _stated(replace(plan, gain=gain), made.law, made.cost, _round_noise(fleet, rounds))
 
 
-def beats_seconds(plan: Plan, clients: Clients, system: System) -> float:
+def beats_seconds(plan: Plan, clients: Clients, system: System, max_bias: float = 1.0) -> float:
     """Return the predicted time of a plan of rounds that overlap, by what is now known, s.
 
     Args:
         plan: with its beat, and its `aggregation_weight` where it has one.
         clients: as they are known now.
         system: as it is known now.
+        max_bias: largest bias that is allowed.
 
     Returns:
-        Comparable with `objective_seconds` of a plan for these clients and system; inf where
-        nothing would be left of a step's progress.
+        Comparable with `objective_seconds` of a plan for these clients and system; inf where the
+        bias is by now above what is allowed.
     """
     assert plan.beat_seconds is not None
     fleet, weight = fleet_of(clients, system), plan.aggregation_weight
     bias = 0.0 if weight is None else bias_of(fleet, weight)
-    if bias >= 1:
+    if bias >= 1 or bias > max_bias * (1 + 1e-9):
         return np.inf
     own = fleet if weight is None else fleet.reweighted(weight)
     rank = plan.sketch_rank.astype(np.float64)
@@ -141,10 +142,17 @@ def _leaning(clients: Clients, found: Biased) -> str:
     if found.weight is None:
         return ""
     less = np.count_nonzero(found.weight < clients.data_weight / 2)
+    moved = float(np.abs(found.weight - clients.data_weight).sum()) / 2
     return (
-        f"; bias {found.bias:.2g}: {less} of {len(clients)} clients count for less than half of "
-        "their data"
+        f"; bias {found.bias:.2g}: {moved:.0%} of the weight is moved, {less} of {len(clients)} "
+        "clients count for less than half of their data"
     )
+
+
+def _bias_statistics(fleet: Fleet, found: Biased) -> dict[str, float]:
+    if found.weight is None:
+        return {}
+    return {"bias": found.bias, "bias_if_alike": bias_if_alike(fleet, found.weight)}
 
 
 def _stated(plan: Plan, law: QueueLaw, cost: Cost, tuned_noise: float | None = None) -> Plan:

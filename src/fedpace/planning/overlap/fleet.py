@@ -47,12 +47,15 @@ class Fleet:
     """p: the rounds grow as the mean of kappa to this power."""
     noise_ratio: float
     overhead_seconds: float
+    share: Floats
+    """a_n of one member, also where `data_weight` is p_n: the smoothness of what is minimised grows
+    with the mean of kappa over the data."""
 
     def __len__(self) -> int:
         return len(self.data_weight)
 
     def reweighted(self, weight: Floats) -> "Fleet":
-        """Return the same clients with other shares of what a beat aggregates, shape (N,)."""
+        """Return the same clients with shares p_n of what a beat aggregates, shape (N,)."""
         noise = self.noise * (weight / self.data_weight) ** 2
         return replace(self, data_weight=weight, noise=noise)
 
@@ -120,6 +123,7 @@ def fleet_of(clients: Clients, system: System) -> Fleet:
         power=1 if system.sketch.scaled_by == "client" else 0,
         noise_ratio=system.noise_ratio,
         overhead_seconds=system.overhead_seconds,
+        share=clients.data_weight,
     )
 
 
@@ -153,5 +157,5 @@ def grouped_fleet(clients: Clients, system: System, weight: Floats | None = None
         mean(single.data_weight), mean(np.sqrt(single.noise)) ** 2, pair(single.ready),
         pair(single.work), pair(single.lag), mean(single.availability), least(single.max_rank),
         pair(single.joules), least(single.max_joules), size, single.lora_rank, single.power,
-        single.noise_ratio, single.overhead_seconds,
+        single.noise_ratio, single.overhead_seconds, mean(single.share),
     )  # fmt: skip

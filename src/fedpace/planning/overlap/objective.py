@@ -68,7 +68,8 @@ def cost_of(fleet: Fleet, law: QueueLaw, rank: Floats, theta: float = THETA) -> 
     each = kappa / law.chance - regularity(law.age_beats, law.chance)
     noise = float((fleet.members * fleet.noise) @ each)
     beats = (1 + theta * delay + noise) / (1 + fleet.noise_ratio)
-    beats *= float(weight @ kappa / weight.sum()) ** fleet.power
+    share = fleet.members * fleet.share
+    beats *= float(share @ kappa / share.sum()) ** fleet.power
     return Cost(float(law.beat_seconds * beats), delay, noise, float(beats))
 
 
@@ -159,6 +160,8 @@ def limit_seconds(
         5.333333
     """
     fleet = fleet_of(clients, system)
+    if system.noise_ratio == 0:
+        return 0.0
     if weight is not None:
         fleet = fleet.reweighted(weight)
     work = fleet.work_seconds(np.full(len(clients), float(system.lora_rank)))

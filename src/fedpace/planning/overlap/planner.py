@@ -122,7 +122,8 @@ class _Search:
         prices = fleet.noise * np.maximum(kappa / chance**2 - regularity_loss(age), 0.0) / work
         price = float(np.median(prices[inside]) if np.any(inside) else np.min(prices))
         weight = fleet.members * fleet.data_weight
-        mean_kappa = float(weight @ kappa / weight.sum())
+        share = fleet.members * fleet.share
+        mean_kappa = float(share @ kappa / share.sum())
         age = fleet.age_alone(rank, beat) + late
         total = 1 + theta * float(weight @ (age - 1))
         total += float((fleet.members * fleet.noise) @ (kappa / chance - regularity(age, chance)))
@@ -141,7 +142,7 @@ class _Search:
             noise = each / rate - regularity(alone, rate)
             value = theta * fleet.data_weight * alone + fleet.noise * noise + price * rate * need
             if fleet.power:
-                value = value + total / mean_kappa * fleet.data_weight * each
+                value = value + total / mean_kappa * fleet.share * each
             better = value < best * (1 - 1e-12)
             best = np.where(better, value, best)
             found = np.where(better, level, found)
