@@ -190,7 +190,7 @@ def _gain_lines(made: Plan) -> Iterator[str]:
             f"{'with these shares ' if biased else ''}needs on this band"
         )
     if made.gain:
-        yield f"predicted speed-up over {'plans without a bias, ' if biased else ''}" + ", ".join(
+        yield f"predicted speed-up over {'plans without a bias: ' if biased else ''}" + ", ".join(
             f"{name} {value:.2f}x" for name, value in made.gain.items()
         )
 
