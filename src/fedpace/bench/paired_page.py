@@ -346,7 +346,7 @@ def _promises(results: Results, name: str) -> list[str]:
 def _overview(results: Results) -> dict[str, dict[str, Ratio]]:
     rows = {}
     for other in [BEST, *results.rivals, *results.changed]:
-        row = {who: overall(results.over(who, other)) for who in results.shown}
+        row = {who: overall(results.over(who, other)) for who in results.shown if who != other}
         known = {who: ratio for who, ratio in row.items() if ratio is not None}
         if known:
             rows[other] = known
