@@ -18,7 +18,7 @@ from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import prepare
 from fedpace.experiment.run import resume, run
 from fedpace.experiment.scenario import plan_scenario
-from fedpace.experiment.schedule import last_step, rate_factor
+from fedpace.experiment.schedule import as_begun, last_step, rate_factor
 from fedpace.experiment.site import Site
 from fedpace.run_folder.checkpoint import read_checkpoint
 from fedpace.run_folder.reader import read_run
@@ -241,17 +241,44 @@ def test_a_bias_leads_back_as_the_noise_grows_and_resumes_to_the_same_bits(tmp_p
     assert [r.to_json() for r in cut.records] == [r.to_json() for r in whole.records]
     plans = read_run(whole.folder).plans["adaptive"]
     assert len(plans) > 1, "no renewal would prove nothing"
-    distance = [np.abs(made.aggregation_weight - 1 / 18).sum() for _, made in plans]
+    share = [
+        np.full(18, 1 / 18) if made.aggregation_weight is None else made.aggregation_weight
+        for _, made in plans
+    ]
+    distance = [np.abs(each - 1 / 18).sum() for each in share]
     assert distance[-1] < 0.7 * distance[0]
     assert len({made.statistics["beats_per_round"] for _, made in plans}) == 1
     # Each update has the weight of the plan that counts it.
-    for (first, made), (end, _) in itertools.pairwise([*plans, (120, None)]):
+    spans = itertools.pairwise([*plans, (120, None)])
+    for ((first, made), (end, _)), own in zip(spans, share, strict=True):
         for record in whole.records[first:end]:
             for p in record.participants:
                 if p.started_round >= first:
                     busy = record.round - p.started_round
                     cycle = 1 / made.sampling_probability[p.client] + busy
-                    assert p.weight == pytest.approx(made.aggregation_weight[p.client] * cycle)
+                    assert p.weight == pytest.approx(own[p.client] * cycle)
+
+
+def test_a_schedule_that_was_chosen_stays_for_later_plans():
+    """Whoever enters, whatever is measured: what is underway hangs on it, and what rounds count."""
+    asked = toy_experiment(
+        methods=["adaptive"], training={"schedule": "auto"}, network={"allocation": BAND},
+        planner={"max_bias": 0.2, "replan_every": 5},
+    )  # fmt: skip
+    alone = toy_network(asked, np.ones(1))  # waits for nobody
+    spread = toy_experiment(network={"allocation": BAND, "step_spread": 2.5})
+    unequal = toy_network(spread, np.ones(17))
+    chosen = {}
+    for network in (alone, unequal):
+        begun = make_plan(asked, network, "adaptive")
+        later = as_begun(asked, begun)
+        chosen[begun.schedule] = later
+        for other in (alone, unequal):
+            assert make_plan(later, other, "adaptive").schedule == begun.schedule
+    assert set(chosen) == {"synchronous", "overlapping"}
+    assert chosen["synchronous"].planner.max_bias == 0.0
+    named = toy_experiment(training=LATE)
+    assert as_begun(named, make_plan(named, alone, "full")) is named
 
 
 def test_a_beat_of_nothing_is_refused():

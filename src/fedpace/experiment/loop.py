@@ -13,7 +13,7 @@ from fedpace.experiment.methods import make_plan
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, make_renewal
 from fedpace.experiment.privacy import privacy_of
-from fedpace.experiment.schedule import last_step, rate_factor, steps_per_round
+from fedpace.experiment.schedule import as_begun, last_step, rate_factor, steps_per_round
 from fedpace.federation.beats import run_beat
 from fedpace.federation.buffered import run_buffer
 from fedpace.federation.divergence import fault_of_evaluation
@@ -136,7 +136,7 @@ def play(
     work = prepared.site.work
     setup = set_up(prepared.experiment, work, method, server_optimizer=server_optimizer)
     first = make_plan(prepared.experiment, setup.network, method)
-    renewal = make_renewal(prepared, setup, method)
+    renewal = make_renewal(prepared, setup, method, first)
     back = prepared.experiment.training.on_divergence == "step-back"
     progress = begin(work, setup, first, {}, renewal.state, steps_back=back)
     course = Course(method, work, setup, renewal, progress)
@@ -174,7 +174,9 @@ def _grow(prepared: Prepared, course: Course, work: Work) -> None:
     renews = experiment.planner.replan_every
     plan = course.renewal.anew(course.progress.state.plan) if renews else None
     if plan is None:
-        plan = make_plan(experiment, setup.network, method)
+        state = course.progress.state
+        later = as_begun(experiment, state.plan) if state.round_index else experiment
+        plan = make_plan(later, setup.network, method)
     course.progress = grow(course.progress, setup, plan, course.renewal.state)
 
 

@@ -13,7 +13,7 @@ from fedpace.experiment.evaluation_cost import LARGEST_SHARE, evaluation_share, 
 from fedpace.experiment.methods import make_plan, planner_options
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.privacy import check_plan, privacy_of
-from fedpace.experiment.schedule import replanned
+from fedpace.experiment.schedule import as_begun, replanned
 from fedpace.experiment.site import MakeSite, Site, in_process
 from fedpace.planning.overlap.described import beats_seconds
 from fedpace.planning.planner import MINIMISING
@@ -83,11 +83,18 @@ def set_up_for(prepared: Prepared, method: str, work: Work) -> tuple[Setup, Plan
     return setup, first
 
 
-def make_renewal(prepared: Prepared, setup: Setup, method: str) -> Renewal:
-    """Return what observes every round, and plans anew only where the experiment asks for it."""
+def make_renewal(prepared: Prepared, setup: Setup, method: str, first: Plan) -> Renewal:
+    """Return what observes every round, and plans anew only where the experiment asks for it.
+
+    Args:
+        prepared: the experiment.
+        setup: of the method.
+        method: its name.
+        first: its first plan.
+    """
     experiment = prepared.experiment
     never = experiment.training.rounds + 1
-    options = planner_options(experiment, method)
+    options = planner_options(as_begun(experiment, first), method)
     seconds = partial(expected_seconds, quantile=options["quantile"])
     return renew_every(
         partial(replanned, options),
@@ -98,7 +105,7 @@ def make_renewal(prepared: Prepared, setup: Setup, method: str) -> Renewal:
         objective=lambda made, clients, system: (
             seconds(made, clients, system)
             if made.beat_seconds is None
-            else beats_seconds(made, clients, system, options["max_bias"])
+            else beats_seconds(made, clients, system, options.get("max_bias", 0.0))
         ),
         learn_availability=prepared.site.learn_availability,
         private=privacy_of(experiment) is not None,

@@ -251,7 +251,7 @@ def _course(
 ) -> Course:
     """Return a method where its checkpoint left it, or at its beginning."""
     setup, first = set_up_for(prepared, method, work)
-    renewal = make_renewal(prepared, setup, method)
+    renewal = make_renewal(prepared, setup, method, first)
     progress = read_progress(folder, method, work, note)
     if progress is None:
         initial = next((each.initial for each in done.values()), None)

@@ -122,6 +122,26 @@ def rate_factor(experiment: Experiment, plan: Plan) -> float:
     )  # fmt: skip
 
 
+def as_begun(experiment: Experiment, plan: Plan) -> Experiment:
+    """Return the experiment with the schedule that "auto" chose, for plans that come later.
+
+    What is underway, and what the rounds of the experiment are counted in, hang on the schedule.
+
+    Args:
+        experiment: as given.
+        plan: in force.
+    """
+    if experiment.training.schedule != "auto":
+        return experiment
+    chosen: dict[str, Any] = {"schedule": plan.schedule}
+    planner = experiment.planner
+    if plan.schedule == "synchronous":
+        chosen |= {"beat_seconds": None, "beat_rate_factor": None}
+        planner = planner.model_copy(update={"max_bias": 0.0})
+    training = experiment.training.model_copy(update=chosen)
+    return experiment.model_copy(update={"training": training, "planner": planner})
+
+
 def replanned(
     options: Mapping[str, Any],
     clients: Clients,
@@ -130,20 +150,16 @@ def replanned(
     start: Plan | None,
     predict: bool,
 ) -> Plan:
-    """Plan again while a run goes on; a schedule that was chosen at its beginning stays.
+    """Plan again while a run goes on.
 
     Args:
-        options: what `plan` is told besides.
+        options: what `plan` is told besides, with the schedule that was chosen at the beginning.
         clients: as they are known now.
         system: as it is known now.
         start: the plan in force, or None.
         predict: as for `plan`.
     """
     told = dict(options)
-    if start is not None and "schedule" in told:
-        told["schedule"] = start.schedule
-        if start.schedule == "synchronous":
-            told |= {"beat_seconds": None, "max_bias": 0.0}
     if told.get("max_bias") and system.noise_ratio == 0:  # measured: nobody differs from another
         told["max_bias"] = 0.0
     made = plan(clients, system, **told, start=start, predict=predict)
