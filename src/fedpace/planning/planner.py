@@ -154,23 +154,7 @@ def plan(
             f"or choose one of {', '.join(SCALED)}"
         )
     _check_schedule(planner, schedule, beat_seconds, system)
-    if not 0 <= max_bias < 1:
-        raise InputError(f"max_bias is {max_bias!r}; give a share in [0, 1), 0 for no bias")
-    if max_bias and planner != "exact":
-        raise InputError(
-            f"max_bias = {max_bias!r}: planner {planner!r} plans without a bias; leave it out, or "
-            "take planner 'exact'"
-        )
-    if max_bias and system.noise_ratio == 0:
-        raise InputError(
-            f"max_bias = {max_bias!r} with noise_ratio = 0, which says that no client differs from "
-            "another; give the noise ratio of a run, or leave max_bias out"
-        )
-    if max_bias and schedule == "synchronous":
-        raise InputError(
-            f"max_bias = {max_bias!r}: only rounds that overlap are planned with a bias; leave it "
-            "out, or take schedule 'overlapping' or 'auto'"
-        )
+    _check_bias(planner, schedule, max_bias, system)
     if schedule == "overlapping" and max_participants is not None:
         raise InputError(
             f"max_participants = {max_participants!r}: rounds that overlap have no cohort of their "
@@ -232,6 +216,26 @@ def _check_schedule(
         )
     if not 0 < beat_seconds < np.inf:
         raise InputError(f"beat_seconds is {beat_seconds!r}; give a finite time above 0, or none")
+
+
+def _check_bias(planner: str, schedule: str, max_bias: float, system: System) -> None:
+    if not 0 <= max_bias < 1:
+        raise InputError(f"max_bias is {max_bias!r}; give a share in [0, 1), 0 for no bias")
+    if max_bias and planner != "exact":
+        raise InputError(
+            f"max_bias = {max_bias!r}: planner {planner!r} plans without a bias; leave it out, or "
+            "take planner 'exact'"
+        )
+    if max_bias and system.noise_ratio == 0:
+        raise InputError(
+            f"max_bias = {max_bias!r} with noise_ratio = 0, which says that no client differs from "
+            "another; give the noise ratio of a run, or leave max_bias out"
+        )
+    if max_bias and schedule == "synchronous":
+        raise InputError(
+            f"max_bias = {max_bias!r}: only rounds that overlap are planned with a bias; leave it "
+            "out, or take schedule 'overlapping' or 'auto'"
+        )
 
 
 def _refuse_timeless(problem: Problem) -> None:

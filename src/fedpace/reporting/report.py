@@ -273,7 +273,7 @@ def _client_rows(run: Run) -> tuple[list[str], list[list[str]]]:
         for name, plans in run.plans.items():
             plan = plans[-1][1]
             if n >= len(plan):  # it entered under a later method
-                row += ["–", "–", "0"] if biased[name] is None else ["–", "–", "–", "0"]
+                row += [*([] if biased[name] is None else ["–"]), "–", "–", "0"]
                 continue
             if (weight := biased[name]) is not None:
                 row.append(f"{weight[n]:.4f}")

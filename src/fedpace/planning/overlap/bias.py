@@ -81,15 +81,13 @@ def best_weights(
         fleet: the clients, with a_n.
         law: rates and ages.
         rank: k, shape (N,), real-valued.
-        max_bias: largest B, in [0, 1).
+        max_bias: largest B, in (0, 1).
         theta: price of the delay.
 
     Returns:
         p_n, shape (N,), sums to 1 over all members.
     """
     a, crowd = fleet.data_weight, fleet.members
-    if max_bias == 0 or fleet.noise_ratio == 0:  # how far they differ is not known
-        return a
     each = fleet.noise / a**2
     late = theta * (law.age_beats - 1)
     noise = each * (fleet.lora_rank / rank / law.chance - regularity(law.age_beats, law.chance))
@@ -110,11 +108,15 @@ def best_weights(
         shares = filled(high)
         return np.asarray(shares / float(crowd @ shares))
 
-    price = float(1 + (crowd * a) @ late + (crowd * a**2) @ noise)
+    def beats(shares: Floats) -> float:
+        """The numerator: beats needed, but for the bias."""
+        return float(1 + (crowd * shares) @ late + (crowd * shares**2) @ noise)
+
+    price = beats(a)
     for _ in range(_BISECTIONS):
         p = at(price)
         before = price
-        price = float(1 + (crowd * p) @ late + (crowd * p**2) @ noise) / (1 - bias_of(fleet, p))
+        price = beats(p) / (1 - bias_of(fleet, p))
         if price > before * (1 - 1e-9):
             break
     if bias_of(fleet, p) <= max_bias:
@@ -153,7 +155,7 @@ def overlapping_with_bias(
             weight=weight,
         )  # fmt: skip
 
-    if max_bias == 0 or problem.system.noise_ratio == 0:
+    if max_bias == 0 or problem.system.noise_ratio == 0:  # how far they differ is not known
         return Biased(planned(None, polish), None, 0.0)
     made = plain = planned(None, False)
     best, fleet = Biased(plain, None, 0.0), fleet_of(problem.clients, problem.system)

@@ -105,13 +105,12 @@ def beats_seconds(plan: Plan, clients: Clients, system: System, max_bias: float 
         bias is by now above what is allowed.
     """
     assert plan.beat_seconds is not None
-    fleet, weight = fleet_of(clients, system), plan.aggregation_weight
-    bias = 0.0 if weight is None else bias_of(fleet, weight)
+    weight = plan.aggregation_weight
+    bias = 0.0 if weight is None else bias_of(fleet_of(clients, system), weight)
     if bias >= 1 or bias > max_bias * (1 + 1e-9):
         return np.inf
-    own = fleet if weight is None else fleet.reweighted(weight)
-    rank = plan.sketch_rank.astype(np.float64)
-    made = scheduled(own, plan.sampling_probability, rank, plan.beat_seconds, THETA)
+    fleet, rank = fleet_of(clients, system, weight), plan.sketch_rank.astype(np.float64)
+    made = scheduled(fleet, plan.sampling_probability, rank, plan.beat_seconds, THETA)
     return made.cost.objective_seconds / (1 - bias)
 
 

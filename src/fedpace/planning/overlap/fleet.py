@@ -86,11 +86,16 @@ class Fleet:
         return np.where(joules > 0, pays, np.inf)
 
 
-def fleet_of(clients: Clients, system: System) -> Fleet:
+def fleet_of(clients: Clients, system: System, weight: Floats | None = None) -> Fleet:
     """Return the clients as the planner sees them.
 
     A client whose own band is narrower than W is charged the work of its share, and sends longer.
     A Shannon link is taken as it is with the whole band to itself.
+
+    Args:
+        clients: N clients.
+        system: what they share.
+        weight: p_n, each client's share of what a beat aggregates, shape (N,); None: a_n.
     """
     zero, one = np.zeros(len(clients)), np.ones(len(clients))
     band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
@@ -101,7 +106,7 @@ def fleet_of(clients: Clients, system: System) -> Fleet:
         return at_zero, at_one - at_zero
 
     alone = pair(upload_bits(system, zero) / rate, upload_bits(system, one) / rate)
-    return Fleet(
+    fleet = Fleet(
         data_weight=clients.data_weight,
         noise=np.maximum(noise_weight(clients, system) * clients.availability, _LEAST_NOISE),
         ready=pair(
@@ -125,6 +130,7 @@ def fleet_of(clients: Clients, system: System) -> Fleet:
         overhead_seconds=system.overhead_seconds,
         share=clients.data_weight,
     )
+    return fleet if weight is None else fleet.reweighted(weight)
 
 
 def grouped_fleet(clients: Clients, system: System, weight: Floats | None = None) -> Fleet:
@@ -136,11 +142,9 @@ def grouped_fleet(clients: Clients, system: System, weight: Floats | None = None
     Args:
         clients: N clients.
         system: what they share.
-        weight: p_n in the place of a_n, shape (N,).
+        weight: as for `fleet_of`.
     """
-    single = fleet_of(clients, system)
-    if weight is not None:
-        single = single.reweighted(weight)
+    single = fleet_of(clients, system, weight)
     crowd = group_clients(clients, system, _MOST_GROUPS, worth=np.sqrt(single.noise))
     size = np.diff(np.append(crowd.first, len(clients))).astype(np.float64)
 

@@ -147,7 +147,7 @@ def limit_seconds(
         clients: N clients.
         system: gives W, r, the message sizes and the noise ratio.
         theta: price of the delay.
-        weight: p_n in the place of a_n, shape (N,).
+        weight: as for `fleet_of`.
 
     Returns:
         Seconds, comparable with `objective_seconds` of a plan.
@@ -159,11 +159,9 @@ def limit_seconds(
         >>> round(limit_seconds(clients, system), 6)  # 1/3 of two updates of 8 s each
         5.333333
     """
-    fleet = fleet_of(clients, system)
     if system.noise_ratio == 0:
         return 0.0
-    if weight is not None:
-        fleet = fleet.reweighted(weight)
+    fleet = fleet_of(clients, system, weight)
     work = fleet.work_seconds(np.full(len(clients), float(system.lora_rank)))
     worth = 2 * (1 - BATCH_NOISE) * fleet.noise
     busy = np.maximum(1 - theta * fleet.data_weight / np.maximum(worth, 1e-300), 0.0)

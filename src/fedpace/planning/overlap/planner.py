@@ -167,15 +167,13 @@ def overlapping(
         theta: price of the delay.
         shortest_seconds: the shortest beat that is planned, besides the server's overhead, s.
         polish: where clients are few, move every probability by itself at the end.
-        weight: p_n, each client's share of what a beat aggregates, shape (N,); None: a_n.
+        weight: as for `fleet_of`.
 
     Returns:
         The schedule, with its law; verdict "converged", or "infeasible: ..." and why.
     """
     clients, system = problem.clients, problem.system
-    single, most = fleet_of(clients, system), rank_limit(problem)
-    if weight is not None:
-        single = single.reweighted(weight)
+    single, most = fleet_of(clients, system, weight), rank_limit(problem)
     crowd = len(clients) > _GROUPED_BEYOND_CLIENTS
     fleet = grouped_fleet(clients, system, weight) if crowd else single
     least = np.minimum(fleet.max_rank, system.lora_rank) if crowd else most
