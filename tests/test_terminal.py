@@ -79,7 +79,11 @@ def test_a_table_of_clients_has_their_names_as_they_are():
     made = Plan("test", np.array([EVIL]), Decision(np.ones(1), np.ones(1, np.int64)))
     plain = Console(file=io.StringIO(), width=200)  # even one that takes markup
     plain.print(plan_table(made, Network(clients, System(bandwidth_hz=1e6, lora_rank=4))))
-    assert EVIL in shown(plain)
+    assert EVIL in shown(plain) and "counts %" not in shown(plain)
+    biased = Decision(np.ones(1), np.ones(1, np.int64), aggregation_weight=np.array([0.1234]))
+    network = Network(clients, System(bandwidth_hz=1e6, lora_rank=4))
+    plain.print(plan_table(Plan("test", np.array([EVIL]), biased), network))
+    assert "counts %" in shown(plain) and "12.34" in shown(plain)
 
 
 def test_a_line_stays_a_line():

@@ -114,6 +114,13 @@ def test_staleness_counted_by_hand():
     assert (waited.start_seconds, waited.upload_seconds) == (0.625, 0.375)
 
 
+def test_what_the_server_takes_before_a_start_is_not_charged_to_the_client():
+    net = network([0.5], efficiency=4.0, overhead=0.25)
+    engine = OverlappingSimulation(towards(random_adapter(0)), net, exchange(), seed=0)
+    records, _ = beats(engine, federation(net), overlapping([1], [2], 1.0), 2)
+    assert [p.start_seconds for r in records for p in r.participants] == [0.5, 0.5]
+
+
 @pytest.mark.parametrize("step", [run_beat, run_round])
 def test_a_plan_may_give_clients_other_shares_than_their_data_has(step):
     """Everyone is there, so that the server moves along the mean with these shares, exactly."""

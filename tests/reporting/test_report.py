@@ -1,16 +1,18 @@
 import json
 import re
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 
 from fedpace.core.errors import MissingExtraError
-from fedpace.reporting.report import write_report
+from fedpace.reporting.report import _client_rows, write_report
 from fedpace.reporting.style import PALETTE
 from fedpace.reporting.tables import prediction_rows, summary_rows
-from fedpace.run_folder.reader import read_summary
+from fedpace.run_folder.reader import read_run, read_summary
 
 VOID = {"meta", "link", "br", "img", "input", "hr"}
 
@@ -243,3 +245,17 @@ def test_a_missing_extra_is_named_with_the_remedy(write_run, tmp_path, monkeypat
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'fedpace\[plots\]'"):
         write_report(folder)
+
+
+def test_clients_are_listed_with_the_shares_that_a_plan_with_a_bias_gives_them(run_folder):
+    run = read_run(run_folder)
+    name, *others = run.plans
+    first, made = run.plans[name][-1]
+    share = np.linspace(1, 2, len(made)) / np.linspace(1, 2, len(made)).sum()
+    biased = replace(made, decision=replace(made.decision, aggregation_weight=share))
+    header, rows = _client_rows(replace(run, plans={**run.plans, name: [(first, biased)]}))
+    assert all(len(row) == len(header) for row in rows)
+    listed = {row[0]: row[header.index(f"{name}: counts as")] for row in rows}
+    ids = [str(client) for client in run.clients.client_id]
+    assert listed == {client: f"{share[ids.index(client)]:.4f}" for client in listed}
+    assert not any(f"{other}: counts as" in header for other in others)

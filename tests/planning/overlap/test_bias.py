@@ -179,6 +179,14 @@ def test_the_bias_of_clients_who_are_alike_is_the_largest():
         way /= np.linalg.norm(way, axis=1, keepdims=True)
         assert np.sum((apart @ (size[:, None] * way)) ** 2) <= most * (1 + 1e-9)
     assert most > bias_of(fleet, weight)
+    # It is attained: all differ by as much, those who lose one way and those who gain the other.
+    even = some_problem(
+        6, 1, 1.5, columns={"update_second_moment": np.ones(6)}, system=NEVER_IDLE
+    )  # fmt: skip
+    fleet = fleet_of(even.clients, even.system)
+    size = np.sqrt((1 - BATCH_NOISE) * fleet.noise) / fleet.data_weight
+    apart = weight - fleet.data_weight
+    assert bias_if_alike(fleet, weight) == pytest.approx(np.sum(np.abs(apart) * size) ** 2)
 
 
 def test_a_plan_whose_bias_has_grown_above_its_limit_is_worth_nothing():
