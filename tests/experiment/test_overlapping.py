@@ -18,7 +18,8 @@ from fedpace.experiment.methods import make_plan
 from fedpace.experiment.prepare import prepare
 from fedpace.experiment.run import resume, run
 from fedpace.experiment.scenario import plan_scenario
-from fedpace.experiment.schedule import as_begun, last_step, rate_factor
+from fedpace.experiment.schedule import as_begun, last_step
+from fedpace.experiment.server_rate import schedule_factor
 from fedpace.experiment.site import Site
 from fedpace.run_folder.checkpoint import read_checkpoint
 from fedpace.run_folder.reader import read_run
@@ -302,7 +303,7 @@ def test_the_rate_of_the_server_follows_the_noise_and_the_delay_of_a_beat():
             methods=["uniform"], network={"allocation": BAND, "bandwidth_hz": 3e3},
             training={**LATE, "beat_seconds": beat, "rounds": 10**5, "server_optimizer": "adam"},
         ), place())  # fmt: skip
-        factors.append(rate_factor(ready.experiment, ready.plans["uniform"]))
+        factors.append(schedule_factor(ready.experiment, ready.plans["uniform"]))
         assert ready.plans["uniform"].staleness_seconds.mean >= beat
     assert factors[0] == pytest.approx(1, rel=1e-12)
     assert factors[0] > factors[1] > factors[2] > 0.1
@@ -310,4 +311,4 @@ def test_the_rate_of_the_server_follows_the_noise_and_the_delay_of_a_beat():
         methods=["uniform"], network={"allocation": BAND},
         training={**LATE, "beat_rate_factor": 0.7},
     )  # fmt: skip
-    assert rate_factor(by_hand, prepare(by_hand, place()).plans["uniform"]) == 0.7
+    assert schedule_factor(by_hand, prepare(by_hand, place()).plans["uniform"]) == 0.7

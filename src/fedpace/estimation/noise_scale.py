@@ -75,6 +75,8 @@ class NoiseScale:
     """Where the ratio is with 95 % confidence (Fieller)."""
     noise_fraction: float
     """Share of noise, V / (cross_product + V), in the mean squared aggregate of the plans run."""
+    v_run: float
+    """V of the plans run, each as often as its rounds are remembered."""
     update_second_moment: Floats
     """Gamma_n, shape (N,), shrunk to the population mean; sum a_n^2 Gamma_n is `v_full`."""
     rounds_observed: int
@@ -134,7 +136,7 @@ def noise_scale(state: NoiseState, data_weight: Floats, part: Part = "all") -> N
         return NoiseScale(
             part=part, v_full=np.nan, cross_product=np.nan, squared_update_norm=np.nan,
             ratio=np.nan, ratio_interval=(0.0, np.inf),
-            noise_fraction=np.nan,
+            noise_fraction=np.nan, v_run=np.nan,
             update_second_moment=gamma if v_full > 0 else np.ones(len(data_weight)),
             rounds_observed=state.rounds, verdict=_verdict(state, (-np.inf, np.inf)),
         )  # fmt: skip
@@ -153,6 +155,7 @@ def noise_scale(state: NoiseState, data_weight: Floats, part: Part = "all") -> N
         ratio=_inverse(signal),
         ratio_interval=(_inverse(high), _inverse(low)),
         noise_fraction=_noise_fraction(signal, excess),
+        v_run=v_mean * excess,
         update_second_moment=gamma * v_mean / v_full,
         rounds_observed=state.rounds,
         verdict=_verdict(state, (low, high)),

@@ -32,6 +32,7 @@ from fedpace.experiment.methods import (
 )
 from fedpace.experiment.network import build_network
 from fedpace.experiment.privacy import check_privacy
+from fedpace.experiment.server_rate import check_decay
 from fedpace.federation.aggregation import Aggregation, MethodContext
 from fedpace.federation.engine import Train
 from fedpace.federation.hooks.hook import hooked
@@ -211,6 +212,7 @@ def check(experiment: Experiment) -> None:
     check_privacy(experiment)
     for method in experiment.methods:
         check_schedule(experiment, method)
+        check_decay(experiment, method)
     if experiment.training.target is not None:
         target = Target.parse(experiment.training.target)
         if target.metric == "accuracy" and experiment.model.task != "classification":

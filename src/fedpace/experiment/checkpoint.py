@@ -1,6 +1,7 @@
 """A method in the middle of its run: what goes from round to round, and into its checkpoint."""
 
 import importlib.metadata
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -33,6 +34,8 @@ class Progress:
     finished: bool = False
     good: "Good | None" = None
     """Where the run steps back to; None where it does not."""
+    tuned: float = math.nan
+    """What `experiment.server_rate.tuned_for` said."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -114,6 +117,7 @@ def write_progress(folder: Path, method: str, progress: Progress, work: Work) ->
         "underway": to_json(at.underway),
         "in_vain": {str(client): beats for client, beats in at.in_vain.items()},
         "finished": progress.finished,
+        "tuned": None if math.isnan(progress.tuned) else progress.tuned,
         "good_round": None if progress.good is None else progress.good.round_index,
     }
     more: dict[str, Mapping[str, Any]] = {"underway": to_arrays(at.underway)}
@@ -172,4 +176,6 @@ def read_progress(
         renewal=RenewalState.from_json(state["renewal"]),
         finished=state["finished"],
         good=kept,
+        # Checkpoints of earlier versions lack it.
+        tuned=math.nan if (tuned := state.get("tuned")) is None else tuned,
     )

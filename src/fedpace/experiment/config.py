@@ -134,6 +134,9 @@ class TrainingSection(Section):
     server_memory: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of each client's last update that is used as a control variate (FedVARP); 0 for none.
     Takes the memory of an adapter per client, also in the checkpoints."""
+    server_decay: Literal["none", "noise"] = "none"
+    """"noise": server_learning_rate falls as the measured noise of the server's steps grows, so
+    that a long run ends where a constant step would not let it settle; "none": it stays."""
     schedule: ScheduleChoice = "synchronous"
     """"synchronous": a round waits for all who take part; "overlapping": the server moves at beats
     and takes what has arrived; "auto": overlapping where the planner "exact" predicts it to be

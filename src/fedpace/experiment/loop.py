@@ -13,7 +13,8 @@ from fedpace.experiment.methods import make_plan
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, make_renewal
 from fedpace.experiment.privacy import privacy_of
-from fedpace.experiment.schedule import as_begun, last_step, rate_factor, steps_per_round
+from fedpace.experiment.schedule import as_begun, last_step, steps_per_round
+from fedpace.experiment.server_rate import rate_factor, tuned_for
 from fedpace.federation.beats import run_beat
 from fedpace.federation.buffered import run_buffer
 from fedpace.federation.divergence import fault_of_evaluation
@@ -78,6 +79,7 @@ def rounds(
                 break
         state = course.progress.state
         site.show_plan(state.plan)
+        before = state.plan
         record, state = _step(engine, _federation(prepared, course), state)
         last = state.round_index >= last_step(prepared.experiment, state.plan)
         reached, kept = False, course.progress.good
@@ -96,12 +98,12 @@ def rounds(
             if kept is not None and record.diverged is None:
                 kept = good(state)
         ended, waits = False, state.plan.beat_seconds is None
-        renews = prepared.experiment.planner.replan_every
+        measures = prepared.experiment.planner.replan_every or training.server_decay != "none"
         if record.diverged is not None:
             record, state, ended = _diverged(record, state, kept)
-        elif course.setup.aggregation.unbiased and (waits or renews):
+        elif course.setup.aggregation.unbiased and (waits or measures):
             # The noise scale is measured from independent samples of one adapter's updates; those
-            # of beats come from adapters a few beats apart, and serve where a plan is renewed.
+            # of beats come from adapters a few beats apart, and serve where something follows it.
             made, course.renewal = course.renewal.after(record, state.plan)
             state = replace(state, plan=made)
             if record.privacy is None:  # or it would be of the noise that was added
@@ -119,6 +121,7 @@ def rounds(
             renewal=course.renewal.state,
             finished=last or reached or ended,
             good=kept,
+            tuned=tuned_for(prepared.experiment, before, course.renewal, course.progress.tuned),
         )
         yield replace(record, entered=tuple(range(known, count)))
 
@@ -217,7 +220,9 @@ def _federation(prepared: Prepared, course: Course) -> Federation:
         server_optimizer=course.setup.server_optimizer,
         seed=prepared.experiment.seed,
         checks=site.checks,
-        rate_factor=rate_factor(prepared.experiment, course.progress.state.plan),
+        rate_factor=rate_factor(
+            prepared.experiment, course.progress.state.plan, course.renewal, course.progress.tuned
+        ),
         privacy=privacy_of(prepared.experiment),
         server_seed=site.server_seed,
     )

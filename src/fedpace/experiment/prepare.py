@@ -1,6 +1,7 @@
 """From an experiment to what `run`, `resume`, `serve` and `bench` run: in one way for all."""
 
 import logging
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -93,14 +94,13 @@ def make_renewal(prepared: Prepared, setup: Setup, method: str, first: Plan) -> 
         first: its first plan.
     """
     experiment = prepared.experiment
-    never = experiment.training.rounds + 1
     options = planner_options(as_begun(experiment, first), method)
     seconds = partial(expected_seconds, quantile=options["quantile"])
     return renew_every(
         partial(replanned, options),
         planning_clients(setup.network),
         setup.network.system,
-        every=experiment.planner.replan_every or never,
+        every=experiment.planner.replan_every or sys.maxsize,
         threshold=LEAST_GAIN if options["planner"] in MINIMISING else None,
         objective=lambda made, clients, system: (
             seconds(made, clients, system)

@@ -11,7 +11,6 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, System
 from fedpace.experiment.config import Experiment
 from fedpace.planning.overlap.described import at_beats
-from fedpace.planning.overlap.step import server_rate_factor
 from fedpace.planning.planner import plan
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.wireless.network import Network
@@ -102,24 +101,6 @@ def last_step(experiment: Experiment, plan: Plan) -> int:
         plan: what is in force.
     """
     return int(np.ceil(experiment.training.rounds * steps_per_round(experiment, plan)))
-
-
-def rate_factor(experiment: Experiment, plan: Plan) -> float:
-    """Return what the server's rate is multiplied by: 1 in rounds that wait.
-
-    Args:
-        experiment: its [training] is read.
-        plan: what is in force.
-    """
-    training, known = experiment.training, plan.statistics
-    if plan.beat_seconds is None:
-        return 1.0
-    if training.beat_rate_factor is not None:
-        return training.beat_rate_factor
-    return server_rate_factor(
-        training.server_optimizer, known["beat_noise"], known["tuned_noise"],
-        delay_beats=known["delay_beats"],
-    )  # fmt: skip
 
 
 def as_begun(experiment: Experiment, plan: Plan) -> Experiment:

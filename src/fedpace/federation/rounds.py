@@ -265,6 +265,7 @@ def settle(
         late=tuple(outcome.late),
         overhead_seconds=outcome.overhead_seconds,
         diverged=diverged,
+        server_rate_factor=state.step_factor * federation.rate_factor,
         underway=None if underway is None else len(underway),
     )  # fmt: skip
     return record, replace(

@@ -15,6 +15,7 @@ def numbers_of(record: RoundRecord) -> dict[str, float]:
         "round/participants": float(len(record.participants)),
         "round/upload_bits": float(record.upload_bits),
         "train/loss": record.train_loss,
+        "server/rate_factor": record.server_rate_factor,
         **{f"held_out/{k}": v for k, v in (record.evaluation or {}).items()},
         **{f"noise/{k}": v for k, v in (record.noise_scale or {}).items()},
     }

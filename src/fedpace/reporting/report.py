@@ -95,7 +95,13 @@ def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
         client_count=len(run.clients),
         target=target_text(run.summary["target"]),
         clock=run.summary.get("clock", "virtual"),
-        notes=[*run.notes, *_tokens(run.summary), *privacy_notes(run), *deviations(run)],
+        notes=[
+            *run.notes,
+            *_tokens(run.summary),
+            *privacy_notes(run),
+            *_rates(run),
+            *deviations(run),
+        ],
         summary=summary_rows(run.summary),
         overlaps=any(map(overlapped, run.records.values())),
         prediction=prediction_rows(run.summary),
@@ -243,6 +249,19 @@ def _metric(run: Run) -> str:
         return run.target.metric
     entries = run.summary["methods"].values()
     return "accuracy" if any(e.get("final_accuracy") is not None for e in entries) else "loss"
+
+
+def _rates(run: Run) -> list[str]:
+    """Return a note for each method whose server's rate fell."""
+    notes = []
+    for name, records in run.records.items():
+        factor = [record.server_rate_factor for record in records]
+        if factor and factor[-1] < factor[0]:
+            notes.append(
+                f"The server's rate of {name} was {factor[0]:.2g} of the given one at first and "
+                f"{factor[-1]:.2g} of it at the end."
+            )
+    return notes
 
 
 def _predicted(run: Run, name: str) -> RoundSeconds | None:

@@ -8,13 +8,19 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 from fedpace.core.errors import InputError
-from fedpace.planning.overlap.step import server_rate_factor
+from fedpace.planning.overlap.step import DECAY_POWER, MOST_NOISE, server_rate_factor, useful_rate
 
-# Exact moments of late gradients; the benchmark prints the tables of the log.
-_file = Path(__file__).parents[3] / "benchmarks" / "delay_price.py"
-_spec = importlib.util.spec_from_file_location("delay_price", _file)
-delay_price = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(delay_price)
+
+def benchmark(name):
+    file = Path(__file__).parents[3] / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+# Exact moments of late gradients, and of rates that fall; they print the tables of the log.
+delay_price, server_decay = benchmark("delay_price"), benchmark("server_decay")
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -95,3 +101,49 @@ def test_what_cannot_have_arrived_is_not_moved_for():
 def test_bad_input_is_named(changes, message):
     with pytest.raises(InputError, match=message):
         server_rate_factor(**dict(server_optimizer="sgd", noise=1.0, tuned_noise=1.0) | changes)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("delay", [0.0, 2.0])
+def test_useful_rates_of_two_schedules_at_one_time_are_as_the_rule_has_it(optimizer, delay):
+    signal, tuned_noise, noise = 0.7, 1.5, 4.0
+    then = useful_rate(optimizer, signal * (1 + tuned_noise), tuned_noise / (1 + tuned_noise))
+    now = useful_rate(optimizer, signal * (1 + noise), noise / (1 + noise), delay_beats=delay)
+    rule = server_rate_factor(optimizer, noise, tuned_noise, delay_beats=delay)
+    assert now / then == pytest.approx(rule)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_the_useful_rate_is_the_best_of_every_step_of_a_training(optimizer):
+    """x <- x - r g / d on x^2 / 2, var g fixed: the best r of each step, found by search."""
+    square, variance, best, rule = 9.0, 0.5, [], []
+    for _ in range(30):
+        scale = np.sqrt(square + variance) if optimizer == "adam" else 1.0
+
+        def after(rate, square=square, scale=scale):
+            return (1 - rate / scale) ** 2 * square + (rate / scale) ** 2 * variance
+
+        found = minimize_scalar(after, bounds=(0, 9), method="bounded", options={"xatol": 1e-9})
+        best.append(found.x)
+        rule.append(useful_rate(optimizer, square + variance, variance / (square + variance)))
+        square = after(0.2 * found.x)
+    assert variance / square > 5, "noise that never prevails would prove nothing"
+    np.testing.assert_allclose(np.array(rule) / rule[0], np.array(best) / best[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize("server", ["sgd", "adam"])
+@pytest.mark.parametrize("decades", [0, 1, 2])
+def test_a_rate_that_follows_the_noise_costs_nothing_early_and_ends_lower(server, decades):
+    """Each is given the rate that serves it best at an eighth of the steps."""
+    case = np.geomspace(10.0**-decades, 1.0, 8), 0.2, 400, server
+    follows = server_decay.early_and_late(DECAY_POWER, *case)
+    stays = server_decay.early_and_late(0.0, *case)
+    assert follows[0] < 1.01 * stays[0]
+    assert follows[1] < 0.7 * stays[1]
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_pure_noise_leaves_a_step_that_is_not_zero(optimizer):
+    least = useful_rate(optimizer, 1.0, MOST_NOISE)
+    assert useful_rate(optimizer, 1.0, 1.0) == least > 0
+    assert useful_rate(optimizer, 1.0, -0.1) == useful_rate(optimizer, 1.0, 0.0) > 50 * least

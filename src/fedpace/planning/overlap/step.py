@@ -7,13 +7,16 @@ progress of a beat is largest at the effective step (docs/theory.md)
 .. math:: s = \frac{1}{L\,(1 + \theta d + v)}, \qquad v = V / \|u\|^2 .
 
 A server with Adam divides by :math:`\sqrt{\|u\|^2 + V}` itself, so its rate is s times that.
+
+As training goes on :math:`\|u\|` falls and V stays, so v grows and the best step falls:
+`useful_rate` follows it, `server_rate_factor` compares schedules at one time.
 """
 
 import numpy as np
 
 from fedpace.core.errors import InputError
 
-__all__ = ["SGD_THETA", "THETA", "server_rate_factor"]
+__all__ = ["DECAY_POWER", "MOST_NOISE", "SGD_THETA", "THETA", "server_rate_factor", "useful_rate"]
 
 THETA = 1.25
 """Price of a beat of delay, in beats: of time, and of Adam's rate. On quadratics 0.9 to 2, in short
@@ -21,6 +24,14 @@ runs of Adam about 1 (`benchmarks/delay_price.py`); the theorem's worst case is 
 SGD_THETA = 2.5
 """Price of a beat of delay in SGD's rate. It is more than in time: at the smaller step a gradient
 that is late pulls further than a present one would, which makes good for half of it."""
+
+DECAY_POWER = 0.75
+"""Power of the useful rate that a rate follows. With 1, as one curvature asks for, a step shrinks
+too soon for directions that are flatter; 0.75 is at no cost early and gains at the end with
+curvatures that are alike or two decades apart (`benchmarks/server_decay.py`)."""
+MOST_NOISE = 0.99
+"""A larger share of noise counts as this one: what is measured over some forty steps cannot tell it
+from 1, at which a step would be of no use."""
 
 
 def server_rate_factor(
@@ -75,3 +86,28 @@ def server_rate_factor(
         raise InputError(f"server_optimizer is {server_optimizer!r}; choose 'sgd' or 'adam'")
     scale = np.sqrt(present * (present + noise) / (1 + tuned_noise))
     return float(linear * scale)
+
+
+def useful_rate(
+    server_optimizer: str, mean_square: float, noise_fraction: float, *, delay_beats: float = 0.0
+) -> float:
+    """Return the server rate of the most progress, up to a factor that stays through a run.
+
+    1 / (1 + theta d + v) for "sgd", and sqrt(||u||^2 + V) times that for "adam" (derived in
+    docs/theory.md, 9.3). Only quotients of two of them say something.
+
+    Args:
+        server_optimizer: "sgd" or "adam".
+        mean_square: ||u||^2 + V of what a step aggregates, > 0.
+        noise_fraction: V / (||u||^2 + V); above `MOST_NOISE` it counts as that.
+        delay_beats: d = sum_n a_n (E[b_n] - 1); 0 in a synchronous schedule.
+
+    Example:
+        >>> early, late = useful_rate("sgd", 4.0, 0.5), useful_rate("sgd", 2.5, 0.8)
+        >>> round(late / early, 6)
+        0.4
+    """
+    theta = SGD_THETA if server_optimizer == "sgd" else THETA
+    fraction = min(max(noise_fraction, 0.0), MOST_NOISE)
+    rate = 1 / (1 + theta * delay_beats + fraction / (1 - fraction))
+    return rate * float(np.sqrt(mean_square)) if server_optimizer == "adam" else rate
