@@ -8,8 +8,10 @@ pytest.importorskip("gguf")
 
 import fedpace as fp
 from fedpace.core.errors import InputError
+from fedpace.experiment.build import check
 from fedpace.reporting.report import write_report
 from lora.tiny_gguf import write_gguf
+from toy_work import toy_experiment
 
 pytestmark = pytest.mark.torch
 
@@ -100,3 +102,8 @@ def test_an_unknown_metric_is_refused_before_anything_is_written(record, tmp_pat
     with pytest.raises(InputError, match="'bleu'.*rouge-l"):
         fp.run(experiment, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_metric_that_there_is_not_is_refused_of_every_task_before_anything_is_loaded():
+    with pytest.raises(InputError, match="metrics has 'bleu'"):
+        check(toy_experiment(evaluation={"metrics": ["bleu"]}))

@@ -250,3 +250,20 @@ def test_a_quantile_that_nobody_taking_part_makes_zero_is_refused():
 def test_a_p95_limit_above_a_round_of_nothing_is_no_division_by_it(recwarn):
     made = plan(some_clients(4, 0), some_system(4, overhead_seconds=0.0), p95_limit_seconds=1e3)
     assert made.verdict == "converged" and not recwarn.list
+
+
+def test_without_noise_nobody_is_asked_more_than_the_least():
+    """Rounds are then as good whoever takes part; warnings are errors in tests."""
+    made = plan(some_clients(6), replace(some_system(), noise_ratio=0.0))
+    assert made.sampling_probability == pytest.approx(np.full(6, 1e-3))
+    assert made.relative_rounds == 1
+
+
+def test_a_bias_that_rounds_that_wait_do_not_use_is_said_to_be_unused():
+    system = replace(some_system(), noise_ratio=3.0, allocation="work-conserving")
+    asked = {"schedule": "auto", "max_bias": 0.2, "quantile": 0.9}
+    made = plan(some_clients(6), system, **asked)
+    assert made.schedule == "synchronous"
+    assert made.verdict.endswith("; rounds wait, so max_bias is not used")
+    assert plan(some_clients(6), system, **asked, predict=False).verdict == made.verdict
+    assert "max_bias" not in plan(some_clients(6), system, schedule="auto").verdict

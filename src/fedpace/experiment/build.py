@@ -48,6 +48,7 @@ from fedpace.lora import (
     save_adapter,
     tokenise,
 )
+from fedpace.lora.answers import known
 from fedpace.lora.card import describe_adapter
 from fedpace.lora.head import class_order
 from fedpace.lora.local_training import ClientExamples
@@ -213,6 +214,7 @@ def check(experiment: Experiment) -> None:
     for method in experiment.methods:
         check_schedule(experiment, method)
         check_decay(experiment, method)
+    known(experiment.evaluation.metrics)
     if experiment.training.target is not None:
         target = Target.parse(experiment.training.target)
         if target.metric == "accuracy" and experiment.model.task != "classification":

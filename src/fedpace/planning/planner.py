@@ -184,10 +184,16 @@ def plan(
         beats = overlapping_plan(problem, planner, beat_seconds, rounds, max_bias=max_bias)
         if schedule == "overlapping" or _faster(beats, rounds):
             return beats
+        return _without_bias(rounds, max_bias)
+    made = _described(problem, planner, solution) if predict else _bare(problem, planner, solution)
+    return _without_bias(made, max_bias)
+
+
+def _without_bias(rounds: Plan, max_bias: float) -> Plan:
+    """Say of rounds that wait in the end that what was allowed to overlapping ones is not used."""
+    if not max_bias:
         return rounds
-    if not predict:
-        return _bare(problem, planner, solution)
-    return _described(problem, planner, solution)
+    return replace(rounds, verdict=f"{rounds.verdict}; rounds wait, so max_bias is not used")
 
 
 def _check_schedule(

@@ -215,9 +215,10 @@ def _solve(here: Local, vector: Floats, free: NDArray[np.bool_]) -> Floats:
     (v_x, v_y), (xx, yy) = np.split(vector, 2), np.split(here.curvature, 2)
     xy = np.where(np.logical_and(*np.split(free, 2)), here.coupling, 0.0)
     determinant = xx * yy - xy * xy
-    return np.concatenate(
-        [(yy * v_x - xy * v_y) / determinant, (xx * v_y - xy * v_x) / determinant]
-    )
+    curved = determinant > 0  # without noise a client has no curvature: down its slope
+    divisor = np.where(curved, determinant, 1.0)
+    steps = (yy * v_x - xy * v_y) / divisor, (xx * v_y - xy * v_x) / divisor
+    return np.concatenate([np.where(curved, s, v) for s, v in zip(steps, (v_x, v_y), strict=True)])
 
 
 def _quasi_newton(
