@@ -12,6 +12,7 @@ from fedpace.estimation.noise_scale import estimate_noise_scale
 from fedpace.experiment.build import check
 from fedpace.experiment.run import resume, run
 from fedpace.planning.overlap.step import THETA
+from fedpace.reporting.report import write_report
 from fedpace.run_folder.reader import read_run
 from toy_work import LAYOUT, toy_experiment
 
@@ -73,6 +74,7 @@ def test_the_rate_falls_by_the_measured_noise_and_resumes_to_the_same_bits(
         expected = factor[0] * min(1.0, (useful[i - 1] / useful[first]) ** 0.75)
         assert factor[i] == pytest.approx(expected, rel=1e-9)
     assert factor[-1] < 0.6 * factor[0]
+    assert "server&#39;s rate of uniform fell from" in write_report(whole.folder).read_text()
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
@@ -84,6 +86,7 @@ def test_until_the_noise_is_known_nothing_is_changed(tmp_path, schedule):
     norms = [[r.lora_squared_norm for r in done.records] for done in (follows, stays)]
     assert norms[0][:11] == norms[1][:11]
     assert len({r.server_rate_factor for r in stays.records}) == 1
+    assert "rate of uniform fell" not in write_report(stays.folder).read_text()
 
 
 @pytest.mark.parametrize(

@@ -258,8 +258,8 @@ def _rates(run: Run) -> list[str]:
         factor = [record.server_rate_factor for record in records]
         if factor and factor[-1] < factor[0]:
             notes.append(
-                f"The server's rate of {name} was {factor[0]:.2g} of the given one at first and "
-                f"{factor[-1]:.2g} of it at the end."
+                f"The server's rate of {name} fell from {factor[0]:.2g} to {factor[-1]:.2g} times "
+                "server_learning_rate."
             )
     return notes
 
