@@ -19,7 +19,8 @@ from fedpace.engines.flower.engine import ECHO_PATIENCE_SECONDS, ECHOES, FlowerE
 from fedpace.engines.flower.messages import Wire
 from fedpace.engines.flower.roster import Roster
 from fedpace.engines.flower.traffic import Traffic
-from fedpace.planning.renewal import RenewalState, informed, overhead_seconds, renew_every
+from fedpace.planning.renewal import renew_every
+from fedpace.planning.renewal_state import RenewalState, informed, overhead_seconds
 from fedpace.wireless.network import Network
 
 pytestmark = pytest.mark.flower

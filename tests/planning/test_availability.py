@@ -9,7 +9,8 @@ from fedpace.core.plan import Decision
 from fedpace.core.profile import Clients, System
 from fedpace.core.record import ParticipantRecord, RoundRecord
 from fedpace.planning.planner import plan
-from fedpace.planning.renewal import RenewalState, renew_every
+from fedpace.planning.renewal import renew_every
+from fedpace.planning.renewal_state import RenewalState
 
 CLIENTS = Clients.from_columns(
     data_weight=[1, 1, 2], step_seconds=[0.1, 0.1, 0.1], spectral_efficiency=[1, 1, 1]

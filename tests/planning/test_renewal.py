@@ -1,3 +1,5 @@
+"""The plan is renewed from what the rounds have shown."""
+
 import json
 from dataclasses import replace
 
@@ -8,95 +10,36 @@ from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients, System
 from fedpace.planning.planner import plan
-from fedpace.planning.renewal import (
-    MAX_RATIO,
-    RenewalState,
-    expected_seconds,
-    informed,
-    renew_every,
-)
+from fedpace.planning.renewal import expected_seconds, renew_every
+from fedpace.planning.renewal_state import MAX_RATIO, RenewalState, informed
 from fedpace.planning.round_time.distribution import round_time
-from fedpace.wireless.channel import rate_bps, uplink
-from fedpace.wireless.latency import download_bits, start_seconds, upload_bits
 from planning.known_noise import KnownNoise
+from planning.renewed_world import (
+    best_plan,
+    clients_of,
+    objective,
+    renewal_of,
+    shared_system,
+    simulate,
+    some_world,
+    timed,
+)
 from planning.some_problems import some_clients, some_system
-
-OVERHEAD = 0.5
-
-
-def prices(clients, system):
-    """Band seconds a participation costs, and noise it takes away: w_n and c_n."""
-    load = upload_bits(system, np.full(len(clients), 4.0)) / clients.spectral_efficiency
-    squared = clients.data_weight**2 * clients.update_second_moment
-    cost = load / system.bandwidth_hz + 0.01 * clients.step_seconds
-    return cost, system.noise_ratio * squared / squared.sum()
-
-
-def objective(plan, clients, system):
-    cost, noise = prices(clients, system)
-    q = plan.sampling_probability
-    return (OVERHEAD + cost @ q) * (1 + (noise / q).sum()) / (1 + system.noise_ratio)
-
-
-def best_plan(clients, system, *, start=None, predict=True):
-    """Minimises `objective`: q_n = sqrt(overhead c_n / w_n) by Cauchy-Schwarz, then cut to 1."""
-    cost, noise = prices(clients, system)
-    q = np.clip(np.sqrt(OVERHEAD * noise / cost), 1e-3, 1.0)
-    return Plan("stand-in", clients.client_id, Decision(q, np.full(len(clients), 4)))
 
 
 @pytest.fixture
 def world():
-    return KnownNoise(apart=3.0, noise=3.0)
+    return some_world()
 
 
 @pytest.fixture
 def system():
-    return System(bandwidth_hz=1e7, lora_rank=4, noise_ratio=1.0, downlink_bps=1e8)
+    return shared_system()
 
 
 @pytest.fixture
 def clients(world):
-    rng = np.random.default_rng(0)
-    return Clients.from_columns(
-        data_weight=world.data_weight,
-        step_seconds=rng.lognormal(-2, 0.7, 50),
-        spectral_efficiency=rng.lognormal(0, 0.7, 50),
-    )
-
-
-def timed(record, clients, system):
-    """The record, with the times that these clients would have had."""
-    people = []
-    for p in record.participants:
-        rank = np.full(len(clients), float(p.sketch_rank))
-        band = 2e5
-        rate = rate_bps(band, **uplink(clients, [p.client]))[0]
-        bits = upload_bits(system, [p.sketch_rank])[0]
-        start = start_seconds(clients, system, rank)[p.client]
-        people.append(
-            replace(
-                p, upload_bytes=int(bits) // 8, upload_seconds=float(bits / rate),
-                bandwidth_hz=band, start_seconds=float(start),
-            )
-        )  # fmt: skip
-    return replace(record, participants=tuple(people))
-
-
-def simulate(world, real, system, renewal, plan, count, seed=1):
-    """The loop of a run: the plan of each round, the last one for the round after; the renewal."""
-    rng, plans = np.random.default_rng(seed), [plan]
-    for index in range(count):
-        record = next(iter(world.rounds(plans[-1].sampling_probability, 1, rng)))
-        record = timed(replace(record, round=index), real, system)
-        made, renewal = renewal.after(record, plans[-1])
-        plans.append(made)
-    return plans, renewal
-
-
-def renewal_of(clients, system, **options):
-    options = {"every": 5, "objective": objective, **options}
-    return renew_every(best_plan, clients, system, **options)
+    return clients_of(world)
 
 
 def test_the_plan_stays_and_says_so_until_enough_rounds_are_observed(world, clients, system):
@@ -180,46 +123,6 @@ def test_sampling_by_statistics_follows_the_statistics_whatever_time_it_is_predi
     got = np.log(plans[-1].sampling_probability[free] / direction[free])
     before = np.log(first.sampling_probability[free] / direction[free])
     assert got.std() < 0.4 * before.std()
-
-
-@pytest.mark.parametrize("shannon", [False, True])
-def test_devices_and_links_slower_than_profiled_are_found_out(world, clients, system, shannon):
-    columns = dict(clients.columns())
-    if shannon:
-        columns["snr_hz"] = 2e5 * 2 ** columns.pop("spectral_efficiency")
-    profiled = Clients.from_columns(**columns)
-    slow = np.where(np.arange(50) % 2, 3.0, 1.0)
-    columns["step_seconds"] = columns["step_seconds"] * slow
-    link = "snr_hz" if shannon else "spectral_efficiency"
-    columns[link] = columns[link] / slow
-    real = Clients.from_columns(**columns)
-    # In every second round a share of the band for Shannon links to be matched at: W / (sum q).
-    plan = Plan("test", profiled.client_id, Decision(np.full(50, 1.0), np.full(50, 4)))
-    system_of = replace(system, bandwidth_hz=2e5 * 50)
-    renewal = renew_every(
-        lambda c, s, start, predict: start, profiled, system_of, every=5, objective=lambda *_: 1.0
-    )
-    _, renewal = simulate(world, real, system_of, renewal, plan, 120)
-    seen, _ = informed(renewal.state, profiled, system_of, renewal.noise_scale(), plan)
-    np.testing.assert_allclose(seen.step_seconds, real.step_seconds, rtol=0.01)
-    np.testing.assert_allclose(getattr(seen, link), getattr(real, link), rtol=0.02)
-
-
-def test_where_all_is_as_profiled_the_profile_is_kept(world, clients, system):
-    renewal, plan = renewal_of(clients, system), best_plan(clients, system)
-    _, renewal = simulate(world, clients, system, renewal, plan, 30)
-    seen, _ = informed(renewal.state, clients, system, renewal.noise_scale(), plan)
-    for name in ("step_seconds", "download_seconds", "spectral_efficiency"):
-        np.testing.assert_allclose(getattr(seen, name), getattr(clients, name), rtol=1e-12)
-
-
-def test_the_downlink_is_not_blamed_on_the_clients(world, clients, system):
-    slow = replace(system, downlink_bps=1e6)
-    assert download_bits(slow, [4.0])[0] / slow.downlink_bps > 1
-    renewal, plan = renewal_of(clients, slow), best_plan(clients, system)
-    _, renewal = simulate(world, clients, slow, renewal, plan, 20)
-    seen, _ = informed(renewal.state, clients, slow, renewal.noise_scale(), plan)
-    np.testing.assert_allclose(seen.step_seconds, clients.step_seconds, rtol=1e-9)
 
 
 def test_a_resumed_renewal_returns_the_same_plans_bit_for_bit(world, clients, system):
@@ -312,3 +215,29 @@ def test_impossible_settings_are_refused(clients, system):
         renewal_of(clients, system, every=0)
     with pytest.raises(InputError, match=r"threshold is 1\.5"):
         renewal_of(clients, system, threshold=1.5)
+
+
+def test_a_bias_of_which_nobody_can_tell_how_large_it_is_is_given_up(world, clients, system):
+    """One client a round: no products of two, and so no noise scale."""
+    lean = np.linspace(1, 2, 50) / np.linspace(1, 2, 50).sum()
+    decision = Decision(
+        np.full(50, 1e-3), np.full(50, 4), beat_seconds=1.0, aggregation_weight=lean
+    )
+    first = Plan("test", clients.client_id, decision, "converged; bias 0.1")
+    asked = []
+
+    def without(clients, system, *, start, predict):
+        asked.append((clients, system))
+        assert start.decision is decision and predict
+        return best_plan(clients, system)
+
+    stays, gives_up = (renewal_of(clients, system, every=8, unbiased=u) for u in (None, without))
+    kept, _ = simulate(world, clients, system, stays, first, 20)
+    assert kept[16].decision is first.decision
+    plans, _ = simulate(world, clients, system, gives_up, first, 20)
+    assert plans[8].decision is first.decision, "eight rounds are too few to tell"
+    assert plans[16].aggregation_weight is None
+    assert plans[16].verdict.startswith("converged; the bias is given up; not renewed: ")
+    assert len(asked) == 1
+    assert asked[0][1].noise_ratio == system.noise_ratio, "what was guessed"
+    np.testing.assert_array_equal(asked[0][0].update_second_moment, clients.update_second_moment)

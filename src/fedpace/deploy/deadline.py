@@ -11,7 +11,8 @@ from scipy.stats import norm
 from fedpace.core.messages import ClientTask
 from fedpace.core.profile import Clients
 from fedpace.estimation.client_means import ClientMeans
-from fedpace.planning.renewal import Renewal, overhead_seconds
+from fedpace.planning.renewal import Renewal
+from fedpace.planning.renewal_state import overhead_seconds
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import download_bits, start_seconds, upload_bits
 from fedpace.wireless.network import Network, charge

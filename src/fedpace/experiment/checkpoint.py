@@ -15,7 +15,7 @@ from fedpace.federation.checks import Watch
 from fedpace.federation.privacy import nothing_spent
 from fedpace.federation.rounds import ServerState
 from fedpace.federation.underway import from_arrays, to_arrays, to_json
-from fedpace.planning.renewal import RenewalState
+from fedpace.planning.renewal_state import RenewalState
 from fedpace.run_folder.checkpoint import read_checkpoint, write_checkpoint
 from fedpace.run_folder.schema import Checkpoint
 

@@ -109,4 +109,7 @@ def make_renewal(prepared: Prepared, setup: Setup, method: str, first: Plan) -> 
         ),
         learn_availability=prepared.site.learn_availability,
         private=privacy_of(experiment) is not None,
+        unbiased=partial(replanned, {**options, "max_bias": 0.0})
+        if options.get("max_bias")
+        else None,
     )

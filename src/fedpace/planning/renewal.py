@@ -9,55 +9,34 @@ docs/noise-scale.md has the measurements behind the default. A planner that foll
 own ("statistics", "oort") has no such test: what it needs, Gamma_n, is known from the first round.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats, System
-from fedpace.core.record import LateRecord, ParticipantRecord, RoundRecord
-from fedpace.estimation.client_means import (
-    ClientMeans,
-    fold,
-    no_observations,
-    shrunk,
-    with_unseen,
+from fedpace.core.record import RoundRecord
+from fedpace.estimation.client_means import no_observations
+from fedpace.estimation.noise_scale import (
+    MIN_ROUNDS,
+    NoiseScale,
+    Part,
+    noise_record,
+    noise_scale,
 )
-from fedpace.estimation.noise_scale import NoiseScale, Part, noise_record, noise_scale
-from fedpace.estimation.noise_state import (
-    NoiseState,
-    grown_noise_state,
-    initial_noise_state,
-    observe,
-)
+from fedpace.estimation.noise_state import initial_noise_state, observe
+from fedpace.planning.renewal_state import RenewalState, grown, informed, timed, watched
 from fedpace.planning.solver.objective import Problem, log_objective
-from fedpace.wireless.channel import rate_bps, uplink
-from fedpace.wireless.latency import download_bits, start_seconds
-from fedpace.wireless.links import LINKS
 
-__all__ = [
-    "LEAST_GAIN",
-    "Renewal",
-    "RenewalState",
-    "Replan",
-    "expected_seconds",
-    "grown",
-    "informed",
-    "overhead_seconds",
-    "renew_every",
-]
+__all__ = ["LEAST_GAIN", "Renewal", "Replan", "expected_seconds", "renew_every"]
 
 PRIOR_INVITATIONS = 4.0
 """How many invitations what is known beforehand of an availability counts for."""
 LEAST_GAIN = 0.02
 """Relative gain of the predicted time below which a plan is not worth a change."""
-MAX_RATIO = 1e3
-"""A noise ratio beyond it plans as this one: the rounds are then proportional to V to 0.1 %."""
 
 
 class Replan(Protocol):
@@ -71,49 +50,6 @@ class Replan(Protocol):
         First it is given the plan in force, then, if the result is taken, that one; None where the
         plan in force is for fewer clients.
         """
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RenewalState:
-    """What a run's renewals remember; a resumed run that has it goes on bit for bit."""
-
-    noise: NoiseState
-    start: ClientMeans
-    """Observed over predicted seconds of download and local steps."""
-    demand: ClientMeans
-    """Predicted over observed spectral efficiency of the uplink."""
-    invited: NDArray[np.int64]
-    """How often each client was asked, shape (N,)."""
-    answered: NDArray[np.int64]
-    """How often it answered in time, shape (N,)."""
-    overhead: ClientMeans = field(default_factory=partial(no_observations, 1))
-    """Seconds of a round that were neither training nor transfer, where an engine observes them."""
-    planned: int = 0
-    """How often a new plan was computed."""
-    switched: int = 0
-    """How often it was taken."""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the state as JSON types."""
-        parts = {n: getattr(self, n).to_json() for n in ("noise", "start", "demand", "overhead")}
-        counts = {n: getattr(self, n).tolist() for n in ("invited", "answered")}
-        return parts | counts | {"planned": self.planned, "switched": self.switched}
-
-    @classmethod
-    def from_json(cls, table: Mapping[str, Any]) -> "RenewalState":
-        """Rebuild a state from what `to_json` returned."""
-        seen = table["start"]["observations"]
-        return cls(
-            noise=NoiseState.from_json(table["noise"]),
-            start=ClientMeans.from_json(table["start"]),
-            demand=ClientMeans.from_json(table["demand"]),
-            # Checkpoints of earlier versions lack these.
-            invited=np.asarray(table.get("invited", seen), dtype=np.int64),
-            answered=np.asarray(table.get("answered", seen), dtype=np.int64),
-            overhead=ClientMeans.from_json(table.get("overhead", no_observations(1).to_json())),
-            planned=table["planned"],
-            switched=table["switched"],
-        )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -134,6 +70,9 @@ class Renewal:
     """Plan with the availability that was seen, not with the profile's."""
     private: bool = False
     """Plan from times and availability alone: norms of updates are what no noise has covered."""
+    unbiased: Replan | None = None
+    """As `replan`, without a bias: a bias is given up where it turns out that nobody can tell how
+    large it is. None: it stays."""
 
     def after(self, record: RoundRecord, plan: Plan) -> "tuple[Plan, Renewal]":
         """Take one round into account.
@@ -154,6 +93,8 @@ class Renewal:
             return plan, known
         noise = known.noise_scale()
         if not self._may_plan(noise):
+            if plan.aggregation_weight is not None and noise.rounds_observed >= MIN_ROUNDS:
+                plan = known._given_up(noise, plan)
             before = plan.verdict.split("; not renewed", 1)[0]
             return replace(plan, verdict=f"{before}; not renewed: {noise.verdict}"), known
         clients, system = known._informed(noise, plan)
@@ -170,7 +111,7 @@ class Renewal:
 
     def watched(self, record: RoundRecord) -> "Renewal":
         """Take who answered, and in how many seconds, into account, and no noise scale."""
-        return replace(self, state=_watched(self.state, record, self.clients, self.system))
+        return replace(self, state=watched(self.state, record, self.clients, self.system))
 
     def grown(self, clients: Clients) -> "Renewal":
         """Take in clients who stand behind the known ones; `clients` are all, as profiled."""
@@ -186,6 +127,16 @@ class Renewal:
         if not (noise.rounds_observed and self._may_plan(noise)):
             return None
         return self.replan(*self._informed(noise, plan), start=None, predict=True)
+
+    def _given_up(self, noise: NoiseScale, plan: Plan) -> Plan:
+        """Return a plan without a bias for the noise that was guessed, where there may be one."""
+        if self.unbiased is None:
+            return plan
+        unknown = replace(
+            noise, ratio=np.nan, update_second_moment=self.clients.update_second_moment
+        )
+        made = self.unbiased(*self._informed(unknown, plan), start=plan, predict=True)
+        return replace(made, verdict=f"{made.verdict}; the bias is given up")
 
     def _may_plan(self, noise: NoiseScale) -> bool:
         return self.threshold is None or self.private or noise.sufficient
@@ -224,12 +175,12 @@ class Renewal:
         Args:
             participants: of a round, on average; a Shannon link is matched at their share.
         """
-        return _timed(self.state, self.clients, self.system, participants)
+        return timed(self.state, self.clients, self.system, participants)
 
     def estimates(self, plan: Plan) -> Clients:
         """Return the clients as the rounds have shown them: seconds, links, availability."""
-        timed = self.timed(float(plan.participation_probability().sum()))
-        return _answering(timed, self.availability())
+        seen = self.timed(float(plan.participation_probability().sum()))
+        return _answering(seen, self.availability())
 
 
 def renew_every(
@@ -244,6 +195,7 @@ def renew_every(
     objective: Callable[[Plan, Clients, System], float] | None = None,
     learn_availability: bool = False,
     private: bool = False,
+    unbiased: Replan | None = None,
 ) -> Renewal:
     """Return the renewal of a run's plan.
 
@@ -263,6 +215,7 @@ def renew_every(
             `expected_seconds`. Give the one that the planner minimises.
         learn_availability: plan with the availability that was seen, not with the profile's.
         private: plan without what the norms of updates say.
+        unbiased: as `replan`, without a bias.
 
     Raises:
         InputError: `every` or `threshold` is out of range.
@@ -276,7 +229,7 @@ def renew_every(
     state = RenewalState(initial_noise_state(len(clients), forget), nothing, nothing, none, none)
     return Renewal(
         replan, clients, system, every, threshold, part, objective or expected_seconds, state,
-        learn_availability, private,
+        learn_availability, private, unbiased,
     )  # fmt: skip
 
 
@@ -288,113 +241,5 @@ def expected_seconds(
     return float(np.exp(log_objective(problem, plan.decision)))
 
 
-def informed(
-    state: RenewalState, clients: Clients, system: System, noise: NoiseScale, plan: Plan
-) -> tuple[Clients, System]:
-    """Return clients and system as the rounds have shown them, ready for a planner.
-
-    Args:
-        state: what was observed.
-        clients: as profiled.
-        system: as configured.
-        noise: gives the noise ratio and Gamma_n.
-        plan: in force; its mean load gives the share at which a Shannon link is matched.
-
-    Returns:
-        Clients with steps, downloads and links scaled by their factors and Gamma_n as estimated;
-        the system with the measured noise ratio and overhead, or its own where nothing is measured
-        yet.
-    """
-    timed = _timed(state, clients, system, float(plan.participation_probability().sum()))
-    columns: dict[str, Any] = dict(timed.columns())
-    columns["update_second_moment"] = noise.update_second_moment
-    ratio = system.noise_ratio if np.isnan(noise.ratio) else min(noise.ratio, MAX_RATIO)
-    overhead = overhead_seconds(state, system)
-    system = replace(system, noise_ratio=ratio, overhead_seconds=overhead)
-    return Clients.from_columns(**columns), system
-
-
-def overhead_seconds(state: RenewalState, system: System) -> float:
-    """Return what a round costs besides training and transfer, as seen or else as configured, s."""
-    seen = state.overhead
-    return float(seen.mean[0]) if seen.observations[0] else system.overhead_seconds
-
-
-def grown(state: RenewalState, data_weight: Floats) -> RenewalState:
-    """Return the state once new clients stand behind the known ones, of whom it keeps all.
-
-    Args:
-        state: of the first clients.
-        data_weight: a_n of all, shape (N,).
-    """
-    count = len(data_weight)
-    none = np.zeros(count - len(state.invited), dtype=np.int64)
-    return replace(
-        state,
-        noise=grown_noise_state(state.noise, data_weight),
-        start=with_unseen(state.start, count),
-        demand=with_unseen(state.demand, count),
-        invited=np.append(state.invited, none),
-        answered=np.append(state.answered, none),
-    )
-
-
-def _timed(state: RenewalState, clients: Clients, system: System, participants: float) -> Clients:
-    columns: dict[str, Any] = dict(clients.columns())
-    slower, weaker = (shrunk(m, state.noise.forget) for m in (state.start, state.demand))
-    for name in ("step_seconds", "step_seconds_per_rank", "download_seconds"):
-        columns[name] = columns[name] * slower
-    # As wireless.channel.mean_faded: the efficiency at a typical share of the band.
-    name, value = clients.link
-    share = system.bandwidth_hz / max(1.0, participants)
-    columns[name] = LINKS[name].divided(value, weaker, share)
-    return Clients.from_columns(**columns)
-
-
 def _answering(clients: Clients, availability: Floats) -> Clients:
     return Clients.from_columns(**{**clients.columns(), "availability": availability})
-
-
-def _watched(
-    state: RenewalState, record: RoundRecord, clients: Clients, system: System
-) -> RenewalState:
-    """Take who answered, and in how many seconds, into account."""
-    # A late answer did not count, but it tells how slow its client is.
-    people: list[ParticipantRecord | LateRecord] = [*record.participants, *record.late]
-    index = np.array([p.client for p in people], dtype=np.int64)
-    times = np.array([(p.start_seconds, p.upload_seconds) for p in people]).reshape(-1, 2)
-    band = np.array([p.bandwidth_hz for p in people], dtype=np.float64)
-    bits = 8 * np.array([p.upload_bytes for p in people], dtype=np.float64)
-    rank = np.ones(len(clients))
-    rank[index] = [p.sketch_rank for p in people]
-    # The downlink is the system's and no fault of the client's.
-    downlink = (download_bits(system, rank) / system.downlink_bps)[index]
-    predicted = start_seconds(clients, system, rank)[index] - downlink
-    expected_bps = rate_bps(band, **uplink(clients, index))
-    with np.errstate(divide="ignore", invalid="ignore"):
-        started = (times[:, 0] - downlink) / predicted
-        demanded = expected_bps * times[:, 1] / bits
-
-    def told(means: ClientMeans, seen: Floats) -> ClientMeans:
-        says = np.isfinite(seen) & (seen > 0)
-        return fold(means, index[says], seen[says], state.noise.forget)
-
-    overhead = state.overhead
-    if record.overhead_seconds is not None:
-        seconds = np.array([max(record.overhead_seconds, 1e-6)])
-        overhead = fold(overhead, np.array([0]), seconds, state.noise.forget)
-    refused = [client for client, _ in record.refusals]
-    in_time = [p.client for p in record.participants]
-    answered = _counts([*in_time, *refused], len(clients))
-    return replace(
-        state,
-        invited=state.invited + answered + _counts(record.missing, len(clients)),
-        answered=state.answered + answered,
-        start=told(state.start, started),
-        demand=told(state.demand, demanded),
-        overhead=overhead,
-    )
-
-
-def _counts(client: Sequence[int], num_clients: int) -> NDArray[np.int64]:
-    return np.bincount(np.array(client, dtype=np.int64), minlength=num_clients)
