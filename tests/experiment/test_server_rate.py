@@ -5,16 +5,23 @@ import pytest
 
 pytest.importorskip("torch")
 
+from dataclasses import replace
+
 from experiment.test_overlapping import place
 from federation.toy import random_adapter, towards
 from fedpace.core.errors import InputError
-from fedpace.estimation.noise_scale import estimate_noise_scale
+from fedpace.estimation.noise_scale import SUFFICIENT, estimate_noise_scale, noise_scale
+from fedpace.estimation.noise_state import initial_noise_state
 from fedpace.experiment.build import check
+from fedpace.experiment.config import Scenario
+from fedpace.experiment.prepare import prepare
 from fedpace.experiment.run import resume, run
+from fedpace.experiment.scenario import plan_scenario
+from fedpace.experiment.server_rate import rate_factor, tuned_for
 from fedpace.planning.overlap.step import THETA
 from fedpace.reporting.report import write_report
 from fedpace.run_folder.reader import read_run
-from toy_work import LAYOUT, toy_experiment
+from toy_work import LAYOUT, toy_experiment, toy_network
 
 pytestmark = pytest.mark.torch
 WEIGHT = np.ones(18)
@@ -32,11 +39,11 @@ def shrinking(tasks):
     return updates
 
 
-def experiment(schedule, decay="noise", optimizer="adam"):
+def experiment(schedule, decay="noise", optimizer="adam", rounds=60):
     return toy_experiment(
         methods=["uniform"],
         training={
-            "schedule": schedule, "rounds": 60, "server_optimizer": optimizer,
+            "schedule": schedule, "rounds": rounds, "server_optimizer": optimizer,
             "server_learning_rate": 0.05, "server_decay": decay, **SCHEDULES[schedule],
         },
         network={"allocation": "work-conserving", "bandwidth_hz": 3e4},
@@ -62,18 +69,21 @@ def test_the_rate_falls_by_the_measured_noise_and_resumes_to_the_same_bits(
     useful, known = [], []
     for i in range(len(factor)):
         seen = estimate_noise_scale(whole.records[: i + 1], WEIGHT, LAYOUT.rank)
-        signal, noise = max(seen.cross_product, 0.0), seen.v_run
-        step = 1 / (1 + late + min(noise / signal if signal else np.inf, 99.0))
-        useful.append(step * (np.sqrt(signal + noise) if optimizer == "adam" else 1.0))
-        known.append(seen.sufficient)
+        low = seen.ratio_interval[0]
+        upper = seen.v_full / low if low else np.inf
+        for signal in (seen.cross_product, (max(seen.cross_product, 0.0) + upper) / 2):
+            noise, signal = seen.v_run, max(signal, 0.0)
+            step = 1 / (1 + late + min(noise / signal if signal else np.inf, 99.0))
+            useful.append(step * (np.sqrt(signal + noise) if optimizer == "adam" else 1.0))
+        known.append(seen.sufficient and np.isfinite(seen.ratio_interval[1]))
     first = known.index(True)
     assert 9 <= first < 30
     for i in range(first + 1):
         assert factor[i] == factor[0]
     for i in range(first + 1, len(factor)):
-        expected = factor[0] * min(1.0, (useful[i - 1] / useful[first]) ** 0.75)
+        expected = factor[0] * min(1.0, (useful[2 * i - 1] / useful[2 * first]) ** 0.75)
         assert factor[i] == pytest.approx(expected, rel=1e-9)
-    assert factor[-1] < 0.6 * factor[0]
+    assert factor[-1] < 0.75 * factor[0]
     assert "server&#39;s rate of uniform fell from" in write_report(whole.folder).read_text()
 
 
@@ -87,6 +97,41 @@ def test_until_the_noise_is_known_nothing_is_changed(tmp_path, schedule):
     assert norms[0][:11] == norms[1][:11]
     assert len({r.server_rate_factor for r in stays.records}) == 1
     assert "rate of uniform fell" not in write_report(stays.folder).read_text()
+
+
+class Known:
+    """In the place of a renewal: says a noise scale."""
+
+    def __init__(self, cross_product, v_run=8.0, interval=(2.0, 20.0), verdict=SUFFICIENT):
+        self.said = noise_scale(initial_noise_state(3), np.full(3, 1 / 3))
+        self.said = replace(
+            self.said, cross_product=cross_product, v_full=4.0, v_run=v_run,
+            ratio_interval=interval, verdict=verdict,
+        )  # fmt: skip
+
+    def noise_scale(self):
+        return self.said
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_what_the_rate_is_right_for_is_what_a_signal_was_first_seen_at(optimizer):
+    """A reading of nothing but noise would be a measure that every later one is above."""
+    asked = experiment("synchronous", optimizer=optimizer)
+    plan = prepare(asked, place(weight=WEIGHT)).plans["uniform"]
+    noise_alone = Known(-0.1, interval=(5.0, np.inf))
+    assert np.isnan(tuned_for(asked, plan, noise_alone, np.nan))
+    assert np.isnan(tuned_for(asked, plan, Known(1.0, verdict="only 3 rounds"), np.nan))
+    first = tuned_for(asked, plan, Known(1.0), np.nan)
+    assert first == pytest.approx({"sgd": 1 / 9, "adam": 1 / 3}[optimizer])
+    assert tuned_for(asked, plan, Known(5.0), first) == first
+    # From what is known: never above the given rate, nor at zero; unknown, it stays.
+    assert rate_factor(asked, plan, Known(5.0), first) == 1.0
+    likely = 0.4  # half of the way to 4 / 5
+    useful = {"sgd": 1 / 21, "adam": np.sqrt(8 + likely) / 21}[optimizer]
+    left = rate_factor(asked, plan, noise_alone, first)
+    assert left == pytest.approx((useful / first) ** 0.75)
+    assert rate_factor(asked, plan, Known(1.0, interval=(0.0, np.inf)), first) == 1.0
+    assert rate_factor(asked, plan, noise_alone, np.nan) == 1.0
 
 
 @pytest.mark.parametrize(
@@ -104,3 +149,18 @@ def test_where_the_noise_is_not_measured_it_is_refused(changes, message):
     with pytest.raises(InputError, match=message):
         check(toy_experiment(**{"training": {"server_decay": "noise"}, **changes}))
     check(toy_experiment(**changes))
+
+
+def test_a_plan_alone_is_refused_for_what_its_run_would_be():
+    told = toy_experiment(
+        training={"server_decay": "noise"},
+        privacy={"clip_norm": 1.0, "noise_multiplier": 1.0, "delta": 1e-5},
+    )
+    with pytest.raises(InputError, match="server_decay = 'noise' with"):
+        plan_scenario(Scenario(**told.model_dump()), toy_network(told, WEIGHT))
+
+
+def test_a_rate_that_was_to_fall_and_did_not_is_said_in_the_report(tmp_path):
+    asked = experiment("synchronous", rounds=5)
+    done = run(asked, out=tmp_path / "short", site=place(weight=WEIGHT, train=shrinking))
+    assert "rate of uniform did not fall, though" in write_report(done.folder).read_text()

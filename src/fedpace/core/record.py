@@ -89,8 +89,9 @@ class RoundRecord:
     """Clients that take part in the run from this round on."""
     diverged: str | None = None
     """What was not finite, of the updates, the adapter or the evaluation; None where all was."""
-    server_rate_factor: float = 1.0
-    """What the server's learning rate was multiplied by: for the schedule and the noise."""
+    server_rate_factor: float | None = None
+    """What the server's learning rate was multiplied by: for the schedule, for the noise, and
+    halved where the run stepped back; None in records of earlier versions."""
     stepped_back_to: int | None = None
     """The run goes on with the adapter that it had after so many rounds, and half the server step;
     None where it did not diverge, or ended here."""

@@ -109,6 +109,7 @@ class NoiseScale:
             "ratio_low": self.ratio_interval[0],
             "ratio_high": self.ratio_interval[1],
             "noise_fraction": self.noise_fraction,
+            "v_run": self.v_run,
             "rounds_observed": float(self.rounds_observed),
         }
 

@@ -18,6 +18,7 @@ from fedpace.experiment.methods import check_schedule, make_plan
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.parsing import parse
 from fedpace.experiment.privacy import check_privacy
+from fedpace.experiment.server_rate import check_decay
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
 from fedpace.planning.overlap.described import overlapping_plan
@@ -92,6 +93,7 @@ def plan_scenario(scenario: Scenario, network: Network, planner: str | None = No
     # A cohort may be meant for the other methods of a run, if the file names some.
     asked = scenario if "methods" in scenario.model_fields_set else alone
     check_schedule(asked, "adaptive")
+    check_decay(asked, "adaptive")
     return make_plan(asked, network, "adaptive")
 
 

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -252,14 +253,24 @@ def _metric(run: Run) -> str:
 
 
 def _rates(run: Run) -> list[str]:
-    """Return a note for each method whose server's rate fell."""
+    """Say for each method how far the server's rate fell, if it was to follow the noise."""
+    asked = tomllib.loads(run.experiment).get("training", {})
+    if asked.get("server_decay", "none") == "none":
+        return []
     notes = []
     for name, records in run.records.items():
-        factor = [record.server_rate_factor for record in records]
-        if factor and factor[-1] < factor[0]:
+        halved = np.cumsum([record.stepped_back_to is not None for record in records])
+        given = np.array([record.server_rate_factor or 1.0 for record in records])
+        given[1:] *= 2.0 ** halved[:-1]  # what divergence took is told elsewhere
+        if len(given) and given.min() < given[0]:
             notes.append(
-                f"The server's rate of {name} fell from {factor[0]:.2g} to {factor[-1]:.2g} times "
-                "server_learning_rate."
+                f"The server's rate of {name} fell from {given[0]:.2g} to {given.min():.2g} times "
+                "server_learning_rate, as the noise of its steps grew."
+            )
+        else:
+            notes.append(
+                f"The server's rate of {name} did not fall, though server_decay = 'noise': the "
+                "noise of its steps did not grow, or too little of it was known."
             )
     return notes
 

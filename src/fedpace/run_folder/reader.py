@@ -230,10 +230,14 @@ def _lines(path: Path) -> tuple[list[RoundRecord], bool]:
 def _check(record: RoundRecord) -> None:
     """Raise TypeError where a value of a record is not of its type."""
     numbers = [record.clock_seconds, record.round_seconds, record.upload_bits, record.download_bits,
-               record.lora_squared_norm, record.head_squared_norm,
-               record.server_rate_factor]  # fmt: skip
+               record.lora_squared_norm, record.head_squared_norm]  # fmt: skip
     numbers += [value for p in record.participants for value in astuple(p)]
-    for optional in (record.train_loss, record.overhead_seconds, record.stepped_back_to):
+    for optional in (
+        record.train_loss,
+        record.overhead_seconds,
+        record.stepped_back_to,
+        record.server_rate_factor,
+    ):
         numbers += [] if optional is None else [optional]
     for named in (record.evaluation, record.noise_scale):
         numbers += [] if named is None else named.values()

@@ -144,6 +144,11 @@ def test_a_rate_that_follows_the_noise_costs_nothing_early_and_ends_lower(server
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_pure_noise_leaves_a_step_that_is_not_zero(optimizer):
-    least = useful_rate(optimizer, 1.0, MOST_NOISE)
-    assert useful_rate(optimizer, 1.0, 1.0) == least > 0
-    assert useful_rate(optimizer, 1.0, -0.1) == useful_rate(optimizer, 1.0, 0.0) > 50 * least
+    assert useful_rate(optimizer, 1.0, 1.0) == pytest.approx(0.01)
+    assert useful_rate(optimizer, 1.0, MOST_NOISE) == useful_rate(optimizer, 1.0, 1.0)
+    assert useful_rate(optimizer, 1.0, -0.1) == useful_rate(optimizer, 1.0, 0.0) == 1.0
+
+
+def test_a_useful_rate_of_another_server_is_refused():
+    with pytest.raises(InputError, match="server_optimizer is 'yogi'"):
+        useful_rate("yogi", 1.0, 0.5)

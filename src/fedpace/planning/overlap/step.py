@@ -27,8 +27,8 @@ that is late pulls further than a present one would, which makes good for half o
 
 DECAY_POWER = 0.75
 """Power of the useful rate that a rate follows. With 1, as one curvature asks for, a step shrinks
-too soon for directions that are flatter; 0.75 is at no cost early and gains at the end with
-curvatures that are alike or two decades apart (`benchmarks/server_decay.py`)."""
+too soon for directions that are flatter; 0.75 costs next to nothing early and gains at the end,
+with curvatures that are alike or two decades apart (`benchmarks/server_decay.py`)."""
 MOST_NOISE = 0.99
 """A larger share of noise counts as this one: what is measured over some forty steps cannot tell it
 from 1, at which a step would be of no use."""
@@ -102,11 +102,16 @@ def useful_rate(
         noise_fraction: V / (||u||^2 + V); above `MOST_NOISE` it counts as that.
         delay_beats: d = sum_n a_n (E[b_n] - 1); 0 in a synchronous schedule.
 
+    Raises:
+        InputError: an unknown server optimiser.
+
     Example:
         >>> early, late = useful_rate("sgd", 4.0, 0.5), useful_rate("sgd", 2.5, 0.8)
         >>> round(late / early, 6)
         0.4
     """
+    if server_optimizer not in ("sgd", "adam"):
+        raise InputError(f"server_optimizer is {server_optimizer!r}; choose 'sgd' or 'adam'")
     theta = SGD_THETA if server_optimizer == "sgd" else THETA
     fraction = min(max(noise_fraction, 0.0), MOST_NOISE)
     rate = 1 / (1 + theta * delay_beats + fraction / (1 - fraction))
