@@ -26,6 +26,7 @@ from toy_work import LAYOUT, toy_experiment, toy_network
 pytestmark = pytest.mark.torch
 WEIGHT = np.ones(18)
 SCHEDULES = {"synchronous": {}, "overlapping": {"beat_seconds": 0.4}}
+BY_HAND = {"beat_seconds": 0.4, "beat_rate_factor": 0.7}
 
 
 def shrinking(tasks):
@@ -39,12 +40,12 @@ def shrinking(tasks):
     return updates
 
 
-def experiment(schedule, decay="noise", optimizer="adam", rounds=60):
+def experiment(schedule, decay="noise", optimizer="adam", rounds=60, **training):
     return toy_experiment(
         methods=["uniform"],
         training={
             "schedule": schedule, "rounds": rounds, "server_optimizer": optimizer,
-            "server_learning_rate": 0.05, "server_decay": decay, **SCHEDULES[schedule],
+            "server_learning_rate": 0.05, "server_decay": decay, **SCHEDULES[schedule], **training,
         },
         network={"allocation": "work-conserving", "bandwidth_hz": 3e4},
         planner={"cohort": 0.6},
@@ -164,3 +165,33 @@ def test_a_rate_that_was_to_fall_and_did_not_is_said_in_the_report(tmp_path):
     asked = experiment("synchronous", rounds=5)
     done = run(asked, out=tmp_path / "short", site=place(weight=WEIGHT, train=shrinking))
     assert "rate of uniform did not fall, though" in write_report(done.folder).read_text()
+
+
+def test_a_rate_given_by_hand_for_beats_falls_from_there(tmp_path):
+    asked = experiment("overlapping", **BY_HAND)
+    done = run(asked, out=tmp_path / "by-hand", site=place(weight=WEIGHT, train=shrinking))
+    factor = [record.server_rate_factor for record in done.records]
+    assert factor[0] == max(factor) == 0.7
+    assert 0 < factor[-1] < 0.6
+
+
+def test_a_step_back_halves_what_the_noise_has_left(tmp_path):
+    """Updates that are not a number in one round, once the rate has fallen."""
+
+    def broken(tasks):
+        updates = shrinking(tasks)
+        if tasks and tasks[0].round_index == 50 and not failed:
+            failed.append(50)
+            delta = {name: np.full_like(part, np.nan) for name, part in updates[0].delta.items()}
+            updates[0] = replace(updates[0], delta=delta)
+        return updates
+
+    failed = []
+    asked = experiment("synchronous", on_divergence="step-back", eval_every=10)
+    done = run(asked, out=tmp_path / "back", site=place(weight=WEIGHT, train=broken))
+    factor = {record.round: record.server_rate_factor for record in done.records}
+    assert [r.stepped_back_to is not None for r in done.records].count(True) == 1
+    assert factor[51] == pytest.approx(factor[50] / 2, rel=0.1)
+    least = min(f * (1 if i <= 50 else 2) for i, f in factor.items())
+    note = f"fell from 1 to {least:.2g} times"
+    assert note in write_report(done.folder).read_text()
