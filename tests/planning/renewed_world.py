@@ -5,11 +5,9 @@ from dataclasses import replace
 import numpy as np
 
 from fedpace.core.plan import Decision, Plan
-from fedpace.core.profile import Clients, System
 from fedpace.planning.renewal import renew_every
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, upload_bits
-from planning.known_noise import KnownNoise
 
 OVERHEAD = 0.5
 
@@ -33,23 +31,6 @@ def best_plan(clients, system, *, start=None, predict=True):
     cost, noise = prices(clients, system)
     q = np.clip(np.sqrt(OVERHEAD * noise / cost), 1e-3, 1.0)
     return Plan("stand-in", clients.client_id, Decision(q, np.full(len(clients), 4)))
-
-
-def some_world():
-    return KnownNoise(apart=3.0, noise=3.0)
-
-
-def shared_system():
-    return System(bandwidth_hz=1e7, lora_rank=4, noise_ratio=1.0, downlink_bps=1e8)
-
-
-def clients_of(world):
-    rng = np.random.default_rng(0)
-    return Clients.from_columns(
-        data_weight=world.data_weight,
-        step_seconds=rng.lognormal(-2, 0.7, 50),
-        spectral_efficiency=rng.lognormal(0, 0.7, 50),
-    )
 
 
 def timed(record, clients, system):

@@ -16,30 +16,12 @@ from fedpace.planning.round_time.distribution import round_time
 from planning.known_noise import KnownNoise
 from planning.renewed_world import (
     best_plan,
-    clients_of,
     objective,
     renewal_of,
-    shared_system,
     simulate,
-    some_world,
     timed,
 )
 from planning.some_problems import some_clients, some_system
-
-
-@pytest.fixture
-def world():
-    return some_world()
-
-
-@pytest.fixture
-def system():
-    return shared_system()
-
-
-@pytest.fixture
-def clients(world):
-    return clients_of(world)
 
 
 def test_the_plan_stays_and_says_so_until_enough_rounds_are_observed(world, clients, system):

@@ -12,27 +12,9 @@ from fedpace.planning.renewal_state import informed
 from fedpace.wireless.latency import download_bits
 from planning.renewed_world import (
     best_plan,
-    clients_of,
     renewal_of,
-    shared_system,
     simulate,
-    some_world,
 )
-
-
-@pytest.fixture
-def world():
-    return some_world()
-
-
-@pytest.fixture
-def system():
-    return shared_system()
-
-
-@pytest.fixture
-def clients(world):
-    return clients_of(world)
 
 
 @pytest.mark.parametrize("shannon", [False, True])

@@ -8,7 +8,7 @@ from fedpace.core.adapter import Adapter
 from fedpace.core.examples import Examples
 from fedpace.experiment.config import EvaluationSection, Experiment
 from fedpace.lora import AdaptedModel, tokenise
-from fedpace.lora.answers import MULTIPLE_CHOICE, known, score
+from fedpace.lora.answers import MULTIPLE_CHOICE, score
 from fedpace.lora.choosing import MultipleChoice
 from fedpace.lora.generation import generate, questions
 
@@ -23,15 +23,11 @@ class Interview:
         """Take the questions.
 
         Args:
-            experiment: its [evaluation] says how many, and which metrics.
+            experiment: its [evaluation] says how many, and which metrics, which `check` knows.
             adapted: a language model.
             held_out: examples of the kind "instruct" or "chat".
-
-        Raises:
-            InputError: a metric is unknown.
         """
         section = experiment.evaluation
-        known(section.metrics)
         self._section: EvaluationSection = section
         self._generated = [name for name in section.metrics if name != MULTIPLE_CHOICE]
         tokens_of = partial(

@@ -132,19 +132,21 @@ class Renewal:
         """Return a plan without a bias for the noise that was guessed, where there may be one."""
         if self.unbiased is None:
             return plan
-        unknown = replace(
-            noise, ratio=np.nan, update_second_moment=self.clients.update_second_moment
-        )
-        made = self.unbiased(*self._informed(unknown, plan), start=plan, predict=True)
+        guessed = self._guessed(noise)
+        made = self.unbiased(*self._informed(guessed, plan), start=plan, predict=True)
         return replace(made, verdict=f"{made.verdict}; the bias is given up")
+
+    def _guessed(self, noise: NoiseScale) -> NoiseScale:
+        """Return it without what was measured: a planner then takes what was known before."""
+        profile = self.clients.update_second_moment
+        return replace(noise, ratio=np.nan, update_second_moment=profile)
 
     def _may_plan(self, noise: NoiseScale) -> bool:
         return self.threshold is None or self.private or noise.sufficient
 
     def _informed(self, noise: NoiseScale, plan: Plan) -> tuple[Clients, System]:
         if self.private:
-            profile = self.clients.update_second_moment
-            noise = replace(noise, ratio=np.nan, update_second_moment=profile)
+            noise = self._guessed(noise)
         clients, system = informed(self.state, self.clients, self.system, noise, plan)
         if self.learn_availability:
             clients = _answering(clients, self.availability())

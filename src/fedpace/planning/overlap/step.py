@@ -71,8 +71,8 @@ def server_rate_factor(
         >>> server_rate_factor("adam", 8.0, 3.5), server_rate_factor("sgd", 8.0, 3.5)
         (0.7071067811865476, 0.5)
     """
-    if theta is None:
-        theta = SGD_THETA if server_optimizer == "sgd" else THETA
+    usual = _theta_of(server_optimizer)
+    theta = usual if theta is None else theta
     for name, value in (("noise", noise), ("tuned_noise", tuned_noise),
                         ("delay_beats", delay_beats), ("theta", theta)):  # fmt: skip
         if not 0 <= value < np.inf:
@@ -82,8 +82,6 @@ def server_rate_factor(
     linear = (1 + tuned_noise) / (1 + theta * delay_beats + noise)
     if server_optimizer == "sgd":
         return float(linear)
-    if server_optimizer != "adam":
-        raise InputError(f"server_optimizer is {server_optimizer!r}; choose 'sgd' or 'adam'")
     scale = np.sqrt(present * (present + noise) / (1 + tuned_noise))
     return float(linear * scale)
 
@@ -110,9 +108,15 @@ def useful_rate(
         >>> round(late / early, 6)
         0.4
     """
-    if server_optimizer not in ("sgd", "adam"):
-        raise InputError(f"server_optimizer is {server_optimizer!r}; choose 'sgd' or 'adam'")
-    theta = SGD_THETA if server_optimizer == "sgd" else THETA
+    theta = _theta_of(server_optimizer)
     fraction = min(max(noise_fraction, 0.0), MOST_NOISE)
     rate = 1 / (1 + theta * delay_beats + fraction / (1 - fraction))
     return rate * float(np.sqrt(mean_square)) if server_optimizer == "adam" else rate
+
+
+def _theta_of(server_optimizer: str) -> float:
+    """Return the price of a beat of delay in a server's rate; refuse a server that is unknown."""
+    prices = {"sgd": SGD_THETA, "adam": THETA}
+    if server_optimizer not in prices:
+        raise InputError(f"server_optimizer is {server_optimizer!r}; choose 'sgd' or 'adam'")
+    return prices[server_optimizer]
