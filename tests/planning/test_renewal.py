@@ -200,10 +200,10 @@ def test_impossible_settings_are_refused(clients, system):
 
 
 def test_a_bias_of_which_nobody_can_tell_how_large_it_is_is_given_up(world, clients, system):
-    """One client a round: no products of two, and so no noise scale."""
+    """One client a round in the mean: too few products of two for a noise scale."""
     lean = np.linspace(1, 2, 50) / np.linspace(1, 2, 50).sum()
     decision = Decision(
-        np.full(50, 1e-3), np.full(50, 4), beat_seconds=1.0, aggregation_weight=lean
+        np.full(50, 0.02), np.full(50, 4), beat_seconds=1.0, aggregation_weight=lean
     )
     first = Plan("test", clients.client_id, decision, "converged; bias 0.1")
     asked = []
