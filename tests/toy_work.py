@@ -14,7 +14,7 @@ from fedpace.wireless.network import Network
 def toy_experiment(**sections):
     table = {
         "methods": ["uniform"],
-        "lora": {"rank": LAYOUT.rank},
+        "lora": {"rank": LAYOUT.rank, "upload_dtype": "float32"},  # as toy.exchange
         "training": {"rounds": 8, "eval_every": 100, "server_optimizer": "sgd",
                      "server_learning_rate": 0.5},
         "network": {"bandwidth_hz": 1e4},

@@ -15,7 +15,7 @@ from fedpace.deploy.tcp_relay import open_relay
 from tiny import EXPERIMENT, write_model
 
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.flower]
-WIDE = EXPERIMENT.replace("rank = 4", "rank = 32").replace("1e5", "4e6")
+WIDE = EXPERIMENT.replace("rank = 4", 'rank = 32\nupload_dtype = "float32"').replace("1e5", "4e6")
 """Messages of 330 kB each way, with a model of width 256."""
 WIDE += "\n[checks]\nnorm_factor = inf\n"
 """Two clients go on until they have learned all of theirs; an update of the third is then very long

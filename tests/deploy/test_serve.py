@@ -42,7 +42,8 @@ sys.modules["flower_rounds"] = BENCHMARK
 _SPEC.loader.exec_module(BENCHMARK)
 PACED = 0
 SGD = ("--set", "training.server_optimizer=sgd", "--set", "training.server_learning_rate=0.5")
-
+WATCHED = (*SGD, "--set", "lora.upload_dtype=float32")
+"""By their length updates are told from empty messages: 9 kB as float32."""
 EVENTS = ("--set", "output.tensorboard=true")
 
 
@@ -84,7 +85,7 @@ def watched(tmp_path_factory):
     folder = tmp_path_factory.mktemp("watched")
     calls = [BENCHMARK.Counter() for _ in range(3)]
     with Fleet(folder, method="uniform", rounds=8) as fleet, ExitStack() as stack:
-        server = fleet.serve(fleet.experiment, *SGD, *EVENTS, "--out", "run")
+        server = fleet.serve(fleet.experiment, *WATCHED, *EVENTS, "--out", "run")
         fleet.wait_for("server", "listening")
         relays = [
             stack.enter_context(open_relay("127.0.0.1", fleet.port, watch=each)) for each in calls
@@ -171,7 +172,7 @@ def with_requests(experiment):
 def test_the_adapter_is_that_of_the_virtual_clock(watched, tmp_path):
     fleet, _ = watched
     local = fp.run(
-        load_experiment(fleet.experiment, SGD[1::2]), out=tmp_path / "local", site=with_requests
+        load_experiment(fleet.experiment, WATCHED[1::2]), out=tmp_path / "local", site=with_requests
     )
     same(fleet.folder / "run", local.folder, 1e-6)
     ours, theirs = records(fleet), local.records

@@ -17,7 +17,7 @@ from tiny import EXPERIMENT, write_model
 pytestmark = [pytest.mark.long, pytest.mark.slow, pytest.mark.flower]
 RATES_MBPS = (0.5, 1.0, 2.0, 4.5)
 ROUNDS = 12
-WIDE = EXPERIMENT.replace("rank = 4", "rank = 32").replace("1e5", "4e6")
+WIDE = EXPERIMENT.replace("rank = 4", 'rank = 32\nupload_dtype = "float32"').replace("1e5", "4e6")
 """Messages of 330 kB each way, with a model of width 256."""
 
 

@@ -75,7 +75,9 @@ def test_rounded_uploads_are_what_the_clock_the_plan_and_the_server_see(place, k
     experiment = load_experiment(
         place / "my.toml", [methods, f"lora.upload_dtype={kind}", "network.downlink_bps=1e5"]
     )
-    plain = load_experiment(place / "my.toml", [methods, "network.downlink_bps=1e5"])
+    plain = load_experiment(
+        place / "my.toml", [methods, "lora.upload_dtype=float32", "network.downlink_bps=1e5"]
+    )
     done, work, other = run(experiment, out=place / kind), build_work(experiment), build_work(plain)
     assert work.network.clients.columns().keys() == other.network.clients.columns().keys()
     for name, column in other.network.clients.columns().items():
@@ -201,9 +203,10 @@ def test_a_run_of_all_methods_resumes_reports_and_saves(place):
         name: {p.upload_bytes for r in whole.records if r.method == name for p in r.participants}
         for name in ("fedit", "ffa-lora")
     }
-    # Four modules of 16 x 16 at rank 4, and a head of 3 classes: 51 values that stay.
+    # Four modules of 16 x 16 at rank 4, and a head of 3 classes: 51 values that stay. A value takes
+    # a byte, and each of the four A that stays at home would have brought a scale.
     (fedit,), (ffa,) = per_message.values()
-    assert fedit - ffa == 4 * (4 * 16 * 4)
+    assert fedit - ffa == 4 * (16 * 4) + 4 * 4
 
     kept = read_checkpoint(whole.folder, "flora").adapter
     base = AutoModelForSequenceClassification.from_pretrained(place / "model", num_labels=3)

@@ -15,10 +15,31 @@ from fedpace.experiment.scenario import load_scenario, plan_scenario, scenario_n
 pytestmark = pytest.mark.torch
 
 
-@pytest.mark.parametrize("schedule", ["synchronous", "overlapping"])
-def test_a_plan_is_that_of_the_run(tmp_path, schedule):
+FLEET = """client_id,data_weight,step_seconds,spectral_efficiency
+a,1,0.1,2
+b,9,0.2,1
+c,1,0.1,3
+d,1,0.4,2
+e,1,0.3,2
+f,1,0.1,5
+"""
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        ["training.schedule=synchronous"],
+        ["training.schedule=overlapping"],
+        ["lora.upload_dtype=float32"],
+        ["lora.upload_dtype=int4"],
+        ["network.clients=fleet.csv"],  # of its clients, the data is what [data] deals them
+    ],
+)
+def test_a_plan_is_that_of_the_run(tmp_path, told):
     tiny.write_experiment(tmp_path)
-    told = [f"training.schedule={schedule}", "planner.replan_every=0"]
+    (tmp_path / "fleet.csv").write_text(FLEET)
+    told = [word.replace("fleet.csv", str(tmp_path / "fleet.csv")) for word in told]
+    told.append("planner.replan_every=0")
     scenario = load_scenario(tmp_path / "my.toml", told)
     network = scenario_network(scenario)
     run = prepare(load_experiment(tmp_path / "my.toml", [*told, 'methods=["adaptive"]']))

@@ -13,8 +13,10 @@ from fedpace.core.errors import InputError
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.estimation.privacy_loss import epsilon, round_loss
 from fedpace.experiment.build import check
-from fedpace.experiment.config import Scenario
+from fedpace.experiment.config import Experiment, Scenario
 from fedpace.experiment.methods import can_overlap
+from fedpace.experiment.parsing import parse
+from fedpace.experiment.privacy import upload_dtype_of
 from fedpace.experiment.run import resume, run
 from fedpace.experiment.scenario import plan_scenario
 from fedpace.experiment.site import Site
@@ -147,6 +149,18 @@ def test_what_the_argument_does_not_cover_is_refused_in_a_line(sections, message
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_what_it_covers_is_taken(dtype):
     check(toy_experiment(privacy=TERMS, methods=["adaptive", "full"], lora={"upload_dtype": dtype}))
+
+
+@pytest.mark.parametrize("privacy, lora, dtype", [
+    ({}, {}, "int8"),
+    (TERMS, {}, "float32"),
+    (TERMS, {"upload_dtype": "bfloat16"}, "bfloat16"),
+    ({}, {"upload_dtype": "int4"}, "int4"),
+])  # fmt: skip
+def test_uploads_are_int8_unless_a_run_is_private_or_asks_otherwise(privacy, lora, dtype):
+    told = parse(Experiment, {"methods": ["weighted"], "lora": lora, "privacy": privacy}, "here")
+    check(told)
+    assert upload_dtype_of(told) == dtype
 
 
 @pytest.mark.parametrize("terms", [TERMS, {**TERMS, "max_epsilon": 4.0}])

@@ -13,8 +13,8 @@ from fedpace.core.adapter import AdapterLayout
 from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats
 from fedpace.engines.flower.roster import AWAY, Member, Roster
-from fedpace.experiment.build import first_network
 from fedpace.experiment.config import Experiment
+from fedpace.experiment.message_sizes import first_network
 from fedpace.experiment.methods import hooks_of, method_context
 from fedpace.experiment.network import DRAWN
 from fedpace.federation.checks import believed_examples

@@ -12,31 +12,29 @@ import numpy as np
 from fedpace.core.adapter import ROLES, Adapter, AdapterLayout, Role
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
-from fedpace.core.payload import with_payload
 from fedpace.core.profile import Floats
 from fedpace.core.rng import rng_for
 from fedpace.core.sketch import RESIDUAL, Sketch
 from fedpace.core.target import Target
 from fedpace.data.load import load_data
-from fedpace.engines.exchange import Exchange, payload
+from fedpace.engines.exchange import Exchange
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.dealing import dealt
 from fedpace.experiment.evaluation_cost import Reading, reading
 from fedpace.experiment.fingerprint import work_fingerprint
 from fedpace.experiment.interview import Interview
+from fedpace.experiment.message_sizes import first_network, sending
 from fedpace.experiment.methods import (
     check_schedule,
     hooks_of,
     method_context,
     server_of,
 )
-from fedpace.experiment.network import build_network
 from fedpace.experiment.privacy import check_privacy
 from fedpace.experiment.server_rate import check_decay
-from fedpace.federation.aggregation import Aggregation, MethodContext
+from fedpace.federation.aggregation import Aggregation
 from fedpace.federation.engine import Train
 from fedpace.federation.hooks.hook import hooked
-from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.lora import (
     AdaptedModel,
@@ -128,14 +126,12 @@ def set_up(
     exchange = make_exchange(experiment, method, work.layout, work.initial_adapter, share)
     aggregation = exchange.aggregation
     optimizer = server_of(experiment, method, method_context(experiment, work.layout, share))[1]
-    sizes = payload(exchange).beside(*work.request_bits)
-    system = with_payload(work.network.system, sizes, aggregation.sketch)
     return Setup(
         method=method,
         aggregation=hooked(aggregation, exchange.hooks),
         train=work.make_train(aggregation.sketch, aggregation.trained),
         exchange=exchange,
-        network=replace(work.network, system=system),
+        network=sending(work.network, exchange, work.request_bits),
         server_optimizer=server_optimizer or optimizer,
     )
 
@@ -163,15 +159,9 @@ def make_exchange(
 
 
 def network_of(experiment: Experiment, work: Work, setup: Setup) -> Network:
-    """Draw the network that an experiment describes, for a method that is set up on that work.
-
-    The population is drawn for the whole adapter as float32, whatever the method sends: methods
-    meet the same devices and links, and only their messages differ.
-    """
+    """Draw the network that an experiment describes, for a method that is set up on that work."""
     network = first_network(experiment, work.layout, work.network.clients.data_weight)
-    sizes = payload(setup.exchange).beside(*work.request_bits)
-    system = with_payload(network.system, sizes, setup.aggregation.sketch)
-    return replace(network, system=system)
+    return sending(network, setup.exchange, work.request_bits)
 
 
 def build_work(experiment: Experiment) -> Work:
@@ -248,18 +238,6 @@ def examples_of(
     return train.renumbered(order), held_out.renumbered(order)
 
 
-def first_network(
-    experiment: Experiment, layout: AdapterLayout, examples: Sequence[float]
-) -> Network:
-    """Draw the network that [network] describes, for clients with so many examples.
-
-    Its message sizes are those of the whole adapter as float32, for which the links are drawn.
-    """
-    weight = np.array(examples, dtype=np.float64)
-    fixed_bits, bits_per_rank = _float32_bits(layout)
-    return build_network(experiment, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
-
-
 def trainers(
     experiment: Experiment,
     adapted: AdaptedModel,
@@ -328,11 +306,13 @@ def evaluator(
     return lambda adapter: evaluate(adapted, adapter, tokens)
 
 
-def sizes_of_work(experiment: Experiment) -> tuple[Floats, float, float]:
-    """Return how many examples each client is dealt, and an adapter's fixed bits and per rank."""
+def planned_network(experiment: Experiment) -> Network:
+    """Draw the network on which a run plans for "adaptive"; no example is tokenised."""
     train, _ = examples_of(experiment)
-    sizes = np.array([len(rows) for rows in dealt(experiment, train)], dtype=np.float64)
-    return sizes, *_float32_bits(build_model(experiment, train.label_names).layout)
+    examples = [len(rows) for rows in dealt(experiment, train)]
+    adapted = build_model(experiment, train.label_names)
+    exchange = make_exchange(experiment, "adaptive", adapted.layout, adapted.initial)
+    return sending(first_network(experiment, adapted.layout, examples), exchange)
 
 
 def build_model(experiment: Experiment, label_names: Sequence[str] | None) -> AdaptedModel:
@@ -372,13 +352,6 @@ def model_facts(experiment: Experiment, label_names: Sequence[str] | None) -> di
         "layers": model.layers or None,
         "max_length": model.max_length,
     }
-
-
-def _float32_bits(layout: AdapterLayout) -> tuple[float, float]:
-    """Return the fixed bits and the bits per rank of the whole adapter, header included."""
-    plain = MethodContext(layout, RESIDUAL, _NONE_KNOWN)
-    sizes = payload(Exchange(layout, {}, sketched(plain)))
-    return sizes.fixed_bits, sizes.bits_per_rank
 
 
 def _fits(experiment: Experiment, train: Examples) -> None:

@@ -105,8 +105,9 @@ class LoraSection(Section):
     """Folder of an adapter in PEFT's format, of this rank, scale and modules, to begin with."""
     sketch: Literal["scaled", "residual"] = "residual"
     """"scaled": the client sees B S A (the paper). "residual": the whole adapter, trains k of r."""
-    upload_dtype: UploadDtype = "float32"
-    """Type of the values on the uplink; bfloat16 rounds to the nearest, int8 and int4 at random."""
+    upload_dtype: UploadDtype | None = None
+    """Type of the values on the uplink: without it int8, with [privacy] float32. bfloat16 rounds to
+    the nearest, int8 and int4 at random."""
     upload_density: Annotated[float, Field(gt=0, le=1)] = 0.25
     """Method flasc: share of the values that a client sends, those that changed most."""
 

@@ -14,7 +14,7 @@ from fedpace.core.profile import Clients, Floats
 from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
-from fedpace.experiment.privacy import privacy_limit, privacy_of
+from fedpace.experiment.privacy import privacy_limit, privacy_of, upload_dtype_of
 from fedpace.experiment.schedule import (
     beat_of,
     check_beat_keys,
@@ -166,7 +166,7 @@ def hooks_of(
     entry, memory = method_named(method), experiment.training.server_memory
     ours = entry.published is None and entry.asynchronous is None
     hooks = [fedvarp(context, memory)] if ours and memory else []
-    dtype, density = experiment.lora.upload_dtype, experiment.lora.upload_density
+    dtype, density = upload_dtype_of(experiment), experiment.lora.upload_density
     shapes: Shapes = sent.shapes
     if (privacy := privacy_of(experiment)) is not None:
         hooks.append(clipping(privacy, sent, context.sketch, dtype))

@@ -17,7 +17,7 @@ from fedpace.experiment.config import Scenario
 from fedpace.experiment.methods import check_schedule, make_plan
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.parsing import parse
-from fedpace.experiment.privacy import check_privacy
+from fedpace.experiment.privacy import check_privacy, upload_dtype_of
 from fedpace.experiment.server_rate import check_decay
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
@@ -64,14 +64,19 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
 def scenario_network(scenario: Scenario) -> Network:
     """Make the population of a scenario.
 
-    Where [model] is given and no [payload], data and messages are those of a run; a file of clients
-    says itself how much data each has, and other sizes are log-normal.
+    Where [model] is given and no [payload], data and messages are those of a run; otherwise a file
+    of clients says itself how much data each has, and other sizes are log-normal.
     """
-    weight, fixed_bits, bits_per_rank = _sizes(scenario)
-    if scenario.network.clients is not None:
-        weight = None
+    given, weight = scenario.model_fields_set, None
+    if "model" in given and "payload" not in given:
+        return _network_of_a_run(scenario)
+    if scenario.network.clients is None:
+        # A purpose of its own: those below 100 belong to devices and links.
+        normal = rng_for(scenario.seed, "population", 100).standard_normal(scenario.data.clients)
+        weight = np.exp(scenario.data.size_sigma * normal)
+    fixed_bits, bits_per_rank = scenario.payload.fixed_bits, scenario.payload.bits_per_rank
     network = build_network(scenario, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
-    share = UPLOAD_BITS[scenario.lora.upload_dtype] / 32  # the links stay those of float32
+    share = UPLOAD_BITS[upload_dtype_of(scenario)] / 32  # the links stay those of float32
     system = replace(
         network.system, fixed_bits=share * fixed_bits, bits_per_rank=share * bits_per_rank,
         download_fixed_bits=fixed_bits, download_bits_per_rank=bits_per_rank,
@@ -344,16 +349,9 @@ def _binding(made: Plan) -> dict[int, str]:
     return {n: ", ".join(limits) for n, limits in names.items()}
 
 
-def _sizes(scenario: Scenario) -> tuple[Floats | None, float, float]:
-    """Return how much data each client has, and an adapter's fixed bits and bits per rank."""
-    given, payload = scenario.model_fields_set, scenario.payload
-    if "payload" in given or "model" not in given:
-        # A purpose of its own: those below 100 belong to devices and links.
-        normal = rng_for(scenario.seed, "population", 100).standard_normal(scenario.data.clients)
-        weight = np.exp(scenario.data.size_sigma * normal)
-        return weight, payload.fixed_bits, payload.bits_per_rank
+def _network_of_a_run(scenario: Scenario) -> Network:
     try:
-        from fedpace.experiment.build import sizes_of_work
+        from fedpace.experiment.build import planned_network
     except ModuleNotFoundError as error:
         raise MissingExtraError(error.name or "torch", "lora") from None
-    return sizes_of_work(scenario)
+    return planned_network(scenario)
