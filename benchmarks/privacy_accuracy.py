@@ -25,6 +25,7 @@ DELTA = 1e-4
 SETTINGS = (
     'methods=["weighted"]', "planner.cohort=0.5", "data.clients=400", "data.partition=iid",
     "data.size_sigma=0.0", "model.layers=2", "model.max_length=24", "lora.rank=2", "lora.alpha=4.0",
+    "lora.upload_dtype=float32",
     "training.local_steps=2", "training.batch_size=4", "training.eval_every=5",
 )  # fmt: skip
 

@@ -138,7 +138,7 @@ class TrainingSection(Section):
     server_decay: Literal["none", "noise"] = "none"
     """"noise": server_learning_rate falls as the measured noise of the server's steps grows, so
     that a long run ends where a constant step would not let it settle; "none": it stays."""
-    schedule: ScheduleChoice = "synchronous"
+    schedule: ScheduleChoice = "auto"
     """"synchronous": a round waits for all who take part; "overlapping": the server moves at beats
     and takes what has arrived; "auto": overlapping where the planner "exact" predicts it to be
     clearly faster (all others wait). Asynchronous methods (fedasync, fedbuff, ...) have their
