@@ -24,7 +24,8 @@ from fedpace import load_experiment
 from fedpace.data.load import load_data
 
 ROOT = Path(__file__).resolve().parents[1]
-SHORT = ["data.max_eval=8", "evaluation.samples=0", "training.rounds=1", "training.local_steps=1"]
+SHORT = ["training.schedule=synchronous", "data.max_eval=8", "evaluation.samples=0",
+         "training.rounds=1", "training.local_steps=1"]  # fmt: skip
 SMOLLM2 = ROOT / "examples/05_smollm2.toml"
 SMALL = ["data.name={data}", "model.dtype=float32"]
 """Few processors have instructions for bfloat16; without them it takes several times as long."""
