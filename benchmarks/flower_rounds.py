@@ -33,6 +33,7 @@ max_eval = 8
 [lora]
 rank = {rank}
 sketch = "{sketch}"
+upload_dtype = "float32"
 [training]
 rounds = {rounds}
 eval_every = {rounds}

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,11 +11,12 @@ pytest.importorskip("torch")
 
 from federation.toy import random_adapter, towards
 from fedpace.core.errors import InputError
+from fedpace.core.profile import Clients
 from fedpace.engines.overlapping import OverlappingSimulation
 from fedpace.engines.simulated import SimulatedEngine
 from fedpace.experiment.build import check
 from fedpace.experiment.config import Scenario
-from fedpace.experiment.methods import make_plan
+from fedpace.experiment.methods import beats_would_be_guessed, make_plan
 from fedpace.experiment.prepare import prepare
 from fedpace.experiment.run import resume, run
 from fedpace.experiment.scenario import plan_scenario
@@ -195,7 +197,7 @@ def test_rounds_mean_the_same_work_whichever_schedule_is_chosen(tmp_path):
     def done(schedule):
         asked = toy_experiment(
             methods=["adaptive"],
-            training={"schedule": schedule, "rounds": 6, "eval_every": 2},
+            training={"schedule": schedule, "rounds": 60, "eval_every": 20},
             network={"allocation": BAND, "step_spread": 2.0},
         )
         site = place(weight=np.ones(18))
@@ -205,14 +207,97 @@ def test_rounds_mean_the_same_work_whichever_schedule_is_chosen(tmp_path):
     (waited, rounds), (beats, overlapping), (_, named) = map(
         done, ("synchronous", "auto", "overlapping")
     )
-    assert overlapping.schedule == "overlapping" and len(waited) == 6
+    assert overlapping.schedule == "overlapping" and len(waited) == 60
     # So many rounds' worth of progress, each step being 1 / relative_rounds of the way.
-    worth = 6 * overlapping.relative_rounds / rounds.relative_rounds
-    assert worth > 7 and len(beats) == np.ceil(worth)
+    worth = 60 * overlapping.relative_rounds / rounds.relative_rounds
+    assert worth > 70 and len(beats) == np.ceil(worth)
     evaluated = [r.round + 1 for r in beats if r.evaluation is not None]
     assert evaluated == [np.ceil(worth / 3), np.ceil(2 * worth / 3), len(beats)]
     # Who asks for beats by name counts beats.
     assert last_step(toy_experiment(training=LATE), named) == 12
+
+
+def test_a_run_that_ends_before_slow_clients_are_heard_waits_for_them():
+    def made(rounds):
+        asked = toy_experiment(
+            methods=["adaptive"], training={"rounds": rounds},
+            network={"allocation": BAND, "step_spread": 2.0},
+        )  # fmt: skip
+        return make_plan(asked, toy_network(asked, np.ones(18)), "adaptive")
+
+    soon, late = made(2), made(200)
+    assert late.schedule == "overlapping" and "ends too soon" not in late.verdict
+    steps = np.ceil(2 * late.statistics["beats_per_round"])
+    assert steps * late.beat_seconds < 5 * late.staleness_seconds.p95
+    assert soon.schedule == "synchronous" and "the run ends too soon" in soon.verdict
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"methods": ["uniform", "fedit"]},
+        {"planner": {"name": "icc24"}},
+        {"planner": {"quantile": 0.9}},
+        {"planner": {"max_participants": 3}},
+        {"training": {"server_memory": 0.5}},
+        {"network": {"allocation": "equal-share"}},
+        {"privacy": {"clip_norm": 1.0, "noise_multiplier": 0.1, "delta": 1e-3}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("key", ["beat_seconds", "beat_rate_factor"])
+def test_a_key_for_beats_that_nothing_can_use_is_refused(more, key):
+    sections = {"methods": ["adaptive"], "network": {"allocation": BAND}, **more}
+    training = {**sections.pop("training", {}), key: 0.5, "schedule": "auto"}
+    with pytest.raises(InputError, match=rf"\[training\] {key} = 0.5: no method here") as caught:
+        check(toy_experiment(training=training, **sections))
+    assert "\n" not in str(caught.value)
+    one = {key: 0.5, "schedule": "auto"}
+    some = ["uniform", "adaptive"]
+    check(toy_experiment(training=one, methods=some, network={"allocation": BAND}))
+
+
+def test_beats_are_chosen_for_devices_that_are_known_alone():
+    def guessed(**sections):
+        sections = {"network": {"allocation": BAND}, "methods": ["adaptive"], **sections}
+        return beats_would_be_guessed(toy_experiment(**sections))
+
+    assert guessed() and guessed(methods=["uniform", "adaptive"])
+    assert not guessed(methods=["uniform", "fedbuff"])
+    assert not guessed(network={"allocation": BAND, "clients": "mine.csv"})
+    assert not guessed(training={"schedule": "overlapping"})
+    assert not guessed(training={"schedule": "synchronous"})
+    assert not guessed(training={"beat_seconds": 2.0})
+    assert not guessed(planner={"max_bias": 0.2})
+
+
+def test_who_enters_does_not_change_how_long_a_run_is(tmp_path):
+    asked = toy_experiment(
+        methods=["adaptive"], training={"rounds": 40, "eval_every": 10},
+        network={"allocation": BAND, "step_spread": 2.0},
+    )  # fmt: skip
+    everyone = toy_network(asked, np.ones(18))
+    first = replace(everyone, clients=Clients.from_columns(
+        **everyone.clients.take(range(14)).columns()))  # fmt: skip
+    calls = []
+
+    def newcomers(work):
+        calls.append(1)
+        return work if len(calls) <= 9 else replace(work, network=everyone)
+
+    def site(experiment):
+        return replace(place()(experiment), work=toy_work(first), newcomers=newcomers)
+
+    done = run(asked, out=tmp_path / "run", site=site)
+    assert [r.round for r in done.records if r.entered] == [9]
+    (_, begun), (_, grown) = read_run(done.folder).plans["adaptive"]
+    assert begun.schedule == grown.schedule == "overlapping"
+    assert grown.sampling_probability.shape == (18,)
+    assert len(done.records) == np.ceil(40 * begun.statistics["beats_per_round"])
+    assert (
+        make_plan(asked, everyone, "adaptive").statistics["beats_per_round"]
+        != (begun.statistics["beats_per_round"])
+    )
 
 
 @pytest.mark.slow
@@ -263,7 +348,7 @@ def test_a_bias_leads_back_as_the_noise_grows_and_resumes_to_the_same_bits(tmp_p
 def test_a_schedule_that_was_chosen_stays_for_later_plans():
     """Whoever enters, whatever is measured: what is underway hangs on it, and what rounds count."""
     asked = toy_experiment(
-        methods=["adaptive"], training={"schedule": "auto"}, network={"allocation": BAND},
+        methods=["adaptive"], training={"rounds": 500}, network={"allocation": BAND},
         planner={"max_bias": 0.2, "replan_every": 5},
     )  # fmt: skip
     alone = toy_network(asked, np.ones(1))  # waits for nobody

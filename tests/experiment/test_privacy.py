@@ -16,7 +16,6 @@ from fedpace.experiment.build import check
 from fedpace.experiment.config import Experiment, Scenario
 from fedpace.experiment.methods import can_overlap
 from fedpace.experiment.parsing import parse
-from fedpace.experiment.privacy import upload_dtype_of
 from fedpace.experiment.run import resume, run
 from fedpace.experiment.scenario import plan_scenario
 from fedpace.experiment.site import Site
@@ -160,7 +159,7 @@ def test_what_it_covers_is_taken(dtype):
 def test_uploads_are_int8_unless_a_run_is_private_or_asks_otherwise(privacy, lora, dtype):
     told = parse(Experiment, {"methods": ["weighted"], "lora": lora, "privacy": privacy}, "here")
     check(told)
-    assert upload_dtype_of(told) == dtype
+    assert told.lora.upload_dtype == dtype  # as experiment.toml says
 
 
 @pytest.mark.parametrize("terms", [TERMS, {**TERMS, "max_epsilon": 4.0}])

@@ -48,6 +48,7 @@ from fedpace.experiment.build import (
 )
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.fingerprint import work_fingerprint
+from fedpace.experiment.methods import beats_would_be_guessed
 from fedpace.experiment.privacy import privacy_of
 from fedpace.experiment.run import RunRecord, resume, run
 from fedpace.experiment.site import Clock, Site
@@ -63,6 +64,12 @@ COMMAND = "fedpace serve"
 _TRIED = 1000
 """So many examples the server's model is tried on; the clients try it on theirs."""
 OWN_NODES = Traffic(poll_seconds=POLL_SECONDS)
+
+
+_WAITS = (
+    "rounds wait for all: how fast the devices are is not known; name them in [network] clients, "
+    "or set [training] schedule = 'overlapping'"
+)
 
 
 def conduct(
@@ -98,6 +105,10 @@ def conduct(
     """
     if isinstance(grid, HttpGrid):
         grid = Arrivals(grid)
+    if clock == "measured" and beats_would_be_guessed(experiment):
+        experiment = experiment.model_copy(update={"training": experiment.training.model_copy(
+            update={"schedule": "synchronous"})})  # fmt: skip
+        view.note(_WAITS)
     standing = Standing([] if resumed is None else read_records(resumed))
     folder = [] if resumed is None else [resumed]
 

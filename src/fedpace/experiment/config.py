@@ -4,11 +4,11 @@ Only this room sees these records; everything else gets plain arguments.
 """
 
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tomli_w
 from pydantic import Field, model_validator
@@ -27,7 +27,7 @@ from fedpace.experiment.section import (
     Section,
     Whole,
 )
-from fedpace.experiment.toml_files import anchor, read_toml, set_key
+from fedpace.experiment.toml_files import anchor, read_toml, set_key, without_none
 from fedpace.federation.hooks.rounding import UploadDtype
 
 
@@ -226,7 +226,7 @@ class PlannerSection(Section):
     name: str = "exact"
     """The planner of the method "adaptive" (and of `fedpace plan`)."""
     replan_every: Whole = 0
-    """Renew the plan every so many rounds from what was measured; 0 never."""
+    """Renew the plan every so many rounds, or beats, from what was measured; 0 never."""
     q_min: Annotated[float, Field(gt=0, le=1)] = 1e-3
     """Least sampling probability."""
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -241,7 +241,8 @@ class PlannerSection(Section):
     square, where that saves time: slow clients count less, and the adapter leans to the others. 0:
     never."""
     noise_ratio: NonNegative = 0.5
-    """V / ||u||^2 at full participation and rank; a guess before a run, measured in it."""
+    """V / ||u||^2 at full participation and rank; a guess before a run.
+    A run measures it, where rounds overlap only with `replan_every` or `server_decay`."""
 
 
 class ChecksSection(Section):
@@ -302,7 +303,7 @@ class OutputSection(Section):
     mlflow: bool = False
     """Also log to MLflow (MLFLOW_TRACKING_URI says where), a run of it for each method."""
     checkpoint_every: Count = 1
-    """Rounds between checkpoints."""
+    """Rounds, or beats, between checkpoints."""
 
 
 class PayloadSection(Section):
@@ -332,6 +333,21 @@ class Experiment(OneLine, Section):
     privacy: PrivacySection = PrivacySection()
     output: OutputSection = OutputSection()
 
+    @property
+    def upload_dtype(self) -> UploadDtype:
+        """How values are sent: as [lora] says, or as int8, or with [privacy] as float32.
+
+        int8 took 1.02 (0.97 to 1.09) of float32's rounds (benchmarks/suites/uploads.toml, TREC).
+        """
+        return self.lora.upload_dtype or ("int8" if self.privacy.clip_norm is None else "float32")
+
+    @model_validator(mode="after")
+    def _says_what_is_sent(self) -> "Experiment":
+        if self.lora.upload_dtype is None:  # or a folder would change with the default
+            lora = self.lora.model_copy(update={"upload_dtype": self.upload_dtype})
+            object.__setattr__(self, "lora", lora)  # of a frozen record, while it is made
+        return self
+
     def flat(self) -> dict[str, object]:
         """Return every value by its name, "section.key"."""
         table: dict[str, object] = {}
@@ -342,7 +358,7 @@ class Experiment(OneLine, Section):
 
     def to_toml(self) -> str:
         """Return the experiment as TOML, every key that has a value."""
-        return tomli_w.dumps(_without_none(self.model_dump()))
+        return tomli_w.dumps(without_none(self.model_dump()))
 
 
 class Scenario(Experiment):
@@ -380,11 +396,3 @@ def load_experiment(
 def default_experiment() -> str:
     """Return the embedded default experiment, TOML text."""
     return files("fedpace").joinpath("default.toml").read_text("utf-8")
-
-
-def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        key: _without_none(value) if isinstance(value, Mapping) else value
-        for key, value in table.items()
-        if value is not None and value != {}
-    }

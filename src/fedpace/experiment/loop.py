@@ -13,7 +13,7 @@ from fedpace.experiment.methods import make_plan
 from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, make_renewal
 from fedpace.experiment.privacy import privacy_of
-from fedpace.experiment.schedule import as_begun, last_step, steps_per_round
+from fedpace.experiment.schedule import as_begun, last_step, of_as_much_work, steps_per_round
 from fedpace.experiment.server_rate import rate_factor, tuned_for
 from fedpace.federation.beats import run_beat
 from fedpace.federation.buffered import run_buffer
@@ -175,11 +175,13 @@ def _grow(prepared: Prepared, course: Course, work: Work) -> None:
     course.renewal = course.renewal.grown(planning_clients(setup.network))
     # As at a renewal, or before enough is known as at first.
     renews = experiment.planner.replan_every
-    plan = course.renewal.anew(course.progress.state.plan) if renews else None
+    state = course.progress.state
+    plan = course.renewal.anew(state.plan) if renews else None
     if plan is None:
-        state = course.progress.state
         later = as_begun(experiment, state.plan) if state.round_index else experiment
         plan = make_plan(later, setup.network, method)
+    if state.round_index:
+        plan = of_as_much_work(plan, state.plan)
     course.progress = grow(course.progress, setup, plan, course.renewal.state)
 
 

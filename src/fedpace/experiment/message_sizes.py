@@ -7,6 +7,7 @@ import numpy as np
 
 from fedpace.core.adapter import AdapterLayout
 from fedpace.core.payload import with_payload
+from fedpace.core.profile import Floats
 from fedpace.core.sketch import RESIDUAL
 from fedpace.engines.exchange import Exchange, payload
 from fedpace.experiment.config import Experiment
@@ -19,7 +20,7 @@ __all__ = ["first_network", "sending"]
 
 
 def first_network(
-    experiment: Experiment, layout: AdapterLayout, examples: Sequence[float]
+    experiment: Experiment, layout: AdapterLayout, examples: Sequence[float] | Floats
 ) -> Network:
     """Draw the network that [network] describes, for clients with so many examples.
 

@@ -14,11 +14,12 @@ from fedpace.core.profile import Clients, Floats
 from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.network import planning_clients
-from fedpace.experiment.privacy import privacy_limit, privacy_of, upload_dtype_of
+from fedpace.experiment.privacy import privacy_limit, privacy_of
 from fedpace.experiment.schedule import (
     beat_of,
     check_beat_keys,
     has_to_wait,
+    over_too_soon,
     with_schedule,
 )
 from fedpace.federation.aggregation import Aggregation, MethodContext
@@ -166,7 +167,7 @@ def hooks_of(
     entry, memory = method_named(method), experiment.training.server_memory
     ours = entry.published is None and entry.asynchronous is None
     hooks = [fedvarp(context, memory)] if ours and memory else []
-    dtype, density = upload_dtype_of(experiment), experiment.lora.upload_density
+    dtype, density = experiment.upload_dtype, experiment.lora.upload_density
     shapes: Shapes = sent.shapes
     if (privacy := privacy_of(experiment)) is not None:
         hooks.append(clipping(privacy, sent, context.sketch, dtype))
@@ -251,11 +252,50 @@ def check_schedule(experiment: Experiment, method: str) -> None:
             none, and a key for it.
     """
     check_beat_keys(experiment)
+    _check_beat_is_used(experiment)
     entry, planned = method_named(method), "schedule" in planner_options(experiment, method)
     if experiment.training.schedule == "overlapping" and not planned and not entry.asynchronous:
         if planner_of(experiment, method) == "infocom22":  # draws its cohort
             raise has_to_wait("infocom22")
         beat_of(experiment, method, overlaps=entry.published is None)
+
+
+def _check_beat_is_used(experiment: Experiment) -> None:
+    """Refuse a beat under "auto" where nothing can overlap."""
+    training, methods = experiment.training, experiment.methods
+    if training.schedule != "auto" or any(_may_overlap(experiment, m) for m in methods):
+        return
+    for key in ("beat_seconds", "beat_rate_factor"):
+        if (value := getattr(training, key)) is not None:
+            raise InputError(
+                f"[training] {key} = {value:g}: no method here ({', '.join(methods)}) can have "
+                "rounds that overlap, with what else is asked for; leave it out "
+                "(docs/methods.md, rounds that overlap)"
+            )
+
+
+def beats_would_be_guessed(experiment: Experiment) -> bool:
+    """Say whether the planner may choose beats for devices that were drawn, not told.
+
+    On the virtual clock what is drawn is what is there. Real clients compute as fast as they do,
+    and a beat that was planned for others may end before any of them has answered.
+
+    Args:
+        experiment: as given; a beat or a bias in it asks for rounds that overlap.
+    """
+    training = experiment.training
+    if training.schedule != "auto" or experiment.network.clients is not None:
+        return False
+    asked = experiment.planner.max_bias, training.beat_seconds, training.beat_rate_factor
+    return not any(asked) and any(_may_overlap(experiment, m) for m in experiment.methods)
+
+
+def _may_overlap(experiment: Experiment, method: str) -> bool:
+    """Say whether "auto" may choose rounds that overlap for a method."""
+    section, network = experiment.planner, experiment.network
+    held = section.quantile is not None or section.max_participants is not None
+    exact = planner_of(experiment, method) == "exact" and can_overlap(experiment, method)
+    return exact and not held and network.allocation == "work-conserving"
 
 
 def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
@@ -268,6 +308,11 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
     """
     clients, options = planning_clients(network), planner_options(experiment, method)
     made = plan(clients, network.system, **options)
+    if over_too_soon(experiment, made):
+        waits = {"schedule": "synchronous", "beat_seconds": None, "max_bias": 0.0}
+        made = plan(clients, network.system, **options | waits)
+        why = "; rounds wait, as the run ends too soon for rounds that overlap"
+        made = replace(made, verdict=made.verdict + why)
     if method_named(method).one_rank and np.ptp(made.sketch_rank):
         least = np.full(len(clients), float(made.sketch_rank.min()))
         alike = Clients.from_columns(**{**clients.columns(), "max_rank": least})

@@ -9,10 +9,9 @@ from fedpace.core.profile import Clients
 from fedpace.estimation.privacy_loss import PrivacyLimit, require_accountant
 from fedpace.experiment.config import Experiment
 from fedpace.federation.hooks.clipping import PRIVATE_DTYPES
-from fedpace.federation.hooks.rounding import UploadDtype
 from fedpace.federation.privacy import nothing_spent, rounds_within
 
-__all__ = ["check_plan", "check_privacy", "privacy_limit", "privacy_of", "upload_dtype_of"]
+__all__ = ["check_plan", "check_privacy", "privacy_limit", "privacy_of"]
 
 _OVER_WHO_CAME = "divides by the data of those who came, so that one client moves the weight of all"
 _NOT_INDEPENDENT = (
@@ -41,19 +40,6 @@ def privacy_of(experiment: Experiment) -> Privacy | None:
     if section.clip_norm is None or section.noise_multiplier is None or section.delta is None:
         return None
     return Privacy(section.clip_norm, section.noise_multiplier, section.delta, section.max_epsilon)
-
-
-def upload_dtype_of(experiment: Experiment) -> UploadDtype:
-    """Return how values are sent: as [lora] upload_dtype says, or as int8, or privately float32.
-
-    int8 took 1.02 (0.97 to 1.09) of float32's rounds at a quarter of the bytes
-    (benchmarks/suites/uploads.toml, TREC; 1.00 on Dolly); privacy allows no rounding at random
-    (docs/privacy.md).
-    """
-    asked = experiment.lora.upload_dtype
-    if asked is not None:
-        return asked
-    return "int8" if privacy_of(experiment) is None else "float32"
 
 
 def privacy_limit(experiment: Experiment) -> PrivacyLimit | None:
@@ -85,7 +71,7 @@ def check_privacy(experiment: Experiment) -> None:
                 f"{'exact' if ours else 'adaptive'!r} or a planner that samples independently, or "
                 "leave [privacy] out"
             )
-    training, dtype = experiment.training, upload_dtype_of(experiment)
+    training, dtype = experiment.training, experiment.upload_dtype
     if training.server_memory:
         raise InputError(
             f"[privacy] with [training] server_memory = {training.server_memory:g}: an update that "

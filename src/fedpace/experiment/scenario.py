@@ -17,7 +17,7 @@ from fedpace.experiment.config import Scenario
 from fedpace.experiment.methods import check_schedule, make_plan
 from fedpace.experiment.network import build_network, planning_clients
 from fedpace.experiment.parsing import parse
-from fedpace.experiment.privacy import check_privacy, upload_dtype_of
+from fedpace.experiment.privacy import check_privacy
 from fedpace.experiment.server_rate import check_decay
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
@@ -76,7 +76,7 @@ def scenario_network(scenario: Scenario) -> Network:
         weight = np.exp(scenario.data.size_sigma * normal)
     fixed_bits, bits_per_rank = scenario.payload.fixed_bits, scenario.payload.bits_per_rank
     network = build_network(scenario, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
-    share = UPLOAD_BITS[upload_dtype_of(scenario)] / 32  # the links stay those of float32
+    share = UPLOAD_BITS[scenario.upload_dtype] / 32  # the links stay those of float32
     system = replace(
         network.system, fixed_bits=share * fixed_bits, bits_per_rank=share * bits_per_rank,
         download_fixed_bits=fixed_bits, download_bits_per_rank=bits_per_rank,

@@ -15,6 +15,11 @@ from fedpace.planning.planner import plan
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.wireless.network import Network
 
+_FEWEST_AGES = 5.0
+"""A run of beats that is shorter than so many times the age of its late updates is not begun where
+the planner is free: the first updates of slow clients come when much of it is over, which takes
+away what the least promise, `OVERLAPPING_GAIN`, gives."""
+
 
 def check_beat_keys(experiment: Experiment) -> None:
     """Refuse what is for beats where there are none.
@@ -76,6 +81,32 @@ def with_schedule(
         raise has_to_wait(made.planner)
     beat = beat_of(experiment, method, overlaps=overlaps)
     return at_beats(made, clients, network.system, beat)
+
+
+def over_too_soon(experiment: Experiment, made: Plan) -> bool:
+    """Say whether a run is too short for the beats that the planner chose where it was free.
+
+    Args:
+        experiment: its [training] is read.
+        made: what the planner chose.
+    """
+    if experiment.training.schedule != "auto" or made.beat_seconds is None:
+        return False
+    lasts = last_step(experiment, made) * made.beat_seconds
+    return made.staleness_seconds is not None and lasts < _FEWEST_AGES * made.staleness_seconds.p95
+
+
+def of_as_much_work(made: Plan, before: Plan) -> Plan:
+    """Return a later plan of a run in which a round of the experiment is as many beats as before.
+
+    Args:
+        made: the later plan.
+        before: the one in force.
+    """
+    if made.beat_seconds is None:
+        return made
+    kept = {k: v for k, v in before.statistics.items() if k == "beats_per_round"}
+    return replace(made, statistics={**made.statistics, **kept})
 
 
 def steps_per_round(experiment: Experiment, plan: Plan) -> float:
@@ -144,11 +175,7 @@ def replanned(
     if told.get("max_bias") and system.noise_ratio == 0:  # measured: nobody differs from another
         told["max_bias"] = 0.0
     made = plan(clients, system, **told, start=start, predict=predict)
-    if start is None or made.beat_seconds is None:
-        return made
-    # How much work a round of the experiment stands for stays, too.
-    kept = {k: v for k, v in start.statistics.items() if k == "beats_per_round"}
-    return replace(made, statistics={**made.statistics, **kept})
+    return made if start is None else of_as_much_work(made, start)
 
 
 def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:

@@ -1,6 +1,7 @@
 """TOML as users write it: a table from a file, single keys from the command line, paths in it."""
 
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -135,3 +136,12 @@ def refuse_broken_text(value: object, where: str) -> None:
     if isinstance(value, list):
         for inner in value:
             refuse_broken_text(inner, where)
+
+
+def without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a table without what has no value, which TOML cannot say."""
+    return {
+        key: without_none(value) if isinstance(value, Mapping) else value
+        for key, value in table.items()
+        if value is not None and value != {}
+    }
