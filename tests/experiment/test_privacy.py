@@ -165,7 +165,7 @@ def test_uploads_are_int8_unless_a_run_is_private_or_asks_otherwise(privacy, lor
 @pytest.mark.parametrize("terms", [TERMS, {**TERMS, "max_epsilon": 4.0}])
 def test_auto_waits_for_all_where_a_run_is_private(terms):
     """The same plan for a run and for `fedpace plan`, with and without a limit."""
-    changes = {"methods": ["adaptive"], "training": {"schedule": "auto"},
+    changes = {"methods": ["adaptive"], "training": {"schedule": "auto", "rounds": 60},
                "network": {"allocation": "work-conserving"}}  # fmt: skip
     told, open_to_all = toy_experiment(privacy=terms, **changes), toy_experiment(**changes)
     check(told)
