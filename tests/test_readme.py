@@ -41,17 +41,18 @@ def test_headline_and_page_are_made_of_the_evidence():
     from fedpace.experiment.parsing import parse
     from fedpace.experiment.toml_files import read_toml
 
-    named, described = "benchmarks/results/evidence.jsonl", "benchmarks/suites/evidence.toml"
-    lines = read_results(ROOT / named)
-    if not lines:
-        pytest.skip("evidence.toml has not been run")
-    suite = parse(Suite, read_toml(ROOT / described), described)
-    command = f"fedpace bench page {named} --out docs/results.md --suite {described}"
-    page = (ROOT / "docs" / "results.md").read_text()
-    assert page == page_text(lines, command=command, suite=suite), f"run {command}"
-    table = headline(results_of(in_order(lines, suite)))
+    tables, pages = {}, ""
+    for name, out in (("evidence", "results"), ("whole-model", "whole-model")):
+        named, described = f"benchmarks/results/{name}.jsonl", f"benchmarks/suites/{name}.toml"
+        lines = read_results(ROOT / named)
+        suite = parse(Suite, read_toml(ROOT / described), described)
+        command = f"fedpace bench page {named} --out docs/{out}.md --suite {described}"
+        page = (ROOT / "docs" / f"{out}.md").read_text()
+        assert page == page_text(lines, command=command, suite=suite), f"run {command}"
+        tables[name], pages = headline(results_of(in_order(lines, suite))), pages + page
+    table = tables["evidence"]
     for figure in re.findall(r"\d\.\d\d(?: of our time| \(\d\.\d\d–\d\.\d\d\))", README):
-        assert figure in page, f"docs/results.md says nothing of {figure}; correct README.md"
+        assert figure in pages, f"no page says anything of {figure}; correct README.md"
     assert "<!-- evidence: begin -->" in README, "mark where the table of the evidence stands"
     assert "\n".join(block("evidence")) == table, "paste into README.md:\n" + table
 
