@@ -57,6 +57,8 @@ def test_devices_that_differ_and_such_as_do_not_always_answer_are_not_in_step():
     assert plan(UNLIKE, SYSTEM, schedule="auto").schedule == "overlapping"
     away = fleet(np.linspace(30, 36, 12), availability=np.full(12, 0.9))
     assert in_step_share(plan(away, SYSTEM, schedule="overlapping"), away) == 0
+    # At the same rates: whoever misses a beat by chance is out of step from there on.
+    assert in_step_share(plan(ALIKE, SYSTEM, schedule="overlapping"), away) == 0
     assert in_step_share(plan(ALIKE, SYSTEM), ALIKE) == 0  # of rounds that wait
 
 
