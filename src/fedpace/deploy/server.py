@@ -106,8 +106,8 @@ def conduct(
     if isinstance(grid, HttpGrid):
         grid = Arrivals(grid)
     if clock == "measured" and beats_would_be_guessed(experiment):
-        experiment = experiment.model_copy(update={"training": experiment.training.model_copy(
-            update={"schedule": "synchronous"})})  # fmt: skip
+        training = experiment.training.model_copy(update={"schedule": "synchronous"})
+        experiment = experiment.model_copy(update={"training": training})
         view.note(_WAITS)
     standing = Standing([] if resumed is None else read_records(resumed))
     folder = [] if resumed is None else [resumed]

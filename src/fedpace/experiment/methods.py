@@ -292,10 +292,10 @@ def beats_would_be_guessed(experiment: Experiment) -> bool:
 
 def _may_overlap(experiment: Experiment, method: str) -> bool:
     """Say whether "auto" may choose rounds that overlap for a method."""
-    section, network = experiment.planner, experiment.network
-    held = section.quantile is not None or section.max_participants is not None
-    exact = planner_of(experiment, method) == "exact" and can_overlap(experiment, method)
-    return exact and not held and network.allocation == "work-conserving"
+    options = planner_options(experiment, method)
+    held = options["quantile"] is not None or options["max_participants"] is not None
+    busy = experiment.network.allocation == "work-conserving"
+    return "schedule" in options and not held and busy
 
 
 def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
