@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 
 import tiny
 from fedpace import load_experiment
+from fedpace.core.errors import InputError
 from fedpace.experiment.prepare import prepare
 from fedpace.experiment.scenario import load_scenario, plan_scenario, scenario_network
 
@@ -48,3 +49,21 @@ def test_a_plan_is_that_of_the_run(tmp_path, told):
     )
     made, followed = plan_scenario(scenario, network), run.plans["adaptive"]
     assert json.dumps(made.to_json()) == json.dumps(followed.to_json())
+
+
+def test_a_trace_shorter_than_the_planned_run_is_told_before_it(tmp_path):
+    tiny.write_experiment(tmp_path)
+    (tmp_path / "trace.csv").write_text("time,rate\n0,1\n1e-6,3\n2e-6,2\n")
+    told = [
+        f"network.gain_trace='{tmp_path}/trace.csv'", "network.fading=false",
+        "network.overhead_seconds=0.0", "planner.replan_every=0", "training.schedule=synchronous",
+        'methods=["adaptive"]',
+    ]  # fmt: skip
+    experiment = load_experiment(tmp_path / "my.toml", told)
+    endless = experiment.training.model_copy(update={"target": None})
+    message = r"gain_trace = '.*trace.csv' lasts 3e-06 s, and \d+ rounds of 'adaptive' take "
+    with pytest.raises(InputError, match=message):
+        prepare(experiment.model_copy(update={"training": endless}))
+    aimed = experiment.training.model_copy(update={"target": "accuracy>=0.6"})
+    with pytest.warns(UserWarning, match=message):
+        prepare(experiment.model_copy(update={"training": aimed}))

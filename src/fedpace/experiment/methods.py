@@ -18,6 +18,7 @@ from fedpace.experiment.privacy import privacy_limit, privacy_of
 from fedpace.experiment.schedule import (
     beat_of,
     check_beat_keys,
+    check_trace,
     has_to_wait,
     over_too_soon,
     with_schedule,
@@ -323,4 +324,6 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
         return replace(made, round_seconds=None, relative_rounds=np.nan, objective_seconds=np.nan,
                        gain={}, binds={})  # fmt: skip
     overlaps = entry.published is None
-    return with_schedule(experiment, network, clients, method, made, overlaps=overlaps)
+    made = with_schedule(experiment, network, clients, method, made, overlaps=overlaps)
+    check_trace(experiment, network, method, made)
+    return made

@@ -193,8 +193,8 @@ def _gain_lines(made: Plan) -> Iterator[str]:
     if np.isfinite(made.limit_seconds) and made.limit_seconds > 0:
         yield (
             f"predicted {made.objective_seconds:.3g} s for each round of full participation, "
-            f"{made.objective_seconds / made.limit_seconds:.3g} times the least that any scheme "
-            f"{'with these shares ' if biased else ''}needs on this band"
+            f"{made.objective_seconds / made.limit_seconds:.3g} times the {made.limit_seconds:.3g} "
+            f"s that any scheme {'with these shares ' if biased else ''}needs on this band"
         )
     if made.gain:
         yield f"predicted speed-up over {'plans without a bias: ' if biased else ''}" + ", ".join(

@@ -1,5 +1,6 @@
 """The schedule of a plan: rounds that wait for all, or beats that wait for nobody."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from fedpace.experiment.config import Experiment
 from fedpace.planning.overlap.described import at_beats
 from fedpace.planning.planner import plan
 from fedpace.planning.round_time.upper_bound import solo_seconds
+from fedpace.wireless.gains import TraceGains
 from fedpace.wireless.network import Network
 
 _FEWEST_AGES = 5.0
@@ -176,6 +178,38 @@ def replanned(
         told["max_bias"] = 0.0
     made = plan(clients, system, **told, start=start, predict=predict)
     return made if start is None else of_as_much_work(made, start)
+
+
+def check_trace(experiment: Experiment, network: Network, method: str, made: Plan) -> None:
+    """Refuse a run that by its plan outlasts the trace that its links follow.
+
+    One that ends at its target may well be shorter, and is warned of.
+
+    Args:
+        experiment: its [training] is read.
+        network: with what the links follow, if they do.
+        method: whose plan it is.
+        made: the plan.
+
+    Raises:
+        InputError: names the trace, both times and what to change.
+    """
+    gains, waits = network.gains, made.round_seconds
+    step = made.beat_seconds or (None if waits is None else waits.mean)
+    if not isinstance(gains, TraceGains) or step is None:
+        return
+    trace, lasts = gains.trace, last_step(experiment, made) * step
+    if trace.length_seconds >= lasts:
+        return
+    training = experiment.training
+    text = (
+        f"[network] gain_trace = {trace.source!r} lasts {trace.length_seconds:g} s, and "
+        f"{training.rounds} rounds of {method!r} take {lasts:.4g} s by its plan; give a longer "
+        "trace, or fewer rounds"
+    )
+    if training.target is None:
+        raise InputError(text)
+    warnings.warn(f"{text}; unless the target comes sooner, the run breaks off", stacklevel=2)
 
 
 def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:

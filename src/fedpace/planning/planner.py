@@ -174,27 +174,38 @@ def plan(
     if start is not None and not np.array_equal(start.client_id, clients.client_id):
         raise InputError("start is a plan for other clients; give one with the same client_id")
     _refuse_timeless(problem)
-    contradiction = _contradiction(problem) or not_private(problem, privacy, planner, schedule)
-    if contradiction:
-        least = np.full(len(clients), q_min)
-        least_of_all = Decision(least, np.ones(len(clients), np.int64))
-        return _described(problem, planner, Solution(least_of_all, contradiction))
-    given = None if start is None or start.schedule == "overlapping" else start.decision
-    problem, solution = within_privacy(problem, privacy, PLANNERS[planner], given)
     # With "overlapping" none of them comes as far as this.
     of_rounds = (quantile, max_participants, privacy)
     waits = schedule == "synchronous" or planner != "exact" or any(x is not None for x in of_rounds)
-    if not waits and system.allocation == "work-conserving":
-        rounds = _described(problem, planner, solution)
+    waits = waits or system.allocation != "work-conserving"
+    contradiction = _contradiction(problem) or not_private(problem, privacy, planner, schedule)
+    too_late = _too_late(problem) if contradiction is None else None
+    if contradiction or (waits and too_late):
+        return _least_of_all(problem, planner, str(contradiction or too_late))
+    given = None if start is None or start.schedule == "overlapping" else start.decision
+    # What beats are compared with may break a limit that only rounds cannot keep.
+    known = replace(problem, p95_limit_seconds=None, made={}) if too_late else problem
+    known, solution = within_privacy(known, privacy, PLANNERS[planner], given)
+    if not waits:
+        rounds = _described(known, planner, solution)
         beats = overlapping_plan(problem, planner, beat_seconds, rounds, max_bias=max_bias)
+        if too_late:
+            beats, rounds = replace(beats, gain={}), _least_of_all(problem, planner, too_late)
         together = in_step_share(beats, clients) >= MOST_IN_STEP
         if schedule == "overlapping":
             return _in_step(beats) if together else beats
         if _faster(beats, rounds) and not together:
             return beats
         return _waiting(rounds, beat_seconds, max_bias)
-    made = _described(problem, planner, solution) if predict else _bare(problem, planner, solution)
+    made = _described(known, planner, solution) if predict else _bare(known, planner, solution)
     return _waiting(made, beat_seconds, max_bias)
+
+
+def _least_of_all(problem: Problem, planner: str, verdict: str) -> Plan:
+    """The plan that asks for the least, where not even that keeps the limits."""
+    count = len(problem.clients)
+    least = Decision(np.full(count, problem.q_min), np.ones(count, np.int64))
+    return _described(problem, planner, Solution(least, verdict))
 
 
 def _in_step(beats: Plan) -> Plan:
@@ -286,9 +297,7 @@ def _faster(beats: Plan, rounds: Plan) -> bool:
 
 def _contradiction(problem: Problem) -> str | None:
     """What makes the limits impossible to keep together, and the remedy; None if nothing does."""
-    clients, system = problem.clients, problem.system
-    ones = np.ones(len(clients))
-    alone = solo_seconds(clients, system, ones)
+    clients = problem.clients
     unpaid = rank_limit(problem) < 1
     if np.any(unpaid):
         who = str(clients.client_id[np.argmax(unpaid)])
@@ -303,17 +312,20 @@ def _contradiction(problem: Problem) -> str | None:
             f"clients a round, max_participants is {most_asked:g}; lower q_min, or raise "
             "max_participants"
         )
-    limit = problem.p95_limit_seconds
-    if limit is not None:
-        least = p95_seconds(problem, problem.q_min * ones, ones)
-        if least > limit:
-            slowest = str(clients.client_id[np.argmax(alone)])
-            return (
-                f"infeasible: the p95 round time is {least:.4g} s with every client at q_min = "
-                f"{problem.q_min:g} and rank 1, above the limit of {limit:g} s; raise the limit, "
-                f"lower q_min, or drop slow clients (the slowest is {slowest!r})"
-            )
     return None
+
+
+def _too_late(problem: Problem) -> str | None:
+    """What makes rounds that wait too long for the p95 limit, and the remedy; None if nothing."""
+    clients, limit, ones = problem.clients, problem.p95_limit_seconds, np.ones(len(problem.clients))
+    if limit is None or (least := p95_seconds(problem, problem.q_min * ones, ones)) <= limit:
+        return None
+    slowest = str(clients.client_id[np.argmax(solo_seconds(clients, problem.system, ones))])
+    return (
+        f"infeasible: the p95 round time is {least:.4g} s with every client at q_min = "
+        f"{problem.q_min:g} and rank 1, above the limit of {limit:g} s; raise the limit, "
+        f"lower q_min, or drop slow clients (the slowest is {slowest!r})"
+    )
 
 
 def _bare(problem: Problem, planner: str, solution: Solution) -> Plan:

@@ -106,7 +106,10 @@ def test_groups_stand_for_their_members():
     clients, system = some_clients(4000, 3), some_system(4000, **NEVER_IDLE)
     weight = clients.data_weight * np.linspace(0.5, 1.5, 4000)
     weight = weight / weight.sum()
-    single, crowd = fleet_of(clients, system), grouped_fleet(clients, system, weight)
+    single, crowd = (
+        fleet_of(clients, system),
+        grouped_fleet(fleet_of(clients, system, weight), clients, system),
+    )
     assert crowd.members @ crowd.data_weight == pytest.approx(1)
     own = single.reweighted(weight).noise
     assert crowd.members @ crowd.noise == pytest.approx(own.sum(), rel=0.02)

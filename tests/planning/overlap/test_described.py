@@ -52,6 +52,51 @@ def test_the_schedule_is_chosen_by_what_is_predicted():
         fp.plan(clients, reserved, schedule="overlapping")
 
 
+def _spread() -> tuple[fp.Clients, fp.System]:
+    clients = fp.Clients.from_columns(
+        data_weight=np.ones(18), step_seconds=np.geomspace(0.2, 4, 18),
+        spectral_efficiency=np.full(18, 2.0), step_joules=np.where(np.arange(18) < 4, 1.0, 0.0),
+        max_joules_per_round=np.where(np.arange(18) < 4, 1.0, np.inf),
+    )  # fmt: skip
+    return clients, fp.System(
+        bandwidth_hz=4e7, lora_rank=8, overhead_seconds=0.1, allocation="work-conserving"
+    )
+
+
+def test_a_limit_that_only_rounds_break_leaves_beats():
+    clients, system = _spread()
+    asked = {"q_min": 0.02, "p95_limit_seconds": 12.0}
+    rounds = fp.plan(clients, system, **asked)
+    assert rounds.verdict.startswith("infeasible: the p95 round time")
+    for schedule in ("overlapping", "auto"):
+        made = fp.plan(clients, system, schedule=schedule, **asked)
+        assert made.schedule == "overlapping" and made.verdict == "converged"
+        assert made.staleness_seconds.p95 <= 12.0 * (1 + 1e-9)
+        assert made.gain == {}  # no plan of rounds keeps the limit
+    asked["p95_limit_seconds"] = 1.0  # less than the slowest needs, whom q_min asks for
+    assert fp.plan(clients, system, schedule="auto", **asked).verdict.startswith("infeasible")
+
+
+def test_a_looser_limit_is_never_infeasible_where_a_tighter_one_is_kept():
+    clients = some_clients(
+        24, 2, spread=1.3, max_rank=np.where(np.arange(24) % 3, 2, 9),
+        availability=np.linspace(0.5, 1, 24),
+    )  # fmt: skip
+    system = some_system(24, allocation="work-conserving")
+    for limit in (5.19, 5.6, 6.5, 7.42):
+        made = fp.plan(clients, system, schedule="overlapping", p95_limit_seconds=limit)
+        assert made.verdict == "converged" and made.staleness_seconds.p95 <= limit * (1 + 1e-9)
+
+
+def test_energy_is_for_as_long_as_a_round_whatever_the_schedule():
+    clients, system = _spread()
+    rounds, beats = fp.plan(clients, system), fp.plan(clients, system, schedule="overlapping")
+    assert beats.binds["energy"][:4].all()
+    joules = 5.0  # of an update
+    spent = joules * beats.updates_per_second[:4] * rounds.round_seconds.mean
+    assert spent == pytest.approx(1.0, rel=1e-6)
+
+
 @pytest.mark.parametrize("changes, message", [
     (dict(schedule="both"), "schedule is 'both'"),
     (dict(schedule="overlapping", planner="uniform"), "planner 'uniform' plans synchronous"),

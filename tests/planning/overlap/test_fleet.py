@@ -32,5 +32,9 @@ def test_energy_pays_for_so_many_updates():
         max_joules_per_round=np.array([1.0, 2.0, 20.0]),
     )  # fmt: skip
     # 5 steps; 4 Mbit and 1 Mbit for each rank component.
-    often = fleet_of(clients, some_system(3)).most_often(np.full(3, 3.0))
+    rank = np.full(3, 3.0)
+    often = fleet_of(clients, some_system(3)).most_often(rank, 7.0)
     assert often.tolist() == [np.inf, pytest.approx(2 / 5), pytest.approx(20 / (5 + 4 + 3))]
+    # The energy of a round of 8 s is a quarter of it in a beat of 2 s.
+    of_round = fleet_of(clients, some_system(3), round_seconds=8.0)
+    np.testing.assert_allclose(of_round.most_often(rank, 2.0), often / 4)

@@ -48,7 +48,8 @@ def test_limits_are_kept():
 @pytest.mark.slow
 def test_groups_stand_for_their_members():
     clients, system = some_clients(4000, 3), some_system(4000)
-    single, groups = fleet_of(clients, system), grouped_fleet(clients, system)
+    single = fleet_of(clients, system)
+    groups = grouped_fleet(single, clients, system)
     assert len(groups) <= 2000 and groups.members.sum() == 4000
     assert groups.members @ groups.data_weight == pytest.approx(1)
     rank = np.full(4000, 8.0)

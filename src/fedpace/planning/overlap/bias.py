@@ -135,7 +135,7 @@ def overlapping_with_bias(
     beat_seconds: float | None = None,
     theta: float = THETA,
     *,
-    shortest_seconds: float | None = None,
+    round_seconds: float | None = None,
     polish: bool = True,
 ) -> Biased:
     """Return the best schedule of overlapping rounds whose bias is at most `max_bias`.
@@ -145,13 +145,13 @@ def overlapping_with_bias(
         max_bias: largest B, in [0, 1); 0: no bias.
         beat_seconds: as for `overlapping`.
         theta: price of the delay.
-        shortest_seconds: as for `overlapping`.
+        round_seconds: as for `overlapping`.
         polish: as for `overlapping`.
     """
 
     def planned(weight: Floats | None, polish: bool) -> OverlappingSchedule:
         return overlapping(
-            problem, beat_seconds, theta, shortest_seconds=shortest_seconds, polish=polish,
+            problem, beat_seconds, theta, round_seconds=round_seconds, polish=polish,
             weight=weight,
         )  # fmt: skip
 

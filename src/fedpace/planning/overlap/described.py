@@ -20,8 +20,6 @@ __all__ = ["at_beats", "beats_seconds", "overlapping_plan"]
 
 _LIMIT_TOLERANCE = 1e-6
 """Relative distance at which q counts as being at its limit."""
-_SHORTEST_BEAT_ROUNDS = 0.25
-"""Shortest beat, over the mean synchronous round."""
 _LARGEST_USE = 0.98
 """Largest use of the band that is planned with."""
 _MOST_BEATS = 10**5
@@ -44,8 +42,7 @@ def overlapping_plan(
         planner: the name that the plan bears.
         beat_seconds: D, s; None: planned.
         rounds: the synchronous plan, with its predictions, to compare with: its noise is that for
-            which a server rate is tuned, and a quarter of its mean round the shortest beat: shorter
-            ones promise a little more, and have not been measured.
+            which a server rate is tuned, and its mean round is what `overlapping` asks for.
         max_bias: largest bias, as for `overlapping_with_bias`.
         polish: as for `overlapping`.
 
@@ -59,14 +56,13 @@ def overlapping_plan(
         InputError: a beat shorter than the server's overhead, or in which the band cannot carry
             the least that q_min asks for.
     """
-    fleet = fleet_of(problem.clients, problem.system)
+    waits = None if rounds is None else rounds.round_seconds
+    round_seconds = None if waits is None else waits.mean
+    fleet = fleet_of(problem.clients, problem.system, round_seconds=round_seconds)
     if beat_seconds is not None:
         _check_beat(problem, fleet, beat_seconds)
-    shortest = None
-    if rounds is not None and rounds.round_seconds is not None:
-        shortest = _SHORTEST_BEAT_ROUNDS * rounds.round_seconds.mean
     found = overlapping_with_bias(
-        problem, max_bias, beat_seconds, shortest_seconds=shortest, polish=polish
+        problem, max_bias, beat_seconds, round_seconds=round_seconds, polish=polish
     )
     made = found.schedule
     least = limit_seconds(problem.clients, problem.system, weight=found.weight) / (1 - found.bias)
@@ -181,7 +177,7 @@ def _binds(
     problem: Problem, fleet: Fleet, made: OverlappingSchedule, rank: Floats
 ) -> dict[str, NDArray[np.bool_]]:
     memory = np.floor(problem.clients.max_rank)
-    q, paid = made.start_probability, fleet.most_often(rank)
+    q, paid = made.start_probability, fleet.most_often(rank, made.beat_seconds)
     binds = {
         "q at 1": q >= 1 - _LIMIT_TOLERANCE,
         "q at q_min": q <= problem.q_min * (1 + _LIMIT_TOLERANCE),

@@ -50,6 +50,8 @@ class Fleet:
     share: Floats
     """a_n of one member, also where `data_weight` is p_n: the smoothness of what is minimised grows
     with the mean of kappa over the data."""
+    budget_seconds: float | None = None
+    """How long `max_joules` is for, s: a round that waits. None: a beat."""
 
     def __len__(self) -> int:
         return len(self.data_weight)
@@ -79,14 +81,20 @@ class Fleet:
         """Beats from a start to the beat that counts it, were the band its own, shape (N,)."""
         return np.asarray(np.maximum(np.ceil(self.alone_seconds(rank) / beat - 1e-9), 1.0))
 
-    def most_often(self, rank: Floats) -> Floats:
+    def most_often(self, rank: Floats, beat_seconds: float) -> Floats:
         """Updates a beat that each client's energy pays for, shape (N,)."""
         joules = self.joules[0] + rank * self.joules[1]
-        pays = self.max_joules / np.where(joules > 0, joules, 1.0)
+        beats = 1.0 if self.budget_seconds is None else self.budget_seconds / beat_seconds
+        pays = self.max_joules / beats / np.where(joules > 0, joules, 1.0)
         return np.where(joules > 0, pays, np.inf)
 
 
-def fleet_of(clients: Clients, system: System, weight: Floats | None = None) -> Fleet:
+def fleet_of(
+    clients: Clients,
+    system: System,
+    weight: Floats | None = None,
+    round_seconds: float | None = None,
+) -> Fleet:
     """Return the clients as the planner sees them.
 
     A client whose own band is narrower than W is charged the work of its share, and sends longer.
@@ -96,6 +104,8 @@ def fleet_of(clients: Clients, system: System, weight: Floats | None = None) -> 
         clients: N clients.
         system: what they share.
         weight: p_n, each client's share of what a beat aggregates, shape (N,); None: a_n.
+        round_seconds: mean round that waits, s, for which `max_joules_per_round` is; None: it is
+            for a beat.
     """
     zero, one = np.zeros(len(clients)), np.ones(len(clients))
     band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
@@ -129,22 +139,22 @@ def fleet_of(clients: Clients, system: System, weight: Floats | None = None) -> 
         noise_ratio=system.noise_ratio,
         overhead_seconds=system.overhead_seconds,
         share=clients.data_weight,
+        budget_seconds=round_seconds,
     )
     return fleet if weight is None else fleet.reweighted(weight)
 
 
-def grouped_fleet(clients: Clients, system: System, weight: Floats | None = None) -> Fleet:
+def grouped_fleet(single: Fleet, clients: Clients, system: System) -> Fleet:
     """Return some two thousand groups of similar clients.
 
     Members share the rank and, where their band has one price, the best rates are in proportion to
     the roots of their noise; so a group has the square of the mean root.
 
     Args:
+        single: the clients as `fleet_of` gives them.
         clients: N clients.
         system: what they share.
-        weight: as for `fleet_of`.
     """
-    single = fleet_of(clients, system, weight)
     crowd = group_clients(clients, system, _MOST_GROUPS, worth=np.sqrt(single.noise))
     size = np.diff(np.append(crowd.first, len(clients))).astype(np.float64)
 
@@ -161,5 +171,5 @@ def grouped_fleet(clients: Clients, system: System, weight: Floats | None = None
         mean(single.data_weight), mean(np.sqrt(single.noise)) ** 2, pair(single.ready),
         pair(single.work), pair(single.lag), mean(single.availability), least(single.max_rank),
         pair(single.joules), least(single.max_joules), size, single.lora_rank, single.power,
-        single.noise_ratio, single.overhead_seconds, mean(single.share),
+        single.noise_ratio, single.overhead_seconds, mean(single.share), single.budget_seconds,
     )  # fmt: skip

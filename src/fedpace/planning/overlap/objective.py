@@ -23,6 +23,8 @@ from fedpace.core.profile import Clients, Floats, System
 from fedpace.planning.overlap.fleet import Fleet, fleet_of
 from fedpace.planning.overlap.law import QueueLaw, queue_law
 from fedpace.planning.overlap.step import THETA
+from fedpace.wireless.channel import model_of, rate_bps, uplink
+from fedpace.wireless.latency import upload_bits
 
 __all__ = [
     "BATCH_NOISE",
@@ -141,7 +143,9 @@ def limit_seconds(
     those who are worth most (f_n in proportion to the roots, by Cauchy and Schwarz), no waiting and
     no way to go, this much noise is left to average. z_n is 0 where the regularity of a client that
     is busy is worth less than the delay costs: for clients whose noise is below their share
-    of the data (docs/theory.md, 9.3).
+    of the data (docs/theory.md, 9.3). Shannon links carry most when all send side by side, each
+    in a part of the band: t_n is then d_n over what all carry together. Where links fade, no
+    scheme is meant that waits for good gains.
 
     Args:
         clients: N clients.
@@ -162,8 +166,24 @@ def limit_seconds(
     if system.noise_ratio == 0:
         return 0.0
     fleet = fleet_of(clients, system, weight)
-    work = fleet.work_seconds(np.full(len(clients), float(system.lora_rank)))
+    work = _least_work(fleet, clients, system)
     worth = 2 * (1 - BATCH_NOISE) * fleet.noise
     busy = np.maximum(1 - theta * fleet.data_weight / np.maximum(worth, 1e-300), 0.0)
     noise = fleet.noise * (1 - (1 - BATCH_NOISE) * busy**2)
     return float(np.sum(np.sqrt(noise * work)) ** 2 / (1 + system.noise_ratio))
+
+
+def _least_work(fleet: Fleet, clients: Clients, system: System) -> Floats:
+    """Return what an upload at full rank takes of the band at least, shape (N,), s.
+
+    The rate of a Shannon link is concave in its band and signal together, and doubles where both
+    do; so no division of W carries more than one link with all the signals.
+    """
+    rank = np.full(len(clients), float(system.lora_rank))
+    link = uplink(clients)
+    model = model_of(link)
+    if model.proportional:
+        return fleet.work_seconds(rank)
+    (name, value), count = next(iter(link.items())), np.float64(len(clients))
+    together = {name: model.side_by_side(np.mean(value), count)}
+    return np.asarray(upload_bits(system, rank) / rate_bps(system.bandwidth_hz, **together))

@@ -42,8 +42,13 @@ FEW_CLIENTS = 16
 """Up to so many clients every probability is polished by itself."""
 _WIDER = 12.0
 """By how much the logarithm of the least price of the band lies below that without `regularity`."""
+_LIMIT_BEATS = 12
+"""Most beats into which the p95 limit is divided."""
 _LATE_SHARE = 0.05
 """Share of the updates that may come later than the p95 limit."""
+_SHORTEST_BEAT_ROUNDS = 0.25
+"""Shortest beat, over the mean round that waits; shorter ones promise a little more and brought
+nothing (docs/log.md)."""
 _SHORTEST_BEAT_SHARE = 1 / 8
 """Shortest beat, over the time of the slowest client, where none is given."""
 
@@ -56,6 +61,8 @@ class _Point:
     rank: Floats
     age: Floats
     value: float
+    late: float
+    """p95 age beyond its limit, s; 0 where it keeps it."""
 
 
 class _Search:
@@ -75,7 +82,7 @@ class _Search:
         age = fleet.age_alone(rank, beat)
         mean_wait = 0.0
         for _ in range(passes):
-            cap, floor = self._range(rank, age)
+            cap, floor = self._range(rank, age, beat)
             chance = _water_filling(fleet, rank, age, cap, floor, use * beat)
             rank = self._ranks(chance, rank, age, cap, beat, mean_wait)
             chance = _water_filling(fleet, rank, age, cap, floor, use * beat)
@@ -83,21 +90,22 @@ class _Search:
             law = self.law = _law_at(fleet, rank, chance, beat, self.law)
             age = law.age_beats
             mean_wait = float(np.mean(age - fleet.age_alone(rank, beat)))
-        cap, floor = self._range(rank, age)
+        cap, floor = self._range(rank, age, beat)
         chance = np.clip(chance, np.minimum(floor, cap), cap)
         law = replace(law, chance=chance, age_beats=age)
-        value = cost_of(fleet, law, rank, theta).objective_seconds
-        if self.limit is not None and law.p95_age_seconds() > self.limit * (1 + 1e-9):
-            value = np.inf
+        value, late = cost_of(fleet, law, rank, theta).objective_seconds, 0.0
+        if self.limit is not None:
+            late = max(law.p95_age_seconds() - self.limit * (1 + 1e-9), 0.0)
+        value = np.inf if late else value
         self.tried += 1
-        if self.best is None or value < self.best.value:
-            self.best = _Point(beat, use, chance, rank, age, value)
+        if self.best is None or (late, value) < (self.best.late, self.best.value):
+            self.best = _Point(beat, use, chance, rank, age, value, late)
         return value
 
-    def _range(self, rank: Floats, age: Floats) -> tuple[Floats, Floats]:
+    def _range(self, rank: Floats, age: Floats, beat: float) -> tuple[Floats, Floats]:
         """Most and least updates a beat: asked whenever idle, and with q_min."""
         p = self.fleet.availability
-        cap = np.minimum(1 / (age + 1 / p - 1), self.fleet.most_often(rank))
+        cap = np.minimum(1 / (age + 1 / p - 1), self.fleet.most_often(rank, beat))
         floor = 1 / (age + 1 / (p * self.q_min) - 1)
         return np.maximum(cap, floor), floor
 
@@ -136,7 +144,9 @@ class _Search:
             level = self.most if k is None else np.minimum(float(k), self.most)
             each = fleet.lora_rank / level
             alone = fleet.age_alone(level, beat) + late
-            top = np.minimum(1 / (alone + 1 / fleet.availability - 1), fleet.most_often(level))
+            top = np.minimum(
+                1 / (alone + 1 / fleet.availability - 1), fleet.most_often(level, beat)
+            )
             need = fleet.work_seconds(level)
             rate = np.minimum(_rate_at(fleet, each, alone, price * need), top)
             noise = each / rate - regularity(alone, rate)
@@ -154,7 +164,7 @@ def overlapping(
     beat_seconds: float | None = None,
     theta: float = THETA,
     *,
-    shortest_seconds: float | None = None,
+    round_seconds: float | None = None,
     polish: bool = True,
     weight: Floats | None = None,
 ) -> OverlappingSchedule:
@@ -165,7 +175,9 @@ def overlapping(
             updates.
         beat_seconds: D where it is given, s; None to plan it.
         theta: price of the delay.
-        shortest_seconds: the shortest beat that is planned, besides the server's overhead, s.
+        round_seconds: mean round that waits, s: a quarter of it is the shortest beat that is
+            planned, besides the server's overhead, and a client's energy is for so long; None: an
+            eighth of the slowest client's time, and energy is for a beat.
         polish: where clients are few, move every probability by itself at the end.
         weight: as for `fleet_of`.
 
@@ -173,12 +185,12 @@ def overlapping(
         The schedule, with its law; verdict "converged", or "infeasible: ..." and why.
     """
     clients, system = problem.clients, problem.system
-    single, most = fleet_of(clients, system, weight), rank_limit(problem)
+    single, most = fleet_of(clients, system, weight, round_seconds), rank_limit(problem)
     crowd = len(clients) > _GROUPED_BEYOND_CLIENTS
-    fleet = grouped_fleet(clients, system, weight) if crowd else single
+    fleet = grouped_fleet(single, clients, system) if crowd else single
     least = np.minimum(fleet.max_rank, system.lora_rank) if crowd else most
     search = _Search(problem, fleet, least, theta)
-    shortest = _shortest_beat(fleet, least, shortest_seconds)
+    shortest = _shortest_beat(fleet, least, round_seconds)
     _search(search, beat_seconds, shortest)
     best = _best_of(search)
     tried = search.tried
@@ -214,7 +226,7 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
         beats = np.geomspace(shortest, longest * 1.5, _FIRST_BEATS)
     else:
         beats = np.array([beat_seconds])
-    for beat in beats:
+    for beat in (*beats, *_beats_within(search.limit, shortest, beat_seconds)):
         before = np.inf
         for use in _FIRST_USES:
             value = search.at(float(beat), use, passes=2)
@@ -236,15 +248,23 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
         step, span = step / 2.5, span / 2.5
 
 
+def _beats_within(limit: float | None, shortest: float, given: float | None) -> Floats:
+    """Beats of which some make the p95 limit: ages are whole beats, so others may just miss it."""
+    if limit is None or given is not None:
+        return np.empty(0)
+    beats = limit / np.arange(1, _LIMIT_BEATS + 1)
+    return beats[beats >= shortest]
+
+
 def _best_of(search: _Search) -> _Point:
     if search.best is None:
         raise RuntimeError("nothing was tried")
     return search.best
 
 
-def _shortest_beat(fleet: Fleet, most: Floats, given: float | None) -> float:
-    if given is not None:
-        return max(fleet.overhead_seconds, given)
+def _shortest_beat(fleet: Fleet, most: Floats, round_seconds: float | None) -> float:
+    if round_seconds is not None:
+        return max(fleet.overhead_seconds, _SHORTEST_BEAT_ROUNDS * round_seconds)
     slowest = float(fleet.alone_seconds(most).max())
     return max(fleet.overhead_seconds, slowest * _SHORTEST_BEAT_SHARE)
 

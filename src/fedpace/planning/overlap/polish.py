@@ -72,7 +72,7 @@ def polished(
         made = scheduled(fleet, q, k, beat, theta, best.law)
         if limit is not None and made.law.p95_age_seconds() > limit * (1 + 1e-9):
             return False
-        if np.any(made.law.chance > fleet.most_often(k) * (1 + 1e-9)):
+        if np.any(made.law.chance > fleet.most_often(k, beat) * (1 + 1e-9)):
             return False
         if made.cost.objective_seconds < best.cost.objective_seconds * (1 - 1e-7):
             best = made
