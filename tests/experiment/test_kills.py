@@ -1,5 +1,6 @@
 """Kill -9 at any moment: every resume ends as the uninterrupted run, to the bit."""
 
+import json
 import time
 
 import pytest
@@ -48,3 +49,19 @@ def test_a_run_killed_at_a_random_moment_ends_as_if_it_had_not_been(part, place,
     folder = place / f"random-{part}"
     killed_run(place, "my.toml", folder, part * whole[1], report=False)
     assert differences(folder, whole[0], METHODS, report=False) == []
+
+
+def test_a_run_of_beats_killed_with_updates_on_their_way_ends_as_if_it_had_not_been(tmp_path):
+    methods = ("adaptive", "fedbuff")
+    text = tiny.EXPERIMENT.replace('["adaptive", "uniform"]', '["adaptive", "fedbuff"]')
+    text = text.replace("[training]", '[training]\nschedule = "overlapping"\nbuffer_size = 2')
+    tiny.write_experiment(tmp_path, text)
+    assert Command(["run", "my.toml", "--out", "whole"], tmp_path, tmp_path / "said").wait(300) == 0
+    lines = (tmp_path / "whole" / "rounds.jsonl").read_text().splitlines()
+    underway = [json.loads(line)["underway"] for line in lines]
+    for place, count in (("checkpointing", 5), ("adding a record", 7)):
+        assert underway[count - 1] > 0
+        folder = tmp_path / place.replace(" ", "-")
+        killed, held = killed_run(tmp_path, "my.toml", folder, (place, count, True), False)
+        assert killed, held
+        assert differences(folder, tmp_path / "whole", methods, report=False) == []
