@@ -51,6 +51,20 @@ def test_a_plan_is_that_of_the_run(tmp_path, told):
     assert json.dumps(made.to_json()) == json.dumps(followed.to_json())
 
 
+def test_a_limit_on_the_longest_rounds_is_kept_or_told(tmp_path):
+    tiny.write_experiment(tmp_path)
+    told = ["training.schedule=synchronous", "planner.replan_every=0", 'methods=["adaptive"]']
+
+    def planned(*more):
+        return prepare(load_experiment(tmp_path / "my.toml", [*told, *more])).plans["adaptive"]
+
+    free = planned().round_seconds.p95
+    held = planned(f"planner.p95_limit_seconds={0.9 * free}")
+    assert not held.verdict.startswith("infeasible")
+    assert held.round_seconds.p95 <= 0.9 * free * 1.01
+    assert planned("planner.p95_limit_seconds=1e-9").verdict.startswith("infeasible: the p95")
+
+
 def test_a_trace_shorter_than_the_planned_run_is_told_before_it(tmp_path):
     tiny.write_experiment(tmp_path)
     (tmp_path / "trace.csv").write_text("time,rate\n0,1\n1e-6,3\n2e-6,2\n")

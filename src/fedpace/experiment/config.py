@@ -231,6 +231,8 @@ class PlannerSection(Section):
     """Least sampling probability."""
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Plan for this quantile of the round time in place of its mean."""
+    p95_limit_seconds: Annotated[float, Field(gt=0)] | None = None
+    """Longest 95 % quantile of the round time, of the updates' age where rounds overlap, s."""
     cohort: Annotated[float, Field(gt=0, le=1)] | None = None
     """Mean sampling probability at which the methods that leave it open (uniform, weighted,
     statistics, oort, infocom22, fslora) are held; without it each takes its best."""

@@ -213,6 +213,7 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
         "planner": name,
         "q_min": section.q_min,
         "quantile": section.quantile,
+        "p95_limit_seconds": section.p95_limit_seconds,
         "cohort": section.cohort if name in SCALED else None,
         "max_participants": section.max_participants,
         "privacy": privacy_limit(experiment),
