@@ -146,3 +146,17 @@ def test_a_beat_too_short_for_its_law_is_named():
     system = some_system(4, allocation="work-conserving", overhead_seconds=0.0)
     with pytest.raises(InputError, match="more than 100,000 beats; give "):
         fp.plan(some_clients(4), system, schedule="overlapping", beat_seconds=1e-9)
+
+
+def test_a_plan_says_where_more_is_asked_than_the_band_carries():
+    clients = fp.Clients.from_columns(
+        data_weight=np.ones(6), step_seconds=np.full(6, 0.1), spectral_efficiency=np.full(6, 2.0)
+    )
+    system = fp.System(
+        bandwidth_hz=1e7, lora_rank=8, bits_per_rank=1e6, overhead_seconds=0.0,
+        allocation="work-conserving",
+    )  # fmt: skip
+    rounds = fp.plan(clients, system, planner="full")  # 6 uploads of 0.4 s
+    why = "more is asked at a beat than the band carries"
+    assert why in at_beats(rounds, clients, system, 1.0).verdict
+    assert why not in at_beats(rounds, clients, system, 4.0).verdict

@@ -120,7 +120,8 @@ def at_beats(rounds: Plan, clients: Clients, system: System, beat_seconds: float
         beat_seconds: D, s.
 
     Returns:
-        The plan, with what is predicted of it; compared with nothing.
+        The plan, with what is predicted of it; compared with nothing. The verdict says where more
+        is asked than the band carries.
 
     Raises:
         InputError: a band that cannot carry what is started.
@@ -128,7 +129,11 @@ def at_beats(rounds: Plan, clients: Clients, system: System, beat_seconds: float
     rank = rounds.sketch_rank.astype(np.float64)
     cost, law = schedule_cost(rounds.sampling_probability, rank, beat_seconds, clients, system)
     noise = _round_noise(fleet_of(clients, system), rounds)
-    bare = replace(rounds, round_seconds=None, gain={}, statistics={})
+    full = law.utilisation > _LARGEST_USE * (1 - 1e-3)
+    why = "; more is asked at a beat than the band carries, so updates wait for it" if full else ""
+    bare = replace(
+        rounds, round_seconds=None, gain={}, statistics={}, verdict=rounds.verdict + why
+    )
     return _stated(bare, law, cost, noise)
 
 
