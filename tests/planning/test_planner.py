@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import fedpace as fp
 from fedpace.core.errors import InputError
 from fedpace.core.plan import Decision, Plan
 from fedpace.core.profile import Clients
@@ -268,3 +269,21 @@ def test_a_bias_that_rounds_that_wait_do_not_use_is_said_to_be_unused():
     assert made.verdict.endswith("; rounds wait, so max_bias is not used")
     assert plan(some_clients(6), system, **asked, predict=False).verdict == made.verdict
     assert "max_bias" not in plan(some_clients(6), system, schedule="auto").verdict
+
+
+def test_a_plan_that_waits_says_how_much_of_the_band_it_uses():
+    clients = fp.Clients.from_columns(
+        data_weight=np.ones(2), step_seconds=[0.1, 0.3], spectral_efficiency=[2.0, 1.0],
+        availability=[1.0, 0.5],
+    )  # fmt: skip
+    system = fp.System(
+        bandwidth_hz=1e6, lora_rank=8, bits_per_rank=1e5, overhead_seconds=0.5,
+        allocation="work-conserving",
+    )  # fmt: skip
+    made = fp.plan(clients, system, planner="full")
+    # Ready after 0.5 and 1.5 s, uploads of 0.4 and 0.8 s: rounds of 0.9 s, or of 2.3 s with both.
+    assert made.round_seconds.mean == pytest.approx(0.5 + (0.9 + 2.3) / 2)
+    assert made.updates_per_second == pytest.approx(np.array([1, 0.5]) / 2.1)
+    assert made.band_utilisation == pytest.approx((0.4 + 0.8 / 2) / 2.1)
+    shannon = replace(clients, spectral_efficiency=None, snr_hz=np.full(2, 1e6))
+    assert np.isnan(fp.plan(shannon, system, planner="full").band_utilisation)

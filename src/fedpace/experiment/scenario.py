@@ -109,7 +109,7 @@ def plan_table(made: Plan, network: Network) -> Table:
     alone = _upload_alone(clients, system, made.sketch_rank)
     binding = _binding(made)
     table = Table(box=None, pad_edge=False, header_style="bold")
-    rates = made.updates_per_second
+    rates = made.updates_per_second if made.schedule == "overlapping" else None
     every = () if rates is None else ("update every s",)
     share = made.aggregation_weight
     counts = () if share is None else ("counts %",)
@@ -144,7 +144,9 @@ def plan_lines(made: Plan, network: Network) -> Iterator[str]:
         yield f"{100 * empty:.0f} % of the rounds will be empty and cost their overhead alone"
     if made.round_seconds is not None:
         t = made.round_seconds
-        yield f"a round takes {t.mean:.3g} s (median {t.p50:.3g}, 95 % below {t.p95:.3g})"
+        used = made.band_utilisation
+        busy = "" if np.isnan(used) else f"; the band is in use {100 * used:.0f} % of the time"
+        yield f"a round takes {t.mean:.3g} s (median {t.p50:.3g}, 95 % below {t.p95:.3g}){busy}"
     yield (
         f"rounds needed: {made.relative_rounds:.3g} times those of full participation at full rank"
     )

@@ -30,6 +30,8 @@ from fedpace.planning.solver.objective import (
     rank_limit,
     relative_rounds,
 )
+from fedpace.wireless.channel import model_of, rate_bps, uplink
+from fedpace.wireless.latency import upload_bits
 
 __all__ = ["MINIMISING", "OVERLAPPING_GAIN", "PLANNERS", "SCALED", "Planner", "plan"]
 
@@ -354,11 +356,18 @@ def _described(problem: Problem, planner: str, solution: Solution) -> Plan:
             theirs = other(free)
             if theirs.verdict == "converged":
                 gain[other.__name__] = float(np.exp(log_objective(free, theirs.decision) - ours))
+    rates = decision.participation_probability() * clients.availability / max(law.mean, 1e-300)
+    used = np.nan  # a Shannon upload takes of the band what its share makes it take
+    if model_of(uplink(clients)).proportional:
+        work = upload_bits(system, decision.sketch_rank) / rate_bps(1.0, **uplink(clients))
+        used = float(rates @ work) / system.bandwidth_hz
     return replace(
         _bare(problem, planner, solution),
         round_seconds=RoundSeconds(law.mean, law.quantile(0.5), law.quantile(0.95)),
         relative_rounds=rounds,
         objective_seconds=law.mean * rounds,
+        updates_per_second=rates,
+        band_utilisation=used,
         limit_seconds=limit_seconds(clients, system),
         gain=gain,
         binds=_binds(problem, decision, law.mean),
