@@ -184,6 +184,6 @@ def _least_work(fleet: Fleet, clients: Clients, system: System) -> Floats:
     model = model_of(link)
     if model.proportional:
         return fleet.work_seconds(rank)
-    (name, value), count = next(iter(link.items())), np.float64(len(clients))
-    together = {name: model.side_by_side(np.mean(value), count)}
+    name, value = next(iter(link.items()))
+    together = {name: model.side_by_side(np.array(value.mean()), np.array(float(len(clients))))}
     return np.asarray(upload_bits(system, rank) / rate_bps(system.bandwidth_hz, **together))
