@@ -213,7 +213,10 @@ def planner_options(experiment: Experiment, method: str) -> dict[str, Any]:
         "planner": name,
         "q_min": section.q_min,
         "quantile": section.quantile,
-        "p95_limit_seconds": section.p95_limit_seconds,
+        # An asynchronous server has no rounds that could be too long.
+        "p95_limit_seconds": None
+        if method_named(method).asynchronous
+        else section.p95_limit_seconds,
         "cohort": section.cohort if name in SCALED else None,
         "max_participants": section.max_participants,
         "privacy": privacy_limit(experiment),

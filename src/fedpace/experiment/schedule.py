@@ -1,6 +1,6 @@
 """The schedule of a plan: rounds that wait for all, or beats that wait for nobody."""
 
-import warnings
+import logging
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -16,6 +16,8 @@ from fedpace.planning.planner import plan
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.wireless.gains import TraceGains
 from fedpace.wireless.network import Network
+
+logger = logging.getLogger(__name__)
 
 _FEWEST_AGES = 5.0
 """A run of beats that is shorter than so many times the age of its late updates is not begun where
@@ -209,7 +211,7 @@ def check_trace(experiment: Experiment, network: Network, method: str, made: Pla
     )
     if training.target is None:
         raise InputError(text)
-    warnings.warn(f"{text}; unless the target comes sooner, the run breaks off", stacklevel=2)
+    logger.warning("%s; unless the target comes sooner, the run breaks off", text)
 
 
 def beat_of(experiment: Experiment, method: str, *, overlaps: bool) -> float:

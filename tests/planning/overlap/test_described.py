@@ -95,6 +95,34 @@ def test_energy_is_for_as_long_as_a_round_whatever_the_schedule():
     joules = 5.0  # of an update
     spent = joules * beats.updates_per_second[:4] * rounds.round_seconds.mean
     assert spent == pytest.approx(1.0, rel=1e-6)
+    # It pays for q_min once a round, not at every beat of it.
+    poor = fp.Clients.from_columns(
+        data_weight=np.ones(3), step_seconds=[0.1, 0.2, 0.2], spectral_efficiency=np.full(3, 2.0),
+        step_joules=[1.0, 0, 0], max_joules_per_round=[0.055, np.inf, np.inf],
+    )  # fmt: skip
+    rounds = fp.plan(poor, replace(system, bandwidth_hz=1e7), q_min=0.01)
+    for told in ({}, {"beat_seconds": 0.1}, {"max_bias": 0.2}):
+        asked = {"schedule": "overlapping", "q_min": 0.01, **told}
+        beats = fp.plan(poor, replace(system, bandwidth_hz=1e7), **asked)
+        spent = joules * beats.updates_per_second[0] * rounds.round_seconds.mean
+        assert 0 < spent <= 0.055 * (1 + 1e-3)
+
+
+def test_a_limit_on_ages_is_kept_by_ranks_and_uses_that_are_in_time():
+    # One client is a hundred times too late whatever it does; the others are just in time at a
+    # part of their ranks and of the band.
+    clients = fp.Clients.from_columns(
+        data_weight=np.ones(20), step_seconds=[0.1] * 19 + [100.0],
+        spectral_efficiency=np.full(20, 2.0),
+    )  # fmt: skip
+    system = fp.System(
+        bandwidth_hz=1e7, lora_rank=8, noise_ratio=1.0, overhead_seconds=0.02,
+        allocation="work-conserving",
+    )  # fmt: skip
+    for limit in (0.6, 0.65):
+        made = fp.plan(clients, system, schedule="overlapping", p95_limit_seconds=limit)
+        assert made.verdict == "converged" and made.staleness_seconds.p95 <= limit * (1 + 1e-9)
+        assert made.objective_seconds < 60
 
 
 @pytest.mark.parametrize("changes, message", [

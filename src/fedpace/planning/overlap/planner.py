@@ -14,6 +14,7 @@ for as groups, and the rates of the members follow.
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedpace.core.profile import Floats
 from fedpace.planning.overlap.fleet import Fleet, fleet_of, grouped_fleet
@@ -30,6 +31,10 @@ _GROUPED_BEYOND_CLIENTS = 3000
 """Beyond so many clients groups are searched for."""
 _FIRST_USES = (0.4, 0.7, 0.9)
 """Uses of the band that are tried first."""
+_USES_WITHIN = (0.05, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""Uses that are tried in their place where ages are limited: the limit ends the useful ones."""
+_SHARES_OF_LIMIT = (1.0, 0.92)
+"""What a number of beats may take of the limit on ages: all of it, or a little less."""
 _FIRST_BEATS = 8
 """Lengths of a beat that are tried first."""
 _LARGEST_USE = 0.95
@@ -104,10 +109,16 @@ class _Search:
 
     def _range(self, rank: Floats, age: Floats, beat: float) -> tuple[Floats, Floats]:
         """Most and least updates a beat: asked whenever idle, and with q_min."""
-        p = self.fleet.availability
-        cap = np.minimum(1 / (age + 1 / p - 1), self.fleet.most_often(rank, beat))
+        p, paid = self.fleet.availability, self.fleet.most_often(rank, beat)
         floor = 1 / (age + 1 / (p * self.q_min) - 1)
-        return np.maximum(cap, floor), floor
+        return np.minimum(1 / (age + 1 / p - 1), paid), np.minimum(floor, paid)
+
+    def _in_time_at(self, rank: Floats, beat: float, late: float) -> NDArray[np.bool_]:
+        """Whether updates of that rank keep the p95 limit, if they wait as long as the mean."""
+        if self.limit is None:
+            return np.ones(len(rank), dtype=np.bool_)
+        age = self.fleet.age_alone(rank, beat) + late
+        return np.asarray(age * beat <= self.limit * (1 + 1e-9))
 
     def _in_time(self, chance: Floats, age: Floats, beat: float) -> Floats:
         """Let those who are later than the p95 limit make up a twentieth of the updates at most."""
@@ -135,6 +146,7 @@ class _Search:
         age = fleet.age_alone(rank, beat) + late
         total = 1 + theta * float(weight @ (age - 1))
         total += float((fleet.members * fleet.noise) @ (kappa / chance - regularity(age, chance)))
+        in_time = self._in_time_at(np.ones_like(rank), beat, late)
         best, found = np.full(len(fleet), np.inf), rank
         most = int(self.most.max())
         tried = np.arange(1, most + 1)
@@ -153,6 +165,7 @@ class _Search:
             value = theta * fleet.data_weight * alone + fleet.noise * noise + price * rate * need
             if fleet.power:
                 value = value + total / mean_kappa * fleet.share * each
+            value = np.where(in_time & ~self._in_time_at(level, beat, late), np.inf, value)
             better = value < best * (1 - 1e-12)
             best = np.where(better, value, best)
             found = np.where(better, level, found)
@@ -199,7 +212,10 @@ def overlapping(
         every.at(best.beat, best.use, passes=2)
         tried += every.tried
         best = _best_of(every)
-    q = _start_probability(single, best.chance, best.age, problem.q_min)
+    paid = single.most_often(best.rank, best.beat)
+    # Energy that pays for q_min once a round may pay for less at a beat, of which a round has more.
+    least = np.where(best.chance < paid * (1 - 1e-9), problem.q_min, 0.0)
+    q = _start_probability(single, best.chance, best.age, least)
     schedule = scheduled(single, q, best.rank, best.beat, theta)
     if polish and len(clients) <= FEW_CLIENTS and np.isfinite(best.value):
         schedule, more = polished(
@@ -226,9 +242,10 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
         beats = np.geomspace(shortest, longest * 1.5, _FIRST_BEATS)
     else:
         beats = np.array([beat_seconds])
-    for beat in (*beats, *_beats_within(search.limit, shortest, beat_seconds)):
+    uses = _FIRST_USES if search.limit is None else _USES_WITHIN
+    for beat in (*beats, *_beats_within(search.limit, fleet.overhead_seconds, beat_seconds)):
         before = np.inf
-        for use in _FIRST_USES:
+        for use in uses:
             value = search.at(float(beat), use, passes=2)
             if value > 1.02 * before:
                 break
@@ -249,10 +266,13 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
 
 
 def _beats_within(limit: float | None, shortest: float, given: float | None) -> Floats:
-    """Beats of which some make the p95 limit: ages are whole beats, so others may just miss it."""
+    """Beats of which some make the p95 limit: ages are whole beats, so others may just miss it.
+
+    They may be shorter than is planned without a limit.
+    """
     if limit is None or given is not None:
         return np.empty(0)
-    beats = limit / np.arange(1, _LIMIT_BEATS + 1)
+    beats = np.outer(_SHARES_OF_LIMIT, limit / np.arange(1, _LIMIT_BEATS + 1)).ravel()
     return beats[beats >= shortest]
 
 
@@ -302,7 +322,7 @@ def _water_filling(
     return np.asarray(np.clip(_rate_at(fleet, kappa, age, np.exp(high) * need), floor, cap))
 
 
-def _start_probability(fleet: Fleet, chance: Floats, age: Floats, q_min: float) -> Floats:
+def _start_probability(fleet: Fleet, chance: Floats, age: Floats, least: Floats) -> Floats:
     """The chance to be asked that gives these rates."""
     idle = 1 / chance - age + 1
-    return np.asarray(np.clip(1 / np.maximum(idle * fleet.availability, 1e-12), q_min, 1.0))
+    return np.asarray(np.clip(1 / np.maximum(idle * fleet.availability, 1e-12), least, 1.0))
