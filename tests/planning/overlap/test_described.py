@@ -77,13 +77,14 @@ def test_a_limit_that_only_rounds_break_leaves_beats():
     assert fp.plan(clients, system, schedule="auto", **asked).verdict.startswith("infeasible")
 
 
+@pytest.mark.slow
 def test_a_looser_limit_is_never_infeasible_where_a_tighter_one_is_kept():
     clients = some_clients(
         24, 2, spread=1.3, max_rank=np.where(np.arange(24) % 3, 2, 9),
         availability=np.linspace(0.5, 1, 24),
     )  # fmt: skip
     system = some_system(24, allocation="work-conserving")
-    for limit in (5.19, 5.6, 6.5, 7.42):
+    for limit in (5.19, 7.42):
         made = fp.plan(clients, system, schedule="overlapping", p95_limit_seconds=limit)
         assert made.verdict == "converged" and made.staleness_seconds.p95 <= limit * (1 + 1e-9)
 
@@ -108,6 +109,7 @@ def test_energy_is_for_as_long_as_a_round_whatever_the_schedule():
         assert 0 < spent <= 0.055 * (1 + 1e-3)
 
 
+@pytest.mark.slow
 def test_a_limit_on_ages_is_kept_by_ranks_and_uses_that_are_in_time():
     # One client is a hundred times too late whatever it does; the others are just in time at a
     # part of their ranks and of the band.

@@ -31,7 +31,7 @@ _GROUPED_BEYOND_CLIENTS = 3000
 """Beyond so many clients groups are searched for."""
 _FIRST_USES = (0.4, 0.7, 0.9)
 """Uses of the band that are tried first."""
-_USES_WITHIN = (0.05, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_USES_WITHIN = (0.05, 0.2, 0.4, 0.6, 0.8)
 """Uses that are tried in their place where ages are limited: the limit ends the useful ones."""
 _SHARES_OF_LIMIT = (1.0, 0.92)
 """What a number of beats may take of the limit on ages: all of it, or a little less."""
@@ -47,8 +47,8 @@ FEW_CLIENTS = 16
 """Up to so many clients every probability is polished by itself."""
 _WIDER = 12.0
 """By how much the logarithm of the least price of the band lies below that without `regularity`."""
-_LIMIT_BEATS = 12
-"""Most beats into which the p95 limit is divided."""
+_LIMIT_BEATS = (1, 2, 3, 4, 6, 9, 13)
+"""Numbers of beats into which the p95 limit is divided."""
 _LATE_SHARE = 0.05
 """Share of the updates that may come later than the p95 limit."""
 _SHORTEST_BEAT_ROUNDS = 0.25
@@ -242,7 +242,11 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
         beats = np.geomspace(shortest, longest * 1.5, _FIRST_BEATS)
     else:
         beats = np.array([beat_seconds])
-    uses = _FIRST_USES if search.limit is None else _USES_WITHIN
+    step = np.log(beats[1] / beats[0]) if len(beats) > 1 else 0.0
+    uses = _FIRST_USES
+    if search.limit is not None:  # no update is younger than a beat; the first tells by how much
+        uses = _USES_WITHIN
+        beats = np.append(beats[0], beats[1:][beats[1:] <= search.limit])
     for beat in (*beats, *_beats_within(search.limit, fleet.overhead_seconds, beat_seconds)):
         before = np.inf
         for use in uses:
@@ -250,7 +254,6 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
             if value > 1.02 * before:
                 break
             before = min(before, value)
-    step = np.log(beats[1] / beats[0]) if len(beats) > 1 else 0.0
     span = 0.15
     for _ in range(2):
         best = _best_of(search)
@@ -272,7 +275,7 @@ def _beats_within(limit: float | None, shortest: float, given: float | None) -> 
     """
     if limit is None or given is not None:
         return np.empty(0)
-    beats = np.outer(_SHARES_OF_LIMIT, limit / np.arange(1, _LIMIT_BEATS + 1)).ravel()
+    beats = np.divide.outer(limit * np.array(_SHARES_OF_LIMIT), _LIMIT_BEATS).ravel()
     return beats[beats >= shortest]
 
 
