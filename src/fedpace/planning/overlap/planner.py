@@ -243,7 +243,7 @@ def _search(search: _Search, beat_seconds: float | None, shortest: float) -> Non
     else:
         beats = np.array([beat_seconds])
     step = np.log(beats[1] / beats[0]) if len(beats) > 1 else 0.0
-    uses = _FIRST_USES
+    uses: tuple[float, ...] = _FIRST_USES
     if search.limit is not None:  # no update is younger than a beat; the first tells by how much
         uses = _USES_WITHIN
         beats = np.append(beats[0], beats[1:][beats[1:] <= search.limit])
