@@ -14,13 +14,7 @@ from planning.some_problems import some_clients, some_system
 
 def test_the_schedule_is_chosen_by_what_is_predicted():
     # Computing twenty times as long as others, and data as much: nobody should wait for that.
-    clients = fp.Clients.from_columns(
-        data_weight=np.ones(18), step_seconds=np.geomspace(0.2, 4, 18),
-        spectral_efficiency=np.full(18, 2.0),
-    )  # fmt: skip
-    system = fp.System(
-        bandwidth_hz=4e7, lora_rank=8, overhead_seconds=0.1, allocation="work-conserving"
-    )
+    clients, system = _spread()
     rounds = fp.plan(clients, system)
     beats = fp.plan(clients, system, schedule="overlapping")
     assert rounds.schedule == "synchronous" and beats.schedule == "overlapping"
@@ -52,11 +46,10 @@ def test_the_schedule_is_chosen_by_what_is_predicted():
         fp.plan(clients, reserved, schedule="overlapping")
 
 
-def _spread() -> tuple[fp.Clients, fp.System]:
+def _spread(**more: np.ndarray) -> tuple[fp.Clients, fp.System]:
     clients = fp.Clients.from_columns(
         data_weight=np.ones(18), step_seconds=np.geomspace(0.2, 4, 18),
-        spectral_efficiency=np.full(18, 2.0), step_joules=np.where(np.arange(18) < 4, 1.0, 0.0),
-        max_joules_per_round=np.where(np.arange(18) < 4, 1.0, np.inf),
+        spectral_efficiency=np.full(18, 2.0), **more,
     )  # fmt: skip
     return clients, fp.System(
         bandwidth_hz=4e7, lora_rank=8, overhead_seconds=0.1, allocation="work-conserving"
@@ -90,7 +83,10 @@ def test_a_looser_limit_is_never_infeasible_where_a_tighter_one_is_kept():
 
 
 def test_energy_is_for_as_long_as_a_round_whatever_the_schedule():
-    clients, system = _spread()
+    few = np.arange(18) < 4
+    clients, system = _spread(
+        step_joules=np.where(few, 1.0, 0.0), max_joules_per_round=np.where(few, 1.0, np.inf)
+    )
     rounds, beats = fp.plan(clients, system), fp.plan(clients, system, schedule="overlapping")
     assert beats.binds["energy"][:4].all()
     joules = 5.0  # of an update

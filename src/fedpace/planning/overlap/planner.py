@@ -214,8 +214,8 @@ def overlapping(
         best = _best_of(every)
     paid = single.most_often(best.rank, best.beat)
     # Energy that pays for q_min once a round may pay for less at a beat, of which a round has more.
-    least = np.where(best.chance < paid * (1 - 1e-9), problem.q_min, 0.0)
-    q = _start_probability(single, best.chance, best.age, least)
+    least_q = np.where(best.chance < paid * (1 - 1e-9), problem.q_min, 0.0)
+    q = _start_probability(single, best.chance, best.age, least_q)
     schedule = scheduled(single, q, best.rank, best.beat, theta)
     if polish and len(clients) <= FEW_CLIENTS and np.isfinite(best.value):
         schedule, more = polished(
