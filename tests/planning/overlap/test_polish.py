@@ -1,15 +1,18 @@
 """Polishing: what it leaves cannot be bettered by one client's rank, and limits are kept."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 
+from fedpace.core.profile import Clients, System
 from fedpace.planning.overlap.fleet import fleet_of
 from fedpace.planning.overlap.objective import schedule_cost
 from fedpace.planning.overlap.planner import overlapping
 from fedpace.planning.overlap.polish import polished
 from fedpace.planning.overlap.schedule import scheduled
 from fedpace.planning.overlap.step import THETA
-from fedpace.planning.solver.objective import rank_limit
+from fedpace.planning.solver.objective import Problem, rank_limit
 from planning.some_problems import some_problem
 
 
@@ -47,3 +50,24 @@ def test_a_limit_on_the_age_is_kept():
     made, _ = polished(problem, fleet, most, start, 0.5, THETA)
     assert made.law.p95_age_seconds() <= 19.0
     assert made.cost.objective_seconds < start.cost.objective_seconds
+
+
+def test_two_ranks_and_a_beat_that_holds_both_are_found_together():
+    # Against every pair of ranks with every beat that one of both just makes; each of the three
+    # alone makes the schedule worse.
+    clients = Clients.from_columns(
+        data_weight=[0.225785, 0.774215], step_seconds=[1.79791, 0.869804],
+        step_seconds_per_rank=[0.0112369, 0.00543628], spectral_efficiency=[1.913387, 1.514635],
+        max_bandwidth_hz=[209_611.0, 271_519.0], max_rank=[16, 16], availability=[0.359288, 0.725541],
+        update_second_moment=[1.424356, 0.841948],
+    )  # fmt: skip
+    system = System(685_854.0, 16, 5, 4e6, 1e6, noise_ratio=0.033675)
+    problem = Problem(clients, system)
+    fleet = fleet_of(clients, system)
+    least = np.inf
+    for ranks in product(range(1, 6), repeat=2):
+        k = np.array(ranks, dtype=np.float64)
+        for beat in np.concatenate([fleet.alone_seconds(k) / m for m in (1, 2, 3)]):
+            made = scheduled(fleet, np.ones(2), k, float(beat), THETA)
+            least = min(least, made.cost.objective_seconds)
+    assert overlapping(problem).cost.objective_seconds < least * 1.002

@@ -11,6 +11,8 @@ __all__ = ["polished"]
 
 _FIRST_STEP = 0.2
 """Logarithm of the first moves of the beat; probabilities move twice as far."""
+_JUST_IN_TIME = 0.05
+"""Whoever is done so short a part of its time before its last beat ends is held by that beat."""
 
 
 def _beats_in_time(fleet: Fleet, made: OverlappingSchedule) -> Floats:
@@ -38,6 +40,25 @@ def _ranks_beside(fleet: Fleet, made: OverlappingSchedule, n: int, size: float) 
     in_time = [float(np.floor(left / a_rank)) for left in spare if left > 0 and a_rank > 0]
     wide = (float(np.round(rank[n] * np.exp(step))) for step in (2 * size, -2 * size))
     return {rank[n] + 1, rank[n] - 1, *wide, *in_time}
+
+
+def _in_time_again(
+    fleet: Fleet, made: OverlappingSchedule, n: int
+) -> tuple[tuple[float, float], ...]:
+    """Ranks beside the one of a client that the beat just holds, each with the beat that holds it.
+
+    Neither helps alone: a smaller rank is not sooner at the same beat, and a shorter beat is missed
+    at the same rank.
+    """
+    rank, beat = made.sketch_rank.astype(np.float64), made.beat_seconds
+    age = np.round(made.law.age_beats[n])
+    alone = fleet.alone_seconds(rank)[n]
+    spare = age * beat - alone
+    if not 0 <= spare <= _JUST_IN_TIME * age * beat:
+        return ()
+    beside = (level for level in (rank[n] - 1, rank[n] + 1) if level >= 1)
+    needs = ((level, fleet.alone_seconds(np.full_like(rank, level))[n]) for level in beside)
+    return tuple((level, float((need + m) / age)) for level, need in needs for m in (0.0, spare))
 
 
 def polished(
@@ -93,6 +114,11 @@ def polished(
                 k[n] = np.clip(rank, 1, most[n])
                 if k[n] != best.sketch_rank[n]:
                     tried_with(best.start_probability, k, best.beat_seconds)
+            if shortest is not None and size == _FIRST_STEP:
+                for rank, beat in _in_time_again(fleet, best, n):
+                    k = best.sketch_rank.astype(np.float64)
+                    k[n] = np.clip(rank, 1, most[n])
+                    tried_with(best.start_probability, k, max(beat, shortest))
         if shortest is not None:
             steps = np.exp(size * np.array([0.5, -0.5, 0.125, -0.125]))
             in_time = _beats_in_time(fleet, best) if size == _FIRST_STEP else ()
