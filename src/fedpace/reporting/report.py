@@ -137,7 +137,7 @@ def _figures(run: Run) -> Iterator[_Figure]:
     title = f"{metric.capitalize()} against wall-clock time"
     dot = " A dot marks the first evaluation that reached the target." if run.target else ""
     yield _Figure(
-        inline_svg(made, "curve", title), title, f"Measured on held-out data after a round.{dot}"
+        inline_svg(made, "curve", title), title, f"Measured on held-out data after a step of the server.{dot}"
     )
 
     splits = {}

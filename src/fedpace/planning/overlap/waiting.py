@@ -143,23 +143,25 @@ def _jump(work: Floats, size: float, chance: float) -> Floats:
     """Add an upload of `size` cells, with a chance, to the work of every row."""
     whole = int(size)
     part = size - whole
-    added = np.zeros_like(work)
+    after = (1 - chance) * work
     cells = work.shape[1]
     for shift, share in ((whole, 1 - part), (whole + 1, part)):
         if share == 0:
             continue
         shift = min(shift, cells - 1)
-        added[:, shift:] += share * work[:, : cells - shift]
-        added[:, -1] += share * work[:, cells - shift :].sum(axis=1)
-    return np.asarray((1 - chance) * work + chance * added)
+        after[:, shift:] += chance * share * work[:, : cells - shift]
+        after[:, -1] += chance * share * work[:, cells - shift :].sum(axis=1)
+    return np.asarray(after)
 
 
 def _worked_off(work: Floats, slots: int) -> Floats:
     if slots == 0:
         return work
-    slots = min(slots, work.shape[1] - 1)
-    left = np.zeros_like(work)
-    left[:, : work.shape[1] - slots] = work[:, slots:]
+    cells = work.shape[1]
+    slots = min(slots, cells - 1)
+    left = np.empty_like(work)
+    left[:, : cells - slots] = work[:, slots:]
+    left[:, cells - slots :] = 0.0
     left[:, 0] += work[:, :slots].sum(axis=1)
     return left
 
