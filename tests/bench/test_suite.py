@@ -1,6 +1,7 @@
 """Suite files: what they say, what is refused, and one played to the end on a tiny model."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -255,6 +256,11 @@ def test_a_network_whose_memories_are_smaller_has_a_training_of_its_own(tmp_path
         train(suite, spec, tmp_path / "keep", lambda now: False)
 
 
+def same_run(line):
+    """All that a line says but for how long this machine took."""
+    return json.dumps({k: v for k, v in line.items() if k not in ("computing_seconds", "tuning")})
+
+
 @pytest.mark.torch
 @pytest.mark.slow
 def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
@@ -281,6 +287,15 @@ def test_a_suite_is_played_to_the_end_and_goes_on_where_it_was_cut(tmp_path):
     for path in keep.iterdir():
         path.rename(tmp_path / path.name)
     assert play() == 0 and not list(keep.iterdir())
+    # A seed's lines lost too: nothing is tuned again, and no other seed is trained.
+    every = results.read_text()
+    kept = [ln for ln in lines if ln["seed"] != suite.seeds[0]]
+    results.write_text("".join(json.dumps(ln) + "\n" for ln in kept))
+    assert play() == added - len(kept) == 6
+    assert {re.search(r"-s(\d+)-", path.name)[1] for path in keep.iterdir()} == {"0"}
+    redone = [json.loads(line) for line in results.read_text().splitlines()]
+    assert {same_run(ln) for ln in redone} == {same_run(ln) for ln in lines}
+    results.write_text(every)
     for path in tmp_path.glob("words-*.json"):
         path.rename(keep / path.name)
     # A training and its lines lost: what comes again is the same.

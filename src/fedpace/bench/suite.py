@@ -181,7 +181,7 @@ class Suite(_Section):
         """Return the rates and the sizes that a method is tuned over, in order."""
         entry = self.methods[method]
         sizes = self.sizes[entry.sizes] if entry.sizes else [{}]
-        return [_keys(table) for table in self.rates[entry.rates]], [_keys(t) for t in sizes]
+        return [keys_of(table) for table in self.rates[entry.rates]], [keys_of(t) for t in sizes]
 
     def untuned(self) -> "Suite":
         """Return the suite with one candidate for each method: its first rate, its middle size."""
@@ -238,7 +238,8 @@ class Suite(_Section):
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _keys(table: Table) -> Keys:
+def keys_of(table: Mapping[str, Any]) -> Keys:
+    """Return a table of keys as something that can be compared and kept in a set."""
     return tuple(sorted(table.items()))
 
 

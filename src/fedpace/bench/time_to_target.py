@@ -16,7 +16,7 @@ from typing import Any
 from fedpace.bench.equal_search import tune_equally
 from fedpace.bench.results import Line, append, identity, read_results
 from fedpace.bench.search import Candidate, Choice, tune
-from fedpace.bench.suite import PLANNED, Suite
+from fedpace.bench.suite import PLANNED, Suite, keys_of
 from fedpace.bench.training import Pair, Spec, Trained, train
 from fedpace.core.child import end_with_parent
 from fedpace.core.errors import InputError
@@ -133,13 +133,18 @@ def run_suite(
     # One thread a process: several processes of one thread do more than one of several.
     for variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[variable] = "1"
-    known = {identity(line) for line in read_results(results)}
+    lines = read_results(results)
+    known = {identity(line) for line in lines}
     facts = {"suite": name, "command": " ".join(["fedpace", *sys.argv[1:]]), **_where()}
     added = 0
     # What was tuned is run before the next is tuned: cut off, the results hold whole tasks.
     seeds = part.seeds_of(suite)
-    wanted = [g for g in groups(suite, part) if not _complete(suite, name, g, seeds, known)]
-    waiting: deque[_Job] = deque(_Job(group) for group in wanted)
+    waiting: deque[_Job] = deque()
+    for group in groups(suite, part):
+        left = _left(suite, name, group, seeds, known)
+        chosen = _chosen_before(suite, name, group, lines)
+        if left:
+            waiting.extend([_Job(group)] if chosen is None else _final(group, left, chosen))
     running: dict[Future[Any], _Job] = {}
     total, done = len(waiting), 0
     with ProcessPoolExecutor(cores, get_context("spawn"), end_with_parent) as pool:
@@ -152,7 +157,8 @@ def run_suite(
                 job = running.pop(future)
                 done += 1
                 if job.spec is None:
-                    more = list(_final(job.group, seeds, future.result()))
+                    left = _left(suite, name, job.group, seeds, known)
+                    more = list(_final(job.group, left, future.result()))
                     waiting.extendleft(reversed(more))
                     total += len(more)
                 else:
@@ -164,18 +170,36 @@ def run_suite(
     return added
 
 
-def _complete(
+def _left(
     suite: Suite, name: str, group: _Group, seeds: Sequence[int], known: set[str]
-) -> bool:
-    """Whether the results hold every line of a group and these seeds."""
-    lines = (
-        {"suite": name, "digest": suite.digest(group.task, network, group.method),
-         "task": group.task, "network": network, "rule": rule, "method": group.method, "seed": seed}
-        for network in group.networks
-        for rule in suite.rules_of(group.method)
-        for seed in seeds
-    )  # fmt: skip
-    return all(identity(line) in known for line in lines)
+) -> list[int]:
+    """The seeds of which the results lack a line."""
+    return [n for n in seeds if not known.issuperset(_identities(suite, name, group, n))]
+
+
+def _identities(suite: Suite, name: str, group: _Group, seed: int) -> Iterator[str]:
+    """What the lines of a group and a seed are known by."""
+    for network in group.networks:
+        digest = suite.digest(group.task, network, group.method)
+        for rule in suite.rules_of(group.method):
+            yield identity({
+                "suite": name, "digest": digest, "task": group.task, "network": network,
+                "rule": rule, "method": group.method, "seed": seed,
+            })  # fmt: skip
+
+
+def _chosen_before(
+    suite: Suite, name: str, group: _Group, lines: Sequence[Line]
+) -> dict[Pair, Choice] | None:
+    """The choices of tuning that lines of other seeds hold: so none is made twice."""
+    found: dict[Pair, Choice] = {}
+    for line in lines:
+        if identity(line) in _identities(suite, name, group, line["seed"]):
+            rate, size = (keys_of(line[key]) for key in ("rate", "size"))
+            choice = Choice(rate, size, line["tuning_seconds"], line.get("tuning"))
+            found.setdefault((line["network"], line["rule"]), choice)
+    every = {(network, r) for network in group.networks for r in suite.rules_of(group.method)}
+    return found if found.keys() == every else None
 
 
 def _run(suite: Suite, spec: Spec, folder: Path) -> Trained:
