@@ -136,9 +136,8 @@ def _figures(run: Run) -> Iterator[_Figure]:
     made = plots.learning_curves(curves, metric, run.target, reached)
     title = f"{metric.capitalize()} against wall-clock time"
     dot = " A dot marks the first evaluation that reached the target." if run.target else ""
-    yield _Figure(
-        inline_svg(made, "curve", title), title, f"Measured on held-out data after a step of the server.{dot}"
-    )
+    when = "Measured on held-out data after a step of the server."
+    yield _Figure(inline_svg(made, "curve", title), title, when + dot)
 
     splits = {}
     for name, records in run.records.items():

@@ -58,8 +58,8 @@ def test_two_ranks_and_a_beat_that_holds_both_are_found_together():
     clients = Clients.from_columns(
         data_weight=[0.225785, 0.774215], step_seconds=[1.79791, 0.869804],
         step_seconds_per_rank=[0.0112369, 0.00543628], spectral_efficiency=[1.913387, 1.514635],
-        max_bandwidth_hz=[209_611.0, 271_519.0], max_rank=[16, 16], availability=[0.359288, 0.725541],
-        update_second_moment=[1.424356, 0.841948],
+        max_bandwidth_hz=[209_611.0, 271_519.0], max_rank=[16, 16],
+        availability=[0.359288, 0.725541], update_second_moment=[1.424356, 0.841948],
     )  # fmt: skip
     system = System(685_854.0, 16, 5, 4e6, 1e6, noise_ratio=0.033675)
     problem = Problem(clients, system)
