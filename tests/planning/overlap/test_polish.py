@@ -52,22 +52,38 @@ def test_a_limit_on_the_age_is_kept():
     assert made.cost.objective_seconds < start.cost.objective_seconds
 
 
-def test_two_ranks_and_a_beat_that_holds_both_are_found_together():
-    # Against every pair of ranks with every beat that one of both just makes; each of the three
-    # alone makes the schedule worse.
-    clients = Clients.from_columns(
-        data_weight=[0.225785, 0.774215], step_seconds=[1.79791, 0.869804],
-        step_seconds_per_rank=[0.0112369, 0.00543628], spectral_efficiency=[1.913387, 1.514635],
-        max_bandwidth_hz=[209_611.0, 271_519.0], max_rank=[16, 16],
-        availability=[0.359288, 0.725541], update_second_moment=[1.424356, 0.841948],
-    )  # fmt: skip
-    system = System(685_854.0, 16, 5, 4e6, 1e6, noise_ratio=0.033675)
-    problem = Problem(clients, system)
-    fleet = fleet_of(clients, system)
+def two_clients(bandwidth_hz, noise_ratio, lora_rank, **columns):
+    system = System(bandwidth_hz, lora_rank, 5, 4e6, 1e6, noise_ratio=noise_ratio)
+    return Problem(Clients.from_columns(**columns), system)
+
+
+LATE_BY_A_RANK = two_clients(
+    685_854.0, 0.033675, 16, data_weight=[0.225785, 0.774215], step_seconds=[1.79791, 0.869804],
+    step_seconds_per_rank=[0.0112369, 0.00543628], spectral_efficiency=[1.913387, 1.514635],
+    max_bandwidth_hz=[209_611.0, 271_519.0], max_rank=[16, 16],
+    availability=[0.359288, 0.725541], update_second_moment=[1.424356, 0.841948],
+)  # fmt: skip
+UPLOADS_THAT_MEET = two_clients(
+    73_762_280.0, 0.104914, 32, data_weight=[0.466158, 0.533842],
+    step_seconds=[0.235781, 1.774296], step_seconds_per_rank=[0.000736815, 0.00554468],
+    spectral_efficiency=[0.400642, 0.929653], max_rank=[32, 8],
+    availability=[0.638244, 0.789973], update_second_moment=[1.424748, 4.335132],
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("problem", "first", "second"),
+    [(LATE_BY_A_RANK, range(1, 6), range(1, 6)),
+     (UPLOADS_THAT_MEET, [1, 6, 8, 9, 10, 14, 23, 32], [6, 7, 8])],
+    ids=["late by a rank", "uploads that meet"],
+)  # fmt: skip
+def test_no_ranks_and_beat_that_just_holds_them_are_better(problem, first, second):
+    # One rank, or the beat, changed alone makes either schedule of a plain descent worse.
+    fleet = fleet_of(problem.clients, problem.system)
     least = np.inf
-    for ranks in product(range(1, 6), repeat=2):
+    for ranks in product(first, second):
         k = np.array(ranks, dtype=np.float64)
-        for beat in np.concatenate([fleet.alone_seconds(k) / m for m in (1, 2, 3)]):
+        for beat in np.concatenate([fleet.alone_seconds(k) / m for m in range(1, 6)]):
             made = scheduled(fleet, np.ones(2), k, float(beat), THETA)
             least = min(least, made.cost.objective_seconds)
     assert overlapping(problem).cost.objective_seconds < least * 1.002

@@ -45,6 +45,11 @@ _MOST_RANKS = 12
 """Ranks that are compared for a client, at most."""
 FEW_CLIENTS = 16
 """Up to so many clients every probability is polished by itself."""
+_STARTS_OF_CLIENTS = 6
+"""Polishing begins at this number over that of the clients of points: it ends at the nearest best
+schedule, and small fleets, whose uploads meet or miss each other, have several."""
+_ALIKE = 0.15
+"""Beats whose logarithms differ by less are one place to begin at."""
 _WIDER = 12.0
 """By how much the logarithm of the least price of the band lies below that without `regularity`."""
 _LIMIT_BEATS = (1, 2, 3, 4, 6, 9, 13)
@@ -77,6 +82,7 @@ class _Search:
         self.fleet, self.most, self.theta = fleet, most, theta
         self.q_min, self.limit = problem.q_min, problem.p95_limit_seconds
         self.best: _Point | None = None
+        self.of_beat: dict[float, _Point] = {}
         self.tried = 0
         self.law: QueueLaw | None = None
 
@@ -103,9 +109,22 @@ class _Search:
             late = max(law.p95_age_seconds() - self.limit * (1 + 1e-9), 0.0)
         value = np.inf if late else value
         self.tried += 1
+        point = _Point(beat, use, chance, rank, age, value, late)
+        before = self.of_beat.get(beat)
+        if before is None or (late, value) < (before.late, before.value):
+            self.of_beat[beat] = point
         if self.best is None or (late, value) < (self.best.late, self.best.value):
-            self.best = _Point(beat, use, chance, rank, age, value, late)
+            self.best = point
         return value
+
+    def apart(self, count: int) -> list[_Point]:
+        """Return the best points whose beats are not alike, the best first, `count` at most."""
+        kept: list[_Point] = []
+        for point in sorted(self.of_beat.values(), key=lambda each: each.value):
+            near = (abs(np.log(point.beat / each.beat)) < _ALIKE for each in kept)
+            if np.isfinite(point.value) and len(kept) < count and not any(near):
+                kept.append(point)
+        return kept
 
     def _range(self, rank: Floats, age: Floats, beat: float) -> tuple[Floats, Floats]:
         """Most and least updates a beat: asked whenever idle, and with q_min."""
@@ -212,16 +231,16 @@ def overlapping(
         every.at(best.beat, best.use, passes=2)
         tried += every.tried
         best = _best_of(every)
-    paid = single.most_often(best.rank, best.beat)
-    # Energy that pays for q_min once a round may pay for less at a beat, of which a round has more.
-    least_q = np.where(best.chance < paid * (1 - 1e-9), problem.q_min, 0.0)
-    q = _start_probability(single, best.chance, best.age, least_q)
-    schedule = scheduled(single, q, best.rank, best.beat, theta)
+    schedule = _made_of(best, problem, single, theta)
     if polish and len(clients) <= FEW_CLIENTS and np.isfinite(best.value):
-        schedule, more = polished(
-            problem, single, most, schedule, None if beat_seconds else shortest, theta
-        )
-        tried += more
+        for start in search.apart(max(1, _STARTS_OF_CLIENTS // len(clients))):
+            made, more = polished(
+                problem, single, most, _made_of(start, problem, single, theta),
+                None if beat_seconds else shortest, theta,
+            )  # fmt: skip
+            tried += more
+            if made.cost.objective_seconds < schedule.cost.objective_seconds:
+                schedule = made
     verdict = "converged"
     if not np.isfinite(best.value):
         verdict = (
@@ -233,6 +252,14 @@ def overlapping(
         schedule.beat_seconds, schedule.start_probability, schedule.sketch_rank, schedule.law,
         schedule.cost, verdict, {"schedules_tried": float(tried)},
     )  # fmt: skip
+
+
+def _made_of(point: _Point, problem: Problem, fleet: Fleet, theta: float) -> OverlappingSchedule:
+    paid = fleet.most_often(point.rank, point.beat)
+    # Energy that pays for q_min once a round may pay for less at a beat, of which a round has more.
+    least_q = np.where(point.chance < paid * (1 - 1e-9), problem.q_min, 0.0)
+    q = _start_probability(fleet, point.chance, point.age, least_q)
+    return scheduled(fleet, q, point.rank, point.beat, theta)
 
 
 def _search(search: _Search, beat_seconds: float | None, shortest: float) -> None:

@@ -16,7 +16,7 @@ _JUST_IN_TIME = 0.05
 
 
 def _beats_in_time(fleet: Fleet, made: OverlappingSchedule) -> Floats:
-    """Beats of which one, two or three just hold what one of the clients needs.
+    """Beats of which a few, or about as many as now, just hold what one of the clients needs.
 
     Ages are whole beats, so the cost falls at each of them: a search by small moves stops before.
     """
@@ -24,7 +24,10 @@ def _beats_in_time(fleet: Fleet, made: OverlappingSchedule) -> Floats:
     wait = made.law.age_beats - fleet.age_alone(rank, made.beat_seconds)
     alone = fleet.alone_seconds(rank)
     whole = alone + np.maximum(wait, 0.0) * made.beat_seconds
-    return np.unique(np.concatenate([need / m for m in (1, 2, 3) for need in (alone, whole)]))
+    age = np.ceil(alone / made.beat_seconds)
+    beside = (np.maximum(age + m, 1) for m in (-2, -1, 0, 1))
+    held = [need / m for m in (1, 2, 3, *beside) for need in (alone, whole)]
+    return np.unique(np.concatenate(held))
 
 
 def _ranks_beside(fleet: Fleet, made: OverlappingSchedule, n: int, size: float) -> set[float]:
