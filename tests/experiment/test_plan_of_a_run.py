@@ -30,7 +30,7 @@ f,1,0.1,5
 @pytest.mark.parametrize(
     "told",
     [
-        ["training.schedule=synchronous"],
+        ["training.schedule=auto"],
         ["training.schedule=overlapping"],
         ["lora.upload_dtype=float32"],
         ["lora.upload_dtype=int4"],

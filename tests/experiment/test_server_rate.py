@@ -52,8 +52,15 @@ def experiment(schedule, decay="noise", optimizer="adam", rounds=60, **training)
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    ("schedule", "optimizer"),
+    [
+        ("synchronous", "sgd"),
+        ("overlapping", "adam"),
+        pytest.param("synchronous", "adam", marks=pytest.mark.slow),
+        pytest.param("overlapping", "sgd", marks=pytest.mark.slow),
+    ],
+)
 def test_the_rate_falls_by_the_measured_noise_and_resumes_to_the_same_bits(
     tmp_path, schedule, optimizer
 ):

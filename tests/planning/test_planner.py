@@ -264,11 +264,11 @@ def test_without_noise_nobody_is_asked_more_than_the_least():
 def test_a_bias_that_rounds_that_wait_do_not_use_is_said_to_be_unused():
     system = replace(some_system(), noise_ratio=3.0, allocation="work-conserving")
     asked = {"schedule": "auto", "max_bias": 0.2, "quantile": 0.9}
-    made = plan(some_clients(6), system, **asked)
+    made = plan(some_clients(2), system, **asked)
     assert made.schedule == "synchronous"
     assert made.verdict.endswith("; rounds wait, so max_bias is not used")
-    assert plan(some_clients(6), system, **asked, predict=False).verdict == made.verdict
-    assert "max_bias" not in plan(some_clients(6), system, schedule="auto").verdict
+    assert plan(some_clients(2), system, **asked, predict=False).verdict == made.verdict
+    assert "max_bias" not in plan(some_clients(2), system, schedule="auto").verdict
 
 
 def test_a_plan_that_waits_says_how_much_of_the_band_it_uses():
