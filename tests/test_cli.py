@@ -12,6 +12,7 @@ import pytest
 
 import tiny
 import warm
+from fedpace.cli import main
 
 
 def fedpace(*words, cwd):
@@ -23,8 +24,6 @@ def fedpace(*words, cwd):
 @pytest.fixture
 def called(monkeypatch, capsys):
     """The same in this process, by what `fedpace` calls: a start costs a second of computing."""
-    from fedpace.cli import main
-
     log = logging.getLogger("fedpace")
     handlers, level = [*log.handlers], log.level
     monkeypatch.setenv("COLUMNS", "100")
@@ -32,13 +31,15 @@ def called(monkeypatch, capsys):
     def call(*words, cwd):
         monkeypatch.chdir(cwd)
         monkeypatch.setattr(sys, "argv", ["fedpace", *map(str, words)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        log.handlers[:] = handlers
+        try:
+            with pytest.raises(SystemExit) as ended:
+                main()
+        finally:
+            log.handlers[:] = handlers
+            log.setLevel(level)
         return subprocess.CompletedProcess(words, ended.value.code or 0, *capsys.readouterr())
 
-    yield call
-    log.setLevel(level)
+    return call
 
 
 SCENARIO = """
