@@ -70,7 +70,10 @@ def whole(tmp_path_factory):
     return run(experiment(), out=tmp_path_factory.mktemp("runs") / "whole", site=place())
 
 
-@pytest.mark.parametrize("stop_after", [3, 25, 45])
+@pytest.mark.parametrize(
+    "stop_after",
+    [pytest.param(3, marks=pytest.mark.slow), 25, pytest.param(45, marks=pytest.mark.slow)],
+)
 def test_a_run_killed_at_any_moment_resumes_to_the_same_bits(tmp_path, whole, stop_after):
     with pytest.raises(KeyboardInterrupt):
         run(experiment(), out=tmp_path / "cut", site=place(stop_after=stop_after))
@@ -350,7 +353,7 @@ def test_a_schedule_that_was_chosen_stays_for_later_plans():
     )  # fmt: skip
     alone = toy_network(asked, np.ones(1))  # waits for nobody
     spread = toy_experiment(network={"allocation": BAND, "step_spread": 2.5})
-    unequal = toy_network(spread, np.ones(4))
+    unequal = toy_network(spread, np.ones(3))
     chosen = {}
     for network in (alone, unequal):
         begun = make_plan(asked, network, "adaptive")

@@ -32,7 +32,6 @@ f,1,0.1,5
     [
         ["training.schedule=auto"],
         ["training.schedule=overlapping"],
-        ["lora.upload_dtype=float32"],
         ["lora.upload_dtype=int4"],
         ["network.clients=fleet.csv"],  # of its clients, the data is what [data] deals them
     ],

@@ -134,7 +134,10 @@ def test_another_seed_gives_another_result(finished, place):
     assert plain(other) != plain(finished)
 
 
-@pytest.mark.parametrize("stop_after", [1, 4, 8])
+@pytest.mark.parametrize(
+    "stop_after",
+    [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(8, marks=pytest.mark.slow)],
+)
 def test_a_run_stopped_between_rounds_resumes_to_the_same_bits(finished, place, stop_after):
     class Stop(Exception):
         pass

@@ -328,6 +328,7 @@ def test_a_quantile_can_be_minimised_in_the_place_of_the_mean():
     assert value_of(mean, by_mean) <= value_of(mean, by_tail) + 1e-6
 
 
+@pytest.mark.slow
 def test_a_quantile_is_left_no_longer_than_by_simple_plans():
     """It jumps where one client more decides it, also where a rank is rounded."""
     problem = some_problem(4, 0, quantile=0.7, system={"overhead_seconds": 2.0})

@@ -95,6 +95,7 @@ def test_a_plan_says_its_bias_and_gains_by_it(biased):
     assert Plan.from_json(made.to_json()).to_json() == made.to_json()
 
 
+@pytest.mark.slow
 def test_where_clients_differ_much_shares_fall_back_to_the_data():
     clients = some_clients(20, 1, spread=1.5)
     problems = [

@@ -80,7 +80,7 @@ class Waves:
             moments.append(np.einsum("mn,n->m", power, cumulant))
             power = power * self._light
         blocked = np.where(self._blocked, np.log(self._absent), 0.0).sum(axis=1)
-        result = np.exp(self._series @ np.stack(moments) + blocked)
+        result = np.exp(self._series @ np.array(moments) + blocked)
         point = self._pairs[0]
         if len(point):
             first = np.append(0, np.flatnonzero(point[1:] != point[:-1]) + 1)
@@ -137,7 +137,7 @@ def _series(smoothing: BandSmoothing) -> Complexes:
 def _cumulants(q: Floats) -> Floats:
     """Cumulants 1 to 6 of a Bernoulli variable, shape (6, N)."""
     v, skew = q * (1 - q), 1 - 2 * q
-    return np.stack(
+    return np.array(
         [q, v, v * skew, v * (1 - 6 * v), v * skew * (1 - 12 * v), v * (1 - v * (30 - 120 * v))]
     )
 
@@ -145,7 +145,7 @@ def _cumulants(q: Floats) -> Floats:
 def _cumulant_slopes(q: Floats) -> Floats:
     """Derivatives of `_cumulants` in q: kappa_m', shape (6, N)."""
     v, skew = q * (1 - q), 1 - 2 * q
-    return np.stack(
+    return np.array(
         [
             np.ones_like(q),
             skew,
