@@ -21,7 +21,7 @@ SYSTEM = System(
 )  # fmt: skip
 
 
-def population(count=12, seed=0, **changes):
+def population(count=18, seed=0, **changes):
     rng = rng_for(seed, "population", 7)
     columns = {
         "data_weight": rng.lognormal(sigma=0.8, size=count),
@@ -94,7 +94,7 @@ def test_the_relative_rounds_are_those_of_the_contract(planner):
 
 
 def test_full_rank_and_participation_need_one_relative_round():
-    made = plan(population(max_rank=np.full(12, np.inf)), SYSTEM, "full")
+    made = plan(population(max_rank=np.full(18, np.inf)), SYSTEM, "full")
     assert made.relative_rounds == pytest.approx(1)
     assert np.all(made.sampling_probability == 1)
 

@@ -82,6 +82,7 @@ def test_a_looser_limit_is_never_infeasible_where_a_tighter_one_is_kept():
         assert made.verdict == "converged" and made.staleness_seconds.p95 <= limit * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_energy_is_for_as_long_as_a_round_whatever_the_schedule():
     few = np.arange(18) < 4
     clients, system = _spread(
