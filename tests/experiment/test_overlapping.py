@@ -271,6 +271,7 @@ def test_beats_are_chosen_for_devices_that_are_known_alone():
     assert not guessed(planner={"max_bias": 0.2})
 
 
+@pytest.mark.slow
 def test_who_enters_does_not_change_how_long_a_run_is(tmp_path):
     asked = toy_experiment(
         methods=["adaptive"], training={"rounds": 40, "eval_every": 10},

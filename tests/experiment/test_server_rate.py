@@ -55,7 +55,7 @@ def experiment(schedule, decay="noise", optimizer="adam", rounds=60, **training)
 @pytest.mark.parametrize(
     ("schedule", "optimizer"),
     [
-        ("synchronous", "sgd"),
+        pytest.param("synchronous", "sgd", marks=pytest.mark.slow),
         ("overlapping", "adam"),
         pytest.param("synchronous", "adam", marks=pytest.mark.slow),
         pytest.param("overlapping", "sgd", marks=pytest.mark.slow),

@@ -149,7 +149,9 @@ def test_both_elasticities_balance_where_no_limit_holds():
     assert np.all(gap[q == 1] < 1e-4) and np.all(gap[q == problem.q_min] > -1e-4)
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
 def test_rounding_the_ranks_costs_at_most_half_a_percent(seed):
     problem = some_problem(100, seed, rank=[4, 8, 16][seed], system={"bandwidth_hz": 2e8})
     best = exact(problem)

@@ -56,6 +56,7 @@ def _spread(**more: np.ndarray) -> tuple[fp.Clients, fp.System]:
     )
 
 
+@pytest.mark.slow
 def test_a_limit_that_only_rounds_break_leaves_beats():
     clients, system = _spread()
     asked = {"q_min": 0.02, "p95_limit_seconds": 12.0}
