@@ -58,6 +58,7 @@ clients = 6
 rank = 4
 alpha = 8.0
 [training]
+schedule = "synchronous"
 local_steps = 2
 batch_size = 4
 learning_rate = 0.1

@@ -21,7 +21,7 @@ SYSTEM = System(
 )  # fmt: skip
 
 
-def population(count=12, seed=0, **changes):
+def population(count=18, seed=0, **changes):
     rng = rng_for(seed, "population", 7)
     columns = {
         "data_weight": rng.lognormal(sigma=0.8, size=count),
@@ -47,7 +47,7 @@ def planner(request):
 
 def test_probabilities_and_ranks_are_within_their_limits(planner):
     clients = population()
-    made = plan(clients, SYSTEM, planner, q_min=0.01)
+    made = plan(clients, SYSTEM, planner, q_min=0.01, predict=False)
     assert made.planner == planner
     assert np.array_equal(made.client_id, clients.client_id)
     assert np.all(made.sketch_rank <= np.minimum(clients.max_rank, SYSTEM.lora_rank))
@@ -80,7 +80,7 @@ def test_the_relative_rounds_are_those_of_the_contract(planner):
     clients = population()
     for sketch in (core_sketch.RESIDUAL, core_sketch.SCALED):
         system = dataclasses.replace(SYSTEM, sketch=sketch)
-        made = plan(clients, system, planner)
+        made = planned(planner) if system == SYSTEM else plan(clients, system, planner)
         a, gamma = clients.data_weight, clients.update_second_moment
         kappa = system.lora_rank / made.sketch_rank
         p, draws = made.sampling_probability, made.draws
@@ -94,15 +94,17 @@ def test_the_relative_rounds_are_those_of_the_contract(planner):
 
 
 def test_full_rank_and_participation_need_one_relative_round():
-    made = plan(population(max_rank=np.full(12, np.inf)), SYSTEM, "full")
+    made = plan(population(max_rank=np.full(18, np.inf)), SYSTEM, "full")
     assert made.relative_rounds == pytest.approx(1)
     assert np.all(made.sampling_probability == 1)
 
 
-def test_no_planner_beats_exact_on_its_own_objective(planner):
-    for seed in range(3):
-        best = planned("exact", seed).objective_seconds
-        assert best <= planned(planner, seed).objective_seconds * (1 + 1e-6)
+@pytest.mark.parametrize(
+    "seed", [0, pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.slow)]
+)
+def test_no_planner_beats_exact_on_its_own_objective(planner, seed):
+    best = planned("exact", seed).objective_seconds
+    assert best <= planned(planner, seed).objective_seconds * (1 + 1e-6)
 
 
 def test_one_client_alone_is_planned_for(planner):
@@ -134,7 +136,7 @@ def test_a_longer_second_changes_the_times_alone(planner):
     assert two.objective_seconds == pytest.approx(60 * one.objective_seconds, rel=1e-3)
 
 
-@pytest.mark.parametrize("cohort", [0.03, 0.25, 0.9, 1.0])
+@pytest.mark.parametrize("cohort", [0.03, 0.25, 1.0])
 def test_a_cohort_is_the_mean_probability_or_is_refused(planner, cohort):
     clients = population()
     if planner not in SCALED:

@@ -66,8 +66,10 @@ def spoiled(what, value, rounds=(3,)):
     return train
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-@pytest.mark.parametrize("what", ["loss", "head", "one.B"])
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [("loss", np.nan), ("loss", np.inf), ("head", -np.inf), ("one.B", np.nan), ("one.B", np.inf)],
+)
 def test_a_value_that_is_not_finite_ends_the_method_and_the_next_one_is_run(what, value, tmp_path):
     done = run(experiment(), out=tmp_path / "run", site=site_of(spoiled(what, value)))
     for method in ("full", "flora"):
@@ -81,6 +83,13 @@ def test_a_value_that_is_not_finite_ends_the_method_and_the_next_one_is_run(what
         assert kept.state["finished"]
         assert all(np.isfinite(value).all() for value in kept.adapter.values())
     json.loads((done.folder / "summary.json").read_text())
+    assert [r.to_json() for r in resume(done.folder, site=site_of(GOOD)).records] == [
+        r.to_json() for r in done.records
+    ]
+
+
+def test_a_method_that_diverged_is_told_in_table_notes_and_page(tmp_path):
+    done = run(experiment(), out=tmp_path / "run", site=site_of(spoiled("head", np.nan)))
     header, rows = summary_rows(done.summary)
     assert [row[1] for row in rows] == ["diverged at round 4"] * 2
     assert "4, diverged" in rows[0]
@@ -88,9 +97,6 @@ def test_a_value_that_is_not_finite_ends_the_method_and_the_next_one_is_run(what
     assert any("full diverged at round 4: the " in note and "client 2" in note for note in notes)
     pytest.importorskip("jinja2")
     assert "it diverged at round 4" in write_report(done.folder).read_text()
-    assert [r.to_json() for r in resume(done.folder, site=site_of(GOOD)).records] == [
-        r.to_json() for r in done.records
-    ]
 
 
 def test_a_run_of_finite_numbers_says_that_nothing_diverged(tmp_path):

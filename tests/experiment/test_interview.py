@@ -53,7 +53,7 @@ def rows(count):
 
 
 @pytest.fixture(scope="module")
-def record(tmp_path_factory):
+def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("interview")
     monkeypatch = pytest.MonkeyPatch()
     monkeypatch.setenv("FEDPACE_CACHE", str(folder / "cache"))
@@ -62,8 +62,13 @@ def record(tmp_path_factory):
         lines = "".join(json.dumps(row) + "\n" for row in rows(count))
         (folder / f"{name}.jsonl").write_text(lines)
     (folder / "e.toml").write_text(EXPERIMENT)
-    yield fp.run(fp.load_experiment(folder / "e.toml"), out=folder / "out")
+    yield folder
     monkeypatch.undo()
+
+
+@pytest.fixture(scope="module")
+def record(place):
+    return fp.run(fp.load_experiment(place / "e.toml"), out=place / "out")
 
 
 @pytest.mark.slow
@@ -80,12 +85,14 @@ def test_a_model_that_learned_the_answers_says_them(record):
     assert generated["before"]["multiple-choice"] < 1.0
 
 
+@pytest.mark.slow
 def test_the_summary_has_the_perplexity(record):
     entry = record.summary["methods"]["adaptive"]
     assert entry["final_perplexity"] == pytest.approx(2.718281828 ** entry["final_loss"], rel=1e-6)
     assert entry["final_perplexity"] < entry["initial_perplexity"]
 
 
+@pytest.mark.slow
 def test_the_report_shows_the_answers_as_text(record):
     summary = record.folder / "summary.json"
     table = json.loads(summary.read_text())
@@ -96,9 +103,8 @@ def test_the_report_shows_the_answers_as_text(record):
     assert "&lt;b&gt;bold" in page and "<b>bold" not in page
 
 
-def test_an_unknown_metric_is_refused_before_anything_is_written(record, tmp_path):
-    path = record.folder.parent / "e.toml"
-    experiment = fp.load_experiment(path, ['evaluation.metrics=["bleu"]'])
+def test_an_unknown_metric_is_refused_before_anything_is_written(place, tmp_path):
+    experiment = fp.load_experiment(place / "e.toml", ['evaluation.metrics=["bleu"]'])
     with pytest.raises(InputError, match="'bleu'.*rouge-l"):
         fp.run(experiment, out=tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -65,7 +65,9 @@ def place(tmp_path_factory):
 
 
 @pytest.mark.torch
-@pytest.mark.parametrize("kind, size", [("bfloat16", 2), ("int8", 1)])
+@pytest.mark.parametrize(
+    "kind, size", [pytest.param("bfloat16", 2, marks=pytest.mark.slow), ("int8", 1)]
+)
 def test_rounded_uploads_are_what_the_clock_the_plan_and_the_server_see(place, kind, size):
     from fedpace import run
     from fedpace.engines.exchange import download_bytes, upload_bytes

@@ -92,6 +92,7 @@ def test_a_population_is_drawn_or_read_not_both():
         drawn("network.step_spread=0.1", "network.clients='clients.csv'")
 
 
+@pytest.mark.slow
 def test_no_schedule_is_drawn_that_the_band_does_not_serve(tmp_path):
     text = """[data]
 clients = 3

@@ -30,10 +30,9 @@ f,1,0.1,5
 @pytest.mark.parametrize(
     "told",
     [
-        ["training.schedule=synchronous"],
+        ["training.schedule=auto"],
         ["training.schedule=overlapping"],
-        ["lora.upload_dtype=float32"],
-        ["lora.upload_dtype=int4"],
+        pytest.param(["lora.upload_dtype=int4"], marks=pytest.mark.slow),
         ["network.clients=fleet.csv"],  # of its clients, the data is what [data] deals them
     ],
 )
@@ -52,6 +51,7 @@ def test_a_plan_is_that_of_the_run(tmp_path, told):
     assert json.dumps(made.to_json()) == json.dumps(followed.to_json())
 
 
+@pytest.mark.slow
 def test_a_limit_on_the_longest_rounds_is_kept_or_told(tmp_path):
     tiny.write_experiment(tmp_path)
     told = ["training.schedule=synchronous", "planner.replan_every=0", 'methods=["adaptive"]']

@@ -52,8 +52,15 @@ def experiment(schedule, decay="noise", optimizer="adam", rounds=60, **training)
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    ("schedule", "optimizer"),
+    [
+        pytest.param("synchronous", "sgd", marks=pytest.mark.slow),
+        ("overlapping", "adam"),
+        pytest.param("synchronous", "adam", marks=pytest.mark.slow),
+        pytest.param("overlapping", "sgd", marks=pytest.mark.slow),
+    ],
+)
 def test_the_rate_falls_by_the_measured_noise_and_resumes_to_the_same_bits(
     tmp_path, schedule, optimizer
 ):
@@ -91,7 +98,7 @@ def test_the_rate_falls_by_the_measured_noise_and_resumes_to_the_same_bits(
 @pytest.mark.parametrize("schedule", SCHEDULES)
 def test_until_the_noise_is_known_nothing_is_changed(tmp_path, schedule):
     follows, stays = (
-        run(experiment(schedule, decay), out=tmp_path / decay, site=place(weight=WEIGHT))
+        run(experiment(schedule, decay, rounds=20), out=tmp_path / decay, site=place(weight=WEIGHT))
         for decay in ("noise", "none")
     )
     norms = [[r.lora_squared_norm for r in done.records] for done in (follows, stays)]

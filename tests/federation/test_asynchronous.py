@@ -112,7 +112,7 @@ def test_ca2fl_calibrates_by_what_each_client_sent_last():
     assert memory["head"][0, 0, 0] == 2.0
     assert method.grow(memory)["head"].shape == (3, 2, 3)
     with pytest.raises(InputError, match="'ca2fl' keeps an adapter"):
-        ca2fl(LAYOUT, 1, np.full(10**8, 1e-8))
+        ca2fl(LAYOUT, 1, np.broadcast_to(1e-8, 10**8))
 
 
 def test_fadas_is_amsgrad_without_bias_correction_and_slows_down_for_the_old():

@@ -30,8 +30,7 @@ def train(way, model, training, work):
 
 @pytest.mark.parametrize("way", ["loop", "stacked"])
 @pytest.mark.parametrize(("architecture", "task"), MODELS)
-@pytest.mark.parametrize("dropout", [0.0, 0.4])
-@pytest.mark.parametrize("sketch", [SCALED, RESIDUAL])
+@pytest.mark.parametrize(("dropout", "sketch"), [(0.0, SCALED), (0.4, RESIDUAL)])
 def test_the_updates_are_those_of_training_without_it(
     folder, way, architecture, task, dropout, sketch
 ):

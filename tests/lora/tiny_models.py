@@ -1,6 +1,8 @@
 """Models, tokenizer and data of a few thousand numbers; everything the tests train."""
 
+from copy import deepcopy
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -102,10 +104,18 @@ def instructions(count, seed=0):
 
 def adapted(folder, task="classification", *, rank=4, alpha=8.0, targets=None, **options):
     """A tiny model with LoRA layers, and an adapter for it as after some rounds."""
+    words = None if targets is None else tuple(targets)
+    model = deepcopy(_adapted(folder, task, rank, alpha, words, **options))
+    return model, warm(model)
+
+
+@cache
+def _adapted(folder, task, rank, alpha, targets, **options):
+    """Loaded and adapted once: a copy costs a tenth of that."""
     labels = 3 if task == "classification" else None
     base = load_base(folder, task=task, num_labels=labels, threads=1, **options)
-    model = attach_adapter(base, rank=rank, alpha=alpha, target_modules=targets)
-    return model, warm(model)
+    targets = None if targets is None else list(targets)
+    return attach_adapter(base, rank=rank, alpha=alpha, target_modules=targets)
 
 
 def warm(model, seed=1):

@@ -17,7 +17,7 @@ from planning.some_problems import some_clients, some_system
 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_every_planner_returns_a_plan_with_its_predictions(name):
-    clients, system = some_clients(15, max_rank=np.arange(1, 16)), some_system(15)
+    clients, system = some_clients(18, max_rank=np.arange(1, 19)), some_system(18)
     made = plan(clients, system, name)
     assert made.planner == name and made.verdict == "converged"
     assert np.array_equal(made.client_id, clients.client_id)
@@ -263,12 +263,12 @@ def test_without_noise_nobody_is_asked_more_than_the_least():
 
 def test_a_bias_that_rounds_that_wait_do_not_use_is_said_to_be_unused():
     system = replace(some_system(), noise_ratio=3.0, allocation="work-conserving")
-    asked = {"schedule": "auto", "max_bias": 0.2, "quantile": 0.9}
-    made = plan(some_clients(6), system, **asked)
+    asked = {"schedule": "auto", "max_bias": 0.2, "max_participants": 1.5}
+    made = plan(some_clients(2), system, **asked)
     assert made.schedule == "synchronous"
     assert made.verdict.endswith("; rounds wait, so max_bias is not used")
-    assert plan(some_clients(6), system, **asked, predict=False).verdict == made.verdict
-    assert "max_bias" not in plan(some_clients(6), system, schedule="auto").verdict
+    assert plan(some_clients(2), system, **asked, predict=False).verdict == made.verdict
+    assert "max_bias" not in plan(some_clients(2), system, schedule="auto").verdict
 
 
 def test_a_plan_that_waits_says_how_much_of_the_band_it_uses():

@@ -28,8 +28,11 @@ def system(noise_ratio=0.5):
     return some_system(5, noise_ratio=noise_ratio, allocation="equal-finish")
 
 
-@pytest.mark.parametrize("planner", ["exact", "paper", "full", "uniform", "weighted"])
-@pytest.mark.parametrize("limit", [0.5, 4.0])
+@pytest.mark.parametrize(
+    ("planner", "limit"),
+    [("exact", 0.5), ("exact", 4.0), ("paper", 4.0), ("full", 0.5), ("full", 4.0),
+     ("uniform", 0.5), ("weighted", 4.0)],
+)  # fmt: skip
 def test_no_client_passes_the_limit(planner, limit, clients):
     held = PrivacyLimit(Z, DELTA, limit, ROUNDS)
     # A large noise ratio, so that all would take part all the time.

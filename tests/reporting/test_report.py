@@ -189,8 +189,8 @@ def test_a_run_without_target_makes_no_claim_about_it(write_run, tmp_path):
 
 def test_a_slower_first_method_is_called_slower(write_run, tmp_path):
     folder = write_run(
-        tmp_path / "run", rounds=200, methods=("uniform", "adaptive"), speed={"uniform": 0.5},
-        renew=False,
+        tmp_path / "run", clients=10, rounds=200, methods=("uniform", "adaptive"),
+        speed={"uniform": 0.5}, renew=False,
     )  # fmt: skip
     write_report(folder)
     assert "slower than adaptive" in read(folder).text("h1")

@@ -7,6 +7,7 @@ from fedpace.core.errors import RunError
 from fedpace.core.profile import Clients, System
 from fedpace.testbed.classes import Rate
 from fedpace.testbed.links import client, limit_link
+from fedpace.testbed.network import shaped_network
 from fedpace.testbed.shaper import Shaper
 from fedpace.testbed.traces import Trace, follow
 from fedpace.testbed.uploads import uploaders
@@ -23,6 +24,12 @@ START = np.array([0.0, 0.3, 1.8])
 def network():
     with uploaders(3) as made:
         yield made
+
+
+@pytest.fixture
+def classes():
+    with shaped_network(3) as made:
+        yield made.classes
 
 
 def played(network, efficiency, rule, start=START):
@@ -49,6 +56,7 @@ def busy_band(efficiency, start=START):
     return max(start[n] + work[start >= start[n]].sum() for n in range(3))
 
 
+@pytest.mark.slow
 def test_clients_of_unequal_links_end_together_under_equal_finish(network):
     ends, predicted = played(network, [1.0, 0.5, 4.0], "equal-finish")
     assert np.ptp(predicted) < 1e-6
@@ -86,16 +94,15 @@ def test_a_clients_own_link_that_changes_holds_it_back_whatever_its_class_has(ne
     assert about(ends, predicted)
 
 
-def test_leaves_that_sum_above_their_root_are_refused_and_nothing_is_changed(network):
-    classes = network.classes
+def test_leaves_that_sum_above_their_root_are_refused_and_nothing_is_changed(classes):
     before = [classes.leaf(n) for n in range(3)]
     with pytest.raises(RunError, match="would sum to 3000000 bit/s, above their root's 1000000"):
         classes.change(1e6, dict.fromkeys(range(3), Rate(1e6, 1e6)))
     assert [classes.leaf(n) for n in range(3)] == before
 
 
-def test_shrinking_and_growing_at_once_never_sums_above_the_root(network, monkeypatch):
-    classes, sums, root = network.classes, [], []
+def test_shrinking_and_growing_at_once_never_sums_above_the_root(classes, monkeypatch):
+    sums, root = [], []
     classes.change(3e6, {0: Rate(2e6, 2e6), 1: Rate(5e5, 5e5), 2: Rate(5e5, 5e5)})
     leaves = {n: classes.leaf(n).rate_bps for n in range(3)}
     root.append(3e6)

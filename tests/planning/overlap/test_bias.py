@@ -59,7 +59,7 @@ def test_no_shares_that_scipy_finds_are_better(seed, max_bias):
 
 
 def test_without_a_bias_nothing_changes():
-    clients, system = some_clients(20, 1), some_system(20, **NEVER_IDLE)
+    clients, system = some_clients(3, 1), some_system(3, **NEVER_IDLE)
     plain = fp.plan(clients, system, schedule="overlapping")
     assert plain.aggregation_weight is None and "bias" not in plain.statistics
     none = fp.plan(clients, system, schedule="overlapping", max_bias=0.0)
@@ -71,10 +71,15 @@ def test_without_a_bias_nothing_changes():
     assert fp.plan(twins, system, schedule="overlapping", max_bias=0.5).aggregation_weight is None
 
 
-def test_a_plan_says_its_bias_and_gains_by_it():
+@pytest.fixture(scope="module")
+def biased():
     clients, system = some_clients(20, 1, spread=1.5), some_system(20, **NEVER_IDLE)
+    return clients, system, fp.plan(clients, system, schedule="overlapping", max_bias=0.1)
+
+
+def test_a_plan_says_its_bias_and_gains_by_it(biased):
+    clients, system, made = biased
     plain = fp.plan(clients, system, schedule="overlapping")
-    made = fp.plan(clients, system, schedule="overlapping", max_bias=0.1)
     assert made.objective_seconds < 0.95 * plain.objective_seconds
     assert 0 < made.statistics["bias"] <= 0.1 + 1e-9
     assert made.aggregation_weight.sum() == pytest.approx(1)
@@ -90,6 +95,7 @@ def test_a_plan_says_its_bias_and_gains_by_it():
     assert Plan.from_json(made.to_json()).to_json() == made.to_json()
 
 
+@pytest.mark.slow
 def test_where_clients_differ_much_shares_fall_back_to_the_data():
     clients = some_clients(20, 1, spread=1.5)
     problems = [
@@ -192,9 +198,8 @@ def test_the_bias_of_clients_who_are_alike_is_the_largest():
     assert bias_if_alike(fleet, weight) == pytest.approx(np.sum(np.abs(apart) * size) ** 2)
 
 
-def test_a_plan_whose_bias_has_grown_above_its_limit_is_worth_nothing():
-    clients, system = some_clients(20, 1, spread=1.5), some_system(20, **NEVER_IDLE)
-    made = fp.plan(clients, system, schedule="overlapping", max_bias=0.1)
+def test_a_plan_whose_bias_has_grown_above_its_limit_is_worth_nothing(biased):
+    clients, system, made = biased
     now = beats_seconds(made, clients, system, 0.1)
     assert now == pytest.approx(made.objective_seconds, rel=1e-3)
     noisier = replace(system, noise_ratio=2 * system.noise_ratio)

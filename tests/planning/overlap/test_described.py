@@ -56,6 +56,7 @@ def _spread(**more: np.ndarray) -> tuple[fp.Clients, fp.System]:
     )
 
 
+@pytest.mark.slow
 def test_a_limit_that_only_rounds_break_leaves_beats():
     clients, system = _spread()
     asked = {"q_min": 0.02, "p95_limit_seconds": 12.0}
@@ -82,6 +83,7 @@ def test_a_looser_limit_is_never_infeasible_where_a_tighter_one_is_kept():
         assert made.verdict == "converged" and made.staleness_seconds.p95 <= limit * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_energy_is_for_as_long_as_a_round_whatever_the_schedule():
     few = np.arange(18) < 4
     clients, system = _spread(

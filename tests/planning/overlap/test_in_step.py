@@ -1,6 +1,7 @@
 """Clients that count in the same beats for ever, and the schedule that is not taken for them."""
 
 from dataclasses import replace
+from functools import cache
 
 import numpy as np
 import pytest
@@ -29,6 +30,11 @@ ALIKE = fleet(np.linspace(30, 36, 12))
 UNLIKE = fleet(np.geomspace(3, 100, 12))
 
 
+@cache
+def planned_alike():
+    return plan(ALIKE, SYSTEM, schedule="overlapping")
+
+
 def share_of_the_fullest_beats(made, clients):
     """Of all updates in a long run, those in the beats of the best remainder modulo the cycle."""
     there, rank = fleet_of(clients, SYSTEM), made.sketch_rank.astype(float)
@@ -42,7 +48,7 @@ def share_of_the_fullest_beats(made, clients):
 
 
 def test_devices_that_are_nearly_alike_count_together_for_ever_and_rounds_wait_for_them():
-    beats = plan(ALIKE, SYSTEM, schedule="overlapping")
+    beats = planned_alike()
     assert in_step_share(beats, ALIKE) == pytest.approx(1)
     assert share_of_the_fullest_beats(beats, ALIKE) == 1
     assert beats.gain["synchronous"] > OVERLAPPING_GAIN  # the promise, which is not kept
@@ -58,12 +64,12 @@ def test_devices_that_differ_and_such_as_do_not_always_answer_are_not_in_step():
     away = fleet(np.linspace(30, 36, 12), availability=np.full(12, 0.9))
     assert in_step_share(plan(away, SYSTEM, schedule="overlapping"), away) == 0
     # At the same rates: whoever misses a beat by chance is out of step from there on.
-    assert in_step_share(plan(ALIKE, SYSTEM, schedule="overlapping"), away) == 0
+    assert in_step_share(planned_alike(), away) == 0
     assert in_step_share(plan(ALIKE, SYSTEM), ALIKE) == 0  # of rounds that wait
 
 
 def test_only_those_of_the_same_cycle_are_together():
-    beats = plan(ALIKE, SYSTEM, schedule="overlapping")
+    beats = planned_alike()
     halves = np.where(np.arange(12) < 5, 1 / 3, 1 / 4) / beats.beat_seconds
     assert in_step_share(replace(beats, updates_per_second=halves), ALIKE) == pytest.approx(7 / 12)
     alone = np.where(np.arange(12) < 1, 1 / 3, 1.0) / beats.beat_seconds

@@ -144,8 +144,9 @@ def seen(clients):
 
 @pytest.mark.parametrize(("kind", "limits", "count", "rounds", "off"), [
     ("spectral_efficiency", False, 10, 20_000, 0.02),
-    ("spectral_efficiency", False, 100, 20_000, 0.02),
-    ("spectral_efficiency", True, 30, 600, 0.03), ("snr_hz", False, 10, 400, 0.04),
+    pytest.param("spectral_efficiency", False, 100, 20_000, 0.02, marks=pytest.mark.slow),
+    pytest.param("spectral_efficiency", True, 30, 600, 0.03, marks=pytest.mark.slow),
+    ("snr_hz", False, 10, 400, 0.04),
 ])  # fmt: skip
 def test_where_links_fade_rounds_take_what_they_take(kind, limits, count, rounds, off):
     """Also where all take part for certain: by mean links the round would take one time."""

@@ -31,12 +31,13 @@ def ca2fl(layout: AdapterLayout, buffer: int, data_weight: Floats) -> Aggregatio
     Raises:
         InputError: an adapter for each client would be too much.
     """
-    share, clients = data_weight.astype(np.float32), len(data_weight)
+    clients = len(data_weight)
     if clients > most_clients(layout):
         raise InputError(
             f"method 'ca2fl' keeps an adapter for each of {clients} clients, more than "
             f"{MAX_BYTES >> 30} GiB; lower [lora] rank, or leave it out"
         )
+    share = data_weight.astype(np.float32)
 
     def begin(initial: Adapter) -> tuple[Adapter, Memory]:
         return initial, {

@@ -79,7 +79,7 @@ class Waiting:
         cells = self.survival.shape[1]
 
         def at(cell: NDArray[np.int64]) -> Floats:
-            inside = self.survival[self.row, np.clip(cell, 0, cells - 1)]
+            inside = self.survival[self.row, np.minimum(np.maximum(cell, 0), cells - 1)]
             return np.where(cell < 0, self.waits, np.where(cell >= cells, 0.0, inside))
 
         return np.asarray((1 - part) * at(low) + part * at(low + 1))
@@ -143,26 +143,27 @@ def _jump(work: Floats, size: float, chance: float) -> Floats:
     """Add an upload of `size` cells, with a chance, to the work of every row."""
     whole = int(size)
     part = size - whole
-    after = (1 - chance) * work
     cells = work.shape[1]
+    added = np.zeros(work.shape)
     for shift, share in ((whole, 1 - part), (whole + 1, part)):
         if share == 0:
             continue
         shift = min(shift, cells - 1)
-        after[:, shift:] += chance * share * work[:, : cells - shift]
-        after[:, -1] += chance * share * work[:, cells - shift :].sum(axis=1)
-    return np.asarray(after)
+        moved = share * work
+        added[:, shift:] += moved[:, : cells - shift]
+        added[:, -1] += share * np.add.reduce(work[:, cells - shift :], axis=1)
+    added *= chance
+    added += (1 - chance) * work
+    return added
 
 
 def _worked_off(work: Floats, slots: int) -> Floats:
     if slots == 0:
         return work
-    cells = work.shape[1]
-    slots = min(slots, cells - 1)
-    left = np.empty_like(work)
-    left[:, : cells - slots] = work[:, slots:]
-    left[:, cells - slots :] = 0.0
-    left[:, 0] += work[:, :slots].sum(axis=1)
+    slots = min(slots, work.shape[1] - 1)
+    left = np.zeros(work.shape)
+    left[:, : work.shape[1] - slots] = work[:, slots:]
+    left[:, 0] += np.add.reduce(work[:, :slots], axis=1)
     return left
 
 
@@ -183,6 +184,7 @@ def _one_by_one(
     count, cells = work.shape
     order = np.argsort(phase, kind="stable")
     seen = np.empty((count, cells))
+    cell_number = np.arange(cells, dtype=np.float64)
     before = -1.0
     for _ in range(_MOST_BEATS):
         now = 0
@@ -194,7 +196,7 @@ def _one_by_one(
             work = _jump(work, float(upload[n] / cell), float(chance[n]))
             work[n] = own
         work = _worked_off(work, slots - now)
-        mean = float((work @ np.arange(cells)).mean()) / slots
+        mean = float((work @ cell_number).mean()) / slots
         if abs(mean - before) < _BEAT_TOLERANCE:
             break
         before = mean

@@ -11,8 +11,9 @@ in O(N J), exactly, with derivatives as cheap as the value. Sums over clients ar
 blocks are small, and a threaded BLAS spends more on waking its threads than on the sum.
 """
 
+from functools import lru_cache
+
 import numpy as np
-from scipy.special import factorial
 
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.band_smoothing import BandSmoothing, Complexes
@@ -25,6 +26,8 @@ _LIGHT_EXPONENT = 0.5
 """|z_J x| up to which six cumulants stand for the whole: the error is below 1e-6 q."""
 _LEAST_ABSENCE = 1e-15
 """Floor of 1 - q, so that the product without one factor is a quotient also at q = 1."""
+_ORDER = np.arange(1, 7)
+"""Orders of the cumulants."""
 
 
 class Waves:
@@ -68,8 +71,7 @@ class Waves:
         for j in range(1, len(z)):
             np.multiply(present[j - 1], turn, out=present[j])
         self._present, self._factors = present, present + self._absent[client]
-        self._order = np.arange(1, 7)
-        self._series = (-z[:, None]) ** self._order / factorial(self._order)
+        self._series = _series(smoothing)
 
     def products(self) -> Complexes:
         """Return the product over the clients, shape (J + 1, M)."""
@@ -78,10 +80,10 @@ class Waves:
             moments.append(np.einsum("mn,n->m", power, cumulant))
             power = power * self._light
         blocked = np.where(self._blocked, np.log(self._absent), 0.0).sum(axis=1)
-        result = np.exp(self._series @ np.stack(moments) + blocked)
+        result = np.exp(self._series @ np.array(moments) + blocked)
         point = self._pairs[0]
-        first = np.flatnonzero(np.diff(point, prepend=-1))
-        if len(first):
+        if len(point):
+            first = np.append(0, np.flatnonzero(point[1:] != point[:-1]) + 1)
             result[:, point[first]] *= np.multiply.reduceat(self._factors, first, axis=1)
         return np.asarray(result)
 
@@ -117,7 +119,7 @@ class Waves:
         cumulants, slopes = _cumulants(self._probability), _cumulant_slopes(self._probability)
         d_probability, d_load = np.zeros_like(x), np.zeros_like(x)
         for m, factor, cumulant, slope in zip(
-            self._order[::-1], factors[::-1], cumulants[::-1], slopes[::-1], strict=True
+            _ORDER[::-1], factors[::-1], cumulants[::-1], slopes[::-1], strict=True
         ):
             d_probability += factor * slope
             d_probability *= x
@@ -126,10 +128,16 @@ class Waves:
         return d_probability, np.where(x > 0, d_load, 0.0)
 
 
+@lru_cache(maxsize=16)
+def _series(smoothing: BandSmoothing) -> Complexes:
+    """(-z_j)^m / m!, shape (J + 1, 6)."""
+    return np.asarray((-smoothing.exponents[:, None]) ** _ORDER / np.cumprod(_ORDER))
+
+
 def _cumulants(q: Floats) -> Floats:
     """Cumulants 1 to 6 of a Bernoulli variable, shape (6, N)."""
     v, skew = q * (1 - q), 1 - 2 * q
-    return np.stack(
+    return np.array(
         [q, v, v * skew, v * (1 - 6 * v), v * skew * (1 - 12 * v), v * (1 - v * (30 - 120 * v))]
     )
 
@@ -137,7 +145,7 @@ def _cumulants(q: Floats) -> Floats:
 def _cumulant_slopes(q: Floats) -> Floats:
     """Derivatives of `_cumulants` in q: kappa_m', shape (6, N)."""
     v, skew = q * (1 - q), 1 - 2 * q
-    return np.stack(
+    return np.array(
         [
             np.ones_like(q),
             skew,

@@ -55,7 +55,8 @@ def place_quadrature(
         farther = seconds[-1] * 2.0 ** (np.arange(1, 9) / 2)
         seconds, value = np.append(seconds, farther), np.append(value, cdf(farther))
     for _ in range(_PASSES):
-        need = np.cbrt(np.maximum(np.diff(seconds) * np.diff(value), 0.0))
+        width = seconds[1:] - seconds[:-1]
+        need = np.cbrt(np.maximum(width * (value[1:] - value[:-1]), 0.0))
         share = need * (_NODES_ADDED * fineness / max(need.sum(), 1e-300))
         parts = 2 ** np.floor(np.log2(1 + share)).astype(np.int64)
         left = np.repeat(np.arange(len(parts)), parts)
@@ -63,11 +64,11 @@ def place_quadrature(
         left, part = left[part > 0], part[part > 0]
         if len(left) == 0:
             break
-        added = seconds[left] + np.diff(seconds)[left] * part / parts[left]
+        added = seconds[left] + width[left] * part / parts[left]
         seconds, value = np.append(seconds, added), np.append(value, cdf(added))
         order = np.argsort(seconds)
         seconds, value = seconds[order], value[order]
-    moves = np.diff(value) > _LEAST_RISE
+    moves = value[1:] - value[:-1] > _LEAST_RISE
     return np.append(0.0, seconds[np.append(moves, True) | np.append(True, moves)])
 
 
