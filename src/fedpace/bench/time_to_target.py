@@ -141,9 +141,8 @@ def run_suite(
     seeds = part.seeds_of(suite)
     waiting: deque[_Job] = deque()
     for group in groups(suite, part):
-        left = _left(suite, name, group, seeds, known)
-        chosen = _chosen_before(suite, name, group, lines)
-        if left:
+        if left := _left(suite, name, group, seeds, known):
+            chosen = _chosen_before(suite, name, group, lines)
             waiting.extend([_Job(group)] if chosen is None else _final(group, left, chosen))
     running: dict[Future[Any], _Job] = {}
     total, done = len(waiting), 0
@@ -192,14 +191,16 @@ def _chosen_before(
     suite: Suite, name: str, group: _Group, lines: Sequence[Line]
 ) -> dict[Pair, Choice] | None:
     """The choices of tuning that lines of other seeds hold: so none is made twice."""
+    seeds = {line["seed"] for line in lines}
+    every = {id_ for seed in seeds for id_ in _identities(suite, name, group, seed)}
     found: dict[Pair, Choice] = {}
     for line in lines:
-        if identity(line) in _identities(suite, name, group, line["seed"]):
+        if identity(line) in every:
             rate, size = (keys_of(line[key]) for key in ("rate", "size"))
             choice = Choice(rate, size, line["tuning_seconds"], line.get("tuning"))
             found.setdefault((line["network"], line["rule"]), choice)
-    every = {(network, r) for network in group.networks for r in suite.rules_of(group.method)}
-    return found if found.keys() == every else None
+    pairs = {(network, rule) for network in group.networks for rule in suite.rules_of(group.method)}
+    return found if found.keys() == pairs else None
 
 
 def _run(suite: Suite, spec: Spec, folder: Path) -> Trained:
