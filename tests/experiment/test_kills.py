@@ -54,7 +54,7 @@ def test_a_run_killed_at_a_random_moment_ends_as_if_it_had_not_been(part, place,
 def test_a_run_of_beats_killed_with_updates_on_their_way_ends_as_if_it_had_not_been(tmp_path):
     methods = ("adaptive", "fedbuff")
     text = tiny.EXPERIMENT.replace('["adaptive", "uniform"]', '["adaptive", "fedbuff"]')
-    text = text.replace("[training]", '[training]\nschedule = "overlapping"\nbuffer_size = 2')
+    text = text.replace('"synchronous"', '"overlapping"\nbuffer_size = 2')
     tiny.write_experiment(tmp_path, text)
     assert Command(["run", "my.toml", "--out", "whole"], tmp_path, tmp_path / "said").wait(300) == 0
     lines = (tmp_path / "whole" / "rounds.jsonl").read_text().splitlines()

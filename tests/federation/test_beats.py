@@ -142,8 +142,13 @@ def test_a_plan_may_give_clients_other_shares_than_their_data_has(step):
         np.testing.assert_allclose(value, limit, atol=1e-5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("given", [None, np.array([0.3, 0.1, 0.05, 0.25, 0.2, 0.1])])
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(None, marks=pytest.mark.long),
+        pytest.param(np.array([0.3, 0.1, 0.05, 0.25, 0.2, 0.1]), marks=pytest.mark.slow),
+    ],
+)
 def test_the_mean_weight_of_every_client_is_its_share(given):
     """With clients that are always busy, that wait for the band, that fail, and that are rare.
 

@@ -55,11 +55,12 @@ def test_a_band_that_never_idles_has_a_law_of_its_own(case):
     check(case, draws=4000)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
-    [*benchmark.cases(100, seed=0, allocation="work-conserving")],
-    ids=lambda case: case.name,
+    [
+        pytest.param(case, marks=pytest.mark.long if number % 7 else pytest.mark.slow, id=case.name)
+        for number, case in enumerate(benchmark.cases(100, seed=0, allocation="work-conserving"))
+    ],
 )
 def test_a_band_that_never_idles_has_a_law_for_all_links(case):
     # Links with limits of their own are an approximation: 2.7 % at worst, with ten clients.
