@@ -11,6 +11,11 @@ __all__ = ["polished"]
 
 _FIRST_STEP = 0.2
 """Logarithm of the first moves of the beat; probabilities move twice as far."""
+_TIGHTENED_CLIENTS = 4
+"""Up to so many clients a changed rank is tried with shorter beats, too: a smaller upload may not
+stand in the way of another one, which then fits into them."""
+_PARTS = (0.6, 0.99)
+"""How far towards the shortest beat that holds everybody."""
 _JUST_IN_TIME = 0.05
 """Whoever is done so short a part of its time before its last beat ends is held by that beat."""
 
@@ -43,6 +48,11 @@ def _ranks_beside(fleet: Fleet, made: OverlappingSchedule, n: int, size: float) 
     in_time = [float(np.floor(left / a_rank)) for left in spare if left > 0 and a_rank > 0]
     wide = (float(np.round(rank[n] * np.exp(step))) for step in (2 * size, -2 * size))
     return {rank[n] + 1, rank[n] - 1, *wide, *in_time}
+
+
+def _just_held(fleet: Fleet, made: OverlappingSchedule, rank: Floats) -> float:
+    """Return the shortest beat that holds everybody, if nobody waits, for as many as now, s."""
+    return float((fleet.alone_seconds(rank) / np.ceil(made.law.age_beats)).max())
 
 
 def _in_time_again(
@@ -116,7 +126,12 @@ def polished(
                 k = best.sketch_rank.astype(np.float64)
                 k[n] = np.clip(rank, 1, most[n])
                 if k[n] != best.sketch_rank[n]:
-                    tried_with(best.start_probability, k, best.beat_seconds)
+                    q, beat = best.start_probability, best.beat_seconds
+                    tried_with(q, k, beat)
+                    if shortest is not None and len(fleet) <= _TIGHTENED_CLIENTS:
+                        held = max(_just_held(fleet, best, k), shortest)
+                        for closer in (beat + (held - beat) * part for part in _PARTS):
+                            tried_with(q, k, closer)
             if shortest is not None and size == _FIRST_STEP:
                 for rank, beat in _in_time_again(fleet, best, n):
                     k = best.sketch_rank.astype(np.float64)
