@@ -217,6 +217,7 @@ def test_rounds_mean_the_same_work_whichever_schedule_is_chosen(tmp_path):
     assert last_step(toy_experiment(training=LATE), overlapping) == 12
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_before_slow_clients_are_heard_waits_for_them():
     def made(rounds):
         asked = toy_experiment(

@@ -95,7 +95,9 @@ def test_the_rate_falls_by_the_measured_noise_and_resumes_to_the_same_bits(
     assert "server&#39;s rate of uniform fell from" in write_report(whole.folder).read_text()
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES)
+@pytest.mark.parametrize(
+    "schedule", ["synchronous", pytest.param("overlapping", marks=pytest.mark.slow)]
+)
 def test_until_the_noise_is_known_nothing_is_changed(tmp_path, schedule):
     follows, stays = (
         run(experiment(schedule, decay, rounds=20), out=tmp_path / decay, site=place(weight=WEIGHT))

@@ -22,7 +22,9 @@ def experiment(folder, *overrides):
     )
 
 
-@pytest.mark.parametrize(("length", "cut"), [(12, 0.0), (5, 1.0)])
+@pytest.mark.parametrize(
+    ("length", "cut"), [pytest.param(12, 0.0, marks=pytest.mark.slow), (5, 1.0)]
+)
 def test_the_shares_are_told_and_stand_in_summary_and_report(tmp_path, caplog, length, cut):
     caplog.set_level("INFO", "fedpace")
     made = run(experiment(tmp_path, f"model.max_length={length}"), out=tmp_path / "run")

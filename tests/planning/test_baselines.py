@@ -137,7 +137,7 @@ def test_energy_budgets_hold(planner):
 
 @pytest.mark.parametrize("planner", [uniform, weighted, oort, infocom22])
 def test_the_p95_limit_holds(planner):
-    free = some_problem(14, 3, system={"noise_ratio": 2.0})
+    free = some_problem(20, 3, system={"noise_ratio": 2.0})
     loose = planner(free)
     before = p95_seconds(
         free, loose.decision.participation_probability(), loose.decision.sketch_rank

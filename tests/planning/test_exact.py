@@ -97,7 +97,7 @@ def test_no_local_solver_of_scipy_ends_lower_with_a_hundred_clients(method):
 
 
 @pytest.mark.parametrize(
-    ("count", "sketch"), [(1, SCALED), (2, RESIDUAL), (5, SCALED), (20, RESIDUAL), (40, SCALED)]
+    ("count", "sketch"), [(1, SCALED), (2, RESIDUAL), (20, SCALED), (40, RESIDUAL)]
 )
 def test_it_is_never_worse_than_any_other_planner(count, sketch):
     problem = some_problem(count, count, system={"sketch": sketch})
@@ -238,7 +238,8 @@ def test_a_warm_start_comes_to_the_same_plan_for_less(count):
     assert warm.statistics["evaluations"] < cold.statistics["evaluations"]
 
 
-@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2))
 def test_hundreds_are_planned_for_again_briefly_and_nearly_as_well(seed):
     problem = some_problem(400, seed)
     cold = exact(problem)

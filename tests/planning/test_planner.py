@@ -185,7 +185,7 @@ def test_what_is_no_number_is_refused_and_no_planner_loops_on_it(planner, column
 
 
 def test_equal_shares_are_planned_for_as_equal_finish_and_the_plan_says_so():
-    clients, system = some_clients(6), some_system(6)
+    clients, system = some_clients(18), some_system(18)
     shared = plan(clients, replace(system, allocation="equal-share"))
     assert shared.verdict.startswith("converged; planned for equal finish")
     static = plan(clients, replace(system, allocation="equal-finish"))
