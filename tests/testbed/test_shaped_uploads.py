@@ -3,11 +3,8 @@
 import numpy as np
 import pytest
 
-from fedpace.core.errors import RunError
 from fedpace.core.profile import Clients, System
-from fedpace.testbed.classes import Rate
 from fedpace.testbed.links import client, limit_link
-from fedpace.testbed.network import shaped_network
 from fedpace.testbed.shaper import Shaper
 from fedpace.testbed.traces import Trace, follow
 from fedpace.testbed.uploads import uploaders
@@ -24,12 +21,6 @@ START = np.array([0.0, 0.3, 1.8])
 def network():
     with uploaders(3) as made:
         yield made
-
-
-@pytest.fixture
-def classes():
-    with shaped_network(3) as made:
-        yield made.classes
 
 
 def played(network, efficiency, rule, start=START):
@@ -92,36 +83,3 @@ def test_a_clients_own_link_that_changes_holds_it_back_whatever_its_class_has(ne
     limit_link(client(network.run, 0).space, "eth0", None)
     ends, predicted = played(network, [1.0, 1.0, 1.0], "equal-share", np.zeros(3))
     assert about(ends, predicted)
-
-
-def test_leaves_that_sum_above_their_root_are_refused_and_nothing_is_changed(classes):
-    before = [classes.leaf(n) for n in range(3)]
-    with pytest.raises(RunError, match="would sum to 3000000 bit/s, above their root's 1000000"):
-        classes.change(1e6, dict.fromkeys(range(3), Rate(1e6, 1e6)))
-    assert [classes.leaf(n) for n in range(3)] == before
-
-
-def test_shrinking_and_growing_at_once_never_sums_above_the_root(classes, monkeypatch):
-    sums, root = [], []
-    classes.change(3e6, {0: Rate(2e6, 2e6), 1: Rate(5e5, 5e5), 2: Rate(5e5, 5e5)})
-    leaves = {n: classes.leaf(n).rate_bps for n in range(3)}
-    root.append(3e6)
-    tell = classes._tell
-
-    def told(line):
-        words = line.split()
-        if words[:2] == ["class", "change"]:
-            minor, rate = words[words.index("classid") + 1], words[words.index("rate") + 1]
-            number, bps = int(minor[2:], 16), float(rate.removesuffix("bit"))
-            if number == 1:
-                root[0] = bps
-            else:
-                leaves[number - 0x10] = bps
-            sums.append(sum(leaves.values()) <= root[0])
-        tell(line)
-
-    monkeypatch.setattr(classes, "_tell", told)
-    classes.change(4e6, {0: Rate(1e5, 1e5), 1: Rate(3e6, 3e6), 2: Rate(9e5, 9e5)})
-    classes.change(1e6, {0: Rate(8e5, 8e5), 1: Rate(1e5, 1e5), 2: Rate(1e5, 1e5)})
-    assert len(sums) == 8
-    assert all(sums)
