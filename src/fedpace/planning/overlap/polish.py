@@ -16,8 +16,6 @@ _TIGHTENED_CLIENTS = 4
 stand in the way of another one, which then fits into them."""
 _PARTS = (0.6, 0.99)
 """How far towards the shortest beat that holds everybody."""
-_JUST_IN_TIME = 0.05
-"""Whoever is done so short a part of its time before its last beat ends is held by that beat."""
 
 
 def _beats_in_time(fleet: Fleet, made: OverlappingSchedule) -> Floats:
@@ -53,25 +51,6 @@ def _ranks_beside(fleet: Fleet, made: OverlappingSchedule, n: int, size: float) 
 def _just_held(fleet: Fleet, made: OverlappingSchedule, rank: Floats) -> float:
     """Return the shortest beat that holds everybody, if nobody waits, for as many as now, s."""
     return float((fleet.alone_seconds(rank) / np.ceil(made.law.age_beats)).max())
-
-
-def _in_time_again(
-    fleet: Fleet, made: OverlappingSchedule, n: int
-) -> tuple[tuple[float, float], ...]:
-    """Ranks beside the one of a client that the beat just holds, each with the beat that holds it.
-
-    Neither helps alone: a smaller rank is not sooner at the same beat, and a shorter beat is missed
-    at the same rank.
-    """
-    rank, beat = made.sketch_rank.astype(np.float64), made.beat_seconds
-    age = np.round(made.law.age_beats[n])
-    alone = fleet.alone_seconds(rank)[n]
-    spare = age * beat - alone
-    if not 0 <= spare <= _JUST_IN_TIME * age * beat:
-        return ()
-    beside = (level for level in (rank[n] - 1, rank[n] + 1) if level >= 1)
-    needs = ((level, fleet.alone_seconds(np.full_like(rank, level))[n]) for level in beside)
-    return tuple((level, float((need + m) / age)) for level, need in needs for m in (0.0, spare))
 
 
 def polished(
@@ -132,11 +111,6 @@ def polished(
                         held = max(_just_held(fleet, best, k), shortest)
                         for closer in (beat + (held - beat) * part for part in _PARTS):
                             tried_with(q, k, closer)
-            if shortest is not None and size == _FIRST_STEP:
-                for rank, beat in _in_time_again(fleet, best, n):
-                    k = best.sketch_rank.astype(np.float64)
-                    k[n] = np.clip(rank, 1, most[n])
-                    tried_with(best.start_probability, k, max(beat, shortest))
         if shortest is not None:
             steps = np.exp(size * np.array([0.5, -0.5, 0.125, -0.125]))
             in_time = _beats_in_time(fleet, best) if size == _FIRST_STEP else ()
