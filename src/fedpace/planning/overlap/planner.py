@@ -233,11 +233,11 @@ def overlapping(
         best = _best_of(every)
     schedule = _made_of(best, problem, single, theta)
     if polish and len(clients) <= FEW_CLIENTS and np.isfinite(best.value):
-        for start in search.apart(max(1, _STARTS_OF_CLIENTS // len(clients))):
+        others = search.apart(max(1, _STARTS_OF_CLIENTS // len(clients)))[1:]
+        for start in (schedule, *(_made_of(each, problem, single, theta) for each in others)):
             made, more = polished(
-                problem, single, most, _made_of(start, problem, single, theta),
-                None if beat_seconds else shortest, theta,
-            )  # fmt: skip
+                problem, single, most, start, None if beat_seconds else shortest, theta
+            )
             tried += more
             if made.cost.objective_seconds < schedule.cost.objective_seconds:
                 schedule = made
