@@ -203,6 +203,34 @@ def test_of_several_targets_a_training_ends_at_the_hardest_or_when_its_time_is_u
     assert reached.seconds(pair) == clock[0]
 
 
+@pytest.mark.torch
+def test_relative_losses_are_shares_of_the_loss_before_training(tmp_path):
+    from fedpace.bench.training import Spec, train
+
+    def losses(rate, folder, more=""):
+        text = with_targets("loss<=0.02", "loss<=0.01")
+        suite = tiny_suite(folder, text.replace("[tasks.words]", f"[tasks.words]\n{more}"))
+        keys = (("server_learning_rate", rate),)
+        spec = Spec("words", "uniform", ("slow",), keys, (("cohort", 0.5),), seed=0, tuning=False)
+        trained = train(suite, spec, folder / "keep", lambda least: False)
+        return [values["loss"] for _, values in trained.evaluations]
+
+    untrained = losses(1e-12, tmp_path / "untrained")[0]
+    plain = losses(0.05, tmp_path / "plain")
+    relative = losses(0.05, tmp_path / "relative", "relative = true")
+    assert relative == pytest.approx([loss / untrained for loss in plain], rel=1e-6)
+    assert all(abs(loss - 1) > 1e-3 for loss in relative)  # it moved
+
+
+@pytest.mark.parametrize(
+    "targets", ['["loss<=1.2", "loss<=0.9"]', '["accuracy>=0.5", "accuracy>=0.6"]']
+)
+def test_relative_targets_lie_below_the_first_loss(targets, tmp_path):
+    text = TINY.replace('target = "accuracy>=0.99"', f"relative = true\ntargets = {targets}")
+    with pytest.raises(InputError, match="shares of the first loss"):
+        load_suite(write(tmp_path, text), None)
+
+
 def test_the_planned_cohort_is_what_the_planner_takes_when_nobody_names_one(tmp_path):
     from fedpace.bench.suite import PLANNED
 

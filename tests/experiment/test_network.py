@@ -16,8 +16,10 @@ from fedpace.experiment.scenario import (
 from fedpace.wireless.population import upload_compute_ratio
 
 
-def drawn(*overrides):
+def drawn(*overrides, **training):
     experiment = load_experiment(None, overrides)
+    changed = experiment.training.model_copy(update=training)
+    experiment = experiment.model_copy(update={"training": changed})
     weight = np.arange(1.0, 101.0)
     return build_network(experiment, weight, fixed_bits=1e5, bits_per_rank=1e5)
 
@@ -77,14 +79,21 @@ def test_links_that_change_are_drawn_or_read(tmp_path):
     (["network.gain_db=2.0", "network.allocation='equal-share'"], "'equal-share' fixes shares"),
     (["network.best_first=true"], "best_first = true: links that do not change"),
     (["network.gain_trace='nowhere.csv'"], "[network] gain_trace: "),
-    (["network.gain_trace='TRACE'", "training.rounds=600", "network.overhead_seconds=0.2"],
-        "600 rounds at least 120 s"),
 ])  # fmt: skip
 def test_links_that_cannot_change_so_are_told_in_one_line(tmp_path, overrides, message):
     (tmp_path / "trace.csv").write_text("time,rate\n0,1\n50,3\n")
     with pytest.raises(InputError) as error:
         drawn(*(text.replace("TRACE", f"{tmp_path}/trace.csv") for text in overrides))
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_trace_lasts_for_all_rounds_unless_a_target_may_end_the_run_sooner(tmp_path):
+    (tmp_path / "trace.csv").write_text("time,rate\n0,1\n50,3\n")
+    trace = f"network.gain_trace='{tmp_path}/trace.csv'", "network.overhead_seconds=0.2"
+    with pytest.raises(InputError, match="lasts 100 s, and 600 rounds at least 120 s"):
+        drawn(*trace, rounds=600, target=None)
+    for last in ({"rounds": 500, "target": None}, {"rounds": 600, "target": "loss<=1"}):
+        assert drawn(*trace, **last).gains is not None
 
 
 def test_a_population_is_drawn_or_read_not_both():

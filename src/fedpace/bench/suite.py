@@ -37,6 +37,9 @@ class Task(_Section):
     targets: Annotated[list[str], Field(min_length=2, max_length=3)] | None = None
     """In place of `target`: two or three of one metric, the easiest first, read off the smoothed
     curve (`bench.crossing`); a training ends at the hardest."""
+    relative: Literal[True] | None = None
+    """Losses count as shares of the loss before training, and so do `targets`: "loss<=0.95". Where
+    few examples are held out their first loss differs between seeds by more than training gains."""
     experiment: Table
     """Sections of an experiment file, over the suite's."""
 
@@ -48,6 +51,11 @@ class Task(_Section):
         values = [goal.value if goal.metric == "accuracy" else -goal.value for goal in goals]
         if len({goal.metric for goal in goals}) > 1 or values != sorted(set(values)):
             raise ValueError(f"targets are of one metric, the easiest first, not {self.targets}")
+        if self.relative and not all(g.metric == "loss" and g.value < 1 for g in goals or [self.hardest]):
+            raise ValueError(
+                "relative needs targets that are shares of the first loss, such as "
+                f"['loss<=0.97', 'loss<=0.95'], not {self.targets or self.target}"
+            )
         return self
 
     @property

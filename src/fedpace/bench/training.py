@@ -135,6 +135,8 @@ def _key(spec: Spec, suite: Suite, experiment: Experiment) -> str:
         decides.append(targets)
     if seconds := suite.setting(spec.task, spec.networks[0]).seconds:
         decides.append(seconds)
+    if suite.tasks[spec.task].relative:
+        decides.append("relative")
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:12]
     words = [spec.task, spec.method, spec.networks[0], f"s{spec.seed}", digest]
     return "-".join(word.replace(" ", "_").replace("/", "_") for word in words)
@@ -166,6 +168,8 @@ def _train(suite: Suite, spec: Spec, experiment: Experiment, beaten: Beaten) -> 
     over_limit: float | None = None
     evaluations: list[tuple[int, Mapping[str, float]]] = []
     seconds = suite.setting(spec.task, spec.networks[0]).seconds or np.inf
+    work = prepared.site.work
+    unit = work.evaluate(work.initial_adapter)["loss"] if task.relative else 1.0
     updates = bits = 0
     ended = "budget"
     for record, plan in play(prepared, experiment.methods[0]):
@@ -187,7 +191,8 @@ def _train(suite: Suite, spec: Spec, experiment: Experiment, beaten: Beaten) -> 
         updates += len(record.participants)
         bits += record.upload_bits
         if record.evaluation is not None:
-            evaluations.append((record.round + 1, dict(record.evaluation)))
+            seen = {**record.evaluation, "loss": record.evaluation["loss"] / unit}
+            evaluations.append((record.round + 1, seen))
             if goals:
                 for name, rule in networks:
                     curve = _curve(clocks[name][rule], evaluations, target.metric)
@@ -195,7 +200,7 @@ def _train(suite: Suite, spec: Spec, experiment: Experiment, beaten: Beaten) -> 
                 # The values are the same on every network: all have crossed, or none.
                 arrived = reached[name][rule][str(target)] is not None
             else:
-                arrived = target.reached(record.evaluation)
+                arrived = target.reached(seen)
             if arrived:
                 ended = "target"
                 break

@@ -138,7 +138,9 @@ def play(
     """
     work = prepared.site.work
     setup = set_up(prepared.experiment, work, method, server_optimizer=server_optimizer)
-    first = make_plan(prepared.experiment, setup.network, method)
+    first = prepared.plans.get(method)
+    if first is None:
+        first = make_plan(prepared.experiment, setup.network, method)
     renewal = make_renewal(prepared, setup, method, first)
     back = prepared.experiment.training.on_divergence == "step-back"
     progress = begin(work, setup, first, {}, renewal.state, steps_back=back)
