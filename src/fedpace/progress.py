@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fedpace.core.record import RoundRecord
+from fedpace.experiment.methods import method_named
 from fedpace.reporting.units import seconds_text
 
 
@@ -36,7 +37,9 @@ class RunProgress:
 
     def show(self, record: RoundRecord, rounds: int) -> None:
         """Move the method's bar towards `rounds`; print the evaluation, if there is one."""
-        word = "round" if record.underway is None else "step"  # of a server that does not wait
+        word = "round"
+        if record.underway is not None:  # of a server that does not wait
+            word = "beat" if method_named(record.method).asynchronous is None else "step"
         if record.method not in self._bars:
             self._progress.update(self._loading, visible=False)
             bar = self._progress.add_task(record.method, total=rounds, unit=f"{word}s")

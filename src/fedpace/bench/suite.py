@@ -47,11 +47,11 @@ class Task(_Section):
     def _one_kind(self) -> "Task":
         if (self.target is None) == (self.targets is None):
             raise ValueError("a task gives either target or targets")
-        goals = [Target.parse(each) for each in self.targets or ()]
+        goals = [Target.parse(each) for each in self.targets or [str(self.target)]]
         values = [goal.value if goal.metric == "accuracy" else -goal.value for goal in goals]
         if len({goal.metric for goal in goals}) > 1 or values != sorted(set(values)):
             raise ValueError(f"targets are of one metric, the easiest first, not {self.targets}")
-        if self.relative and not all(g.metric == "loss" and g.value < 1 for g in goals or [self.hardest]):
+        if self.relative and not all(g.metric == "loss" and g.value < 1 for g in goals):
             raise ValueError(
                 "relative needs targets that are shares of the first loss, such as "
                 f"['loss<=0.97', 'loss<=0.95'], not {self.targets or self.target}"

@@ -108,10 +108,10 @@ def time_splits(splits: Mapping[str, TimeSplit]) -> "Figure":
 def participation(
     counts: Mapping[str, NDArray[np.int64]], expected: Mapping[str, Floats]
 ) -> "Figure":
-    """Who took part how often: each client's rounds against what its plan asked for.
+    """Who took part how often, against what the plan asked for.
 
     Args:
-        counts: rounds a client took part in, shape (N,).
+        counts: rounds, beats or steps that a client took part in, shape (N,).
         expected: the plan's expectation of it, shape (N,).
     """
     made, panels = figure(0.9 + 1.35 * len(counts), len(counts), sharex=True)
@@ -122,7 +122,7 @@ def participation(
                   markersize=4 if len(order) <= _MANY else 1.5, alpha=0.75, label="took part",
                   markeredgewidth=0, rasterized=len(order) > _MANY)  # fmt: skip
         axes.plot(rank, expected[name][order], color=INK, linewidth=1.2, label="expected")
-        axes.set(title=name, ylabel="rounds")
+        axes.set(title=name, ylabel="times")
         axes.set_ylim(bottom=0)
         axes.margins(x=0.02)
     panels[-1].set_xlabel("client, from most to least often expected")

@@ -168,7 +168,7 @@ def _figures(run: Run) -> Iterator[_Figure]:
     title = "Who took part how often"
     yield _Figure(
         inline_svg(plots.participation(counts, expected), "participation", title), title,
-        "Rounds in which each client took part, and the number its plan expects: sampling "
+        "How many times each client took part, and how many its plan expects: sampling "
         "probability times availability, summed over the rounds; of beats, those in which an "
         "update of it was to count. Dots scatter about the line by chance.",
     )  # fmt: skip
