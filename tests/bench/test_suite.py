@@ -269,6 +269,20 @@ def test_committed_results_are_of_the_suites_as_they_are(name):
         assert line["digest"] == suite.digest(line["task"], line["network"], line["method"])
 
 
+def test_the_quick_tier_is_part_of_the_evidence():
+    """Its rates and sizes are those that the evidence's tuning chose, so its runs are the same."""
+    results = SUITES[0].parent.parent / "results"
+    every = {}
+    for line in map(json.loads, (results / "evidence.jsonl").read_text().splitlines()):
+        every[line["task"], line["network"], line["method"], line["seed"]] = line
+    quick = [json.loads(text) for text in (results / "quick.jsonl").read_text().splitlines()]
+    assert {line["seed"] for line in quick} == {0, 1, 2} and len({ln["method"] for ln in quick}) > 4
+    for line in quick:
+        other = every[line["task"], line["network"], line["method"], line["seed"]]
+        assert (line["rate"], line["size"]) == (other["rate"], other["size"])
+        assert line["targets"] == pytest.approx(other["targets"], rel=1e-3)
+
+
 @pytest.mark.torch
 def test_a_network_whose_memories_are_smaller_has_a_training_of_its_own(tmp_path):
     """Memory limits the ranks, so the plan of uniform sampling is another one there."""

@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedpace.bench.comparison import Setting, settings_of
-from fedpace.bench.regimes import RIVALS, measured_gain, predicted_gain
+from fedpace.bench.comparison import Setting, settings_of, speedup, time_of
 from fedpace.bench.results import Line
 from fedpace.reporting.style import MUTED, log_scale, method_styles, styled
 
@@ -14,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLUMNS = 3
+_RIVALS = ("uniform", "weighted")
+"""Over which a plan says what it gains."""
 
 
 @styled
@@ -73,7 +74,7 @@ def draw_gains(lines: Sequence[Line], ours: str) -> "Figure":
     made = Figure(figsize=(7.2, 0.34 * len(settings) + 1.3), layout="constrained")
     panels = made.subplots(1, 2, sharey=True)
     at = np.arange(len(settings))[::-1]
-    for axes, rival in zip(panels, RIVALS, strict=True):
+    for axes, rival in zip(panels, _RIVALS, strict=True):
         measured, predicted = [], []
         for setting in settings:
             measured.append(measured_gain(lines, setting, ours, rival))
@@ -89,3 +90,22 @@ def draw_gains(lines: Sequence[Line], ours: str) -> "Figure":
     panels[0].set_yticks(at, [", ".join(setting) for setting in settings])
     made.legend(*panels[0].get_legend_handles_labels(), loc="outside upper center", ncols=2)
     return made
+
+
+def measured_gain(lines: Sequence[Line], setting: Setting, ours: str, rival: str) -> float:
+    """Return a rival's time over ours, equal finish for both; nan where one is not known."""
+    found = speedup(
+        time_of(lines, setting, ours, "equal-finish"),
+        time_of(lines, setting, rival, "equal-finish"),
+    )
+    return np.nan if found is None else found.ratio
+
+
+def predicted_gain(lines: Sequence[Line], setting: Setting, ours: str, rival: str) -> float:
+    """Return what our first plan promised over the rival's best, median over the seeds."""
+    promised = [
+        line["predicted_gain"].get(rival, np.nan)
+        for line in lines
+        if (line["task"], line["network"], line["method"]) == (*setting, ours)
+    ]
+    return float(np.median(promised)) if promised else np.nan

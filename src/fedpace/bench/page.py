@@ -17,7 +17,6 @@ from fedpace.bench.comparison import (
     time_of,
 )
 from fedpace.bench.figures import draw_curves, draw_gains
-from fedpace.bench.regimes import draw_regimes, has_regimes
 from fedpace.bench.results import Line
 from fedpace.bench.suite import Suite
 from fedpace.reporting.units import seconds_text
@@ -53,9 +52,6 @@ def write_page(
     }
     draw_curves(lines, ours, others).savefig(figures["curves"], dpi=120)
     draw_gains(lines, ours).savefig(figures["gains"], dpi=120)
-    if suite is not None and has_regimes(suite):
-        figures["regimes"] = images / f"results-{name}-regimes.png"
-        draw_regimes(lines, suite, ours).savefig(figures["regimes"], dpi=120)
     share = table(lines, ours, others, "equal-share")
     finish = table(lines, ours, others, "equal-finish")
     changed = rivals(lines, ["ablation"])
@@ -86,13 +82,6 @@ def write_page(
         _speedups(finish, others),
         f"![Speed-up by setting, measured and predicted](img/{figures['gains'].name})",
     ]
-    if "regimes" in figures:
-        parts += [
-            "## Regime map",
-            "Speed-up with equal finish for both. Predicted: what the first plan promises over "
-            "the best plan of that kind.",
-            f"![Speed-up over link and device heterogeneity](img/{figures['regimes'].name})",
-        ]
     if changed:
         parts += [
             "## Ablation: ours with one thing changed",

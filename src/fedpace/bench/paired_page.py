@@ -28,6 +28,7 @@ from fedpace.bench.paired_tables import (
     results_of,
     told_from_one,
 )
+from fedpace.bench.regimes import Gains, draw_regimes, has_regimes
 from fedpace.bench.results import Line
 from fedpace.bench.suite import Suite
 from fedpace.planning.planner import OVERLAPPING_GAIN
@@ -58,14 +59,14 @@ def write_page(
     images = out.parent / "img"
     images.mkdir(parents=True, exist_ok=True)
     files = []
-    for what, figure in _figures(results).items():
+    for what, figure in _figures(results, suite).items():
         files.append(images / f"results-{name}-{what}.png")
         figure.savefig(files[-1], dpi=120)
     out.write_text(page_text(lines, command=command, suite=suite), encoding="utf-8")
     return [out, *files]
 
 
-def _figures(results: Results) -> dict[str, "Figure"]:
+def _figures(results: Results, suite: Suite | None) -> dict[str, "Figure"]:
     """What there is to draw: of the first lines of a suite there may be no ratio yet."""
     label = f"{results.quantity} of the others over ours (filled: told from 1)"
     made = {}
@@ -77,6 +78,8 @@ def _figures(results: Results) -> dict[str, "Figure"]:
         made["curves"] = draw_bands(results, _drawn(results))
         if found := promises(results):
             made["promises"] = draw_promises(found)
+        if suite is not None and has_regimes(suite):
+            made["regimes"] = draw_regimes(suite, _regimes(results))
     return made
 
 
@@ -115,6 +118,8 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
     if results.changed:
         parts += ["## Ours with something changed", _changed(results)]
     parts += ["## Where it does not help", _losses(results)]
+    if timed and suite is not None and has_regimes(suite):
+        parts += ["## Regime map", _REGIMES, _picture(name, "regimes", "Gain over both")]
     if timed:
         parts += ["## Promised and measured gain", *_promises(results, name)]
         parts += ["## Predicted against measured time", predictions(lines)]
@@ -341,6 +346,24 @@ def _promises(results: Results, name: str) -> list[str]:
     ]  # fmt: skip
     picture = _picture(name, "promises", "Gain measured against gain promised")
     return [text, picture, markdown(["", "setting", "promised", "measured"], rows)]
+
+
+_REGIMES = (
+    "Time of rounds that wait over that of rounds that overlap: geometric mean over the seeds as "
+    "measured, and as the first plans promised, by how long an upload takes for a computation "
+    "(of float32 values) and by how far devices differ."
+)
+
+
+def _regimes(results: Results) -> dict[str, Gains]:
+    """Panels of the map: each of ours over rounds that wait, measured beside promised."""
+    found = [each for each in promises(results) if each.rival == WAITING]
+    panels: dict[str, Gains] = {}
+    for who in (results.ours, *results.beside):
+        own = [each for each in found if each.method == who]
+        panels[f"{who}, measured"] = {each.setting: each.measured.mean for each in own}
+        panels[f"{who}, promised"] = {each.setting: each.predicted for each in own}
+    return panels
 
 
 def _overview(results: Results) -> dict[str, dict[str, Ratio]]:
