@@ -158,7 +158,7 @@ def test_parts_that_were_not_run_are_named_and_break_nothing(tmp_path):
     class Suite:
         about, quantity, tuning_runs, seeds = "About.", "seconds", None, SEEDS
         settings = [Setting(task="t", network=network) for network in ("fast", "slow", "far")]
-        methods = KINDS
+        methods, networks = KINDS, {"fast": {}}
 
         def digest(self, *names):
             return "d"

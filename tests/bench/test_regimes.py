@@ -1,9 +1,10 @@
-"""The regime map against a table worked out by hand."""
+"""The regime map against a table worked out by hand, and the gains of the older pages."""
 
 import numpy as np
 import pytest
 
-from fedpace.bench.regimes import draw_regimes, has_regimes, measured_gain, predicted_gain
+from fedpace.bench.figures import measured_gain, predicted_gain
+from fedpace.bench.regimes import draw_regimes, has_regimes
 from fedpace.bench.suite import Suite
 
 
@@ -57,13 +58,45 @@ def test_gains_are_ratios_of_times_and_promises_of_the_first_plan():
 
 def test_every_cell_shows_its_own_network():
     pytest.importorskip("matplotlib")
-    panels = draw_regimes(LINES, suite_of(PLANE), "ours").axes
+    measured = {("t", name): 2.5 - 0.5 * i for i, name in enumerate(PLANE)}
+    panels = draw_regimes(
+        suite_of(PLANE), {"measured": measured, "promised": {("t", "0.3-0.2"): 0.8}}
+    ).axes
     shown = {
         panel.get_title(loc="left"): [text.get_text() for text in panel.texts] for panel in panels
     }
+    assert list(PLANE) == ["3.0-0.2", "3.0-1.0", "0.3-0.2", "0.3-1.0"]
     assert shown == {  # rows of ascending spread, columns of ascending ratio
-        "over uniform, measured": ["2.50", "1.50", "3.00", "2.00"],
-        "over uniform, predicted": ["2.00"] * 4,
-        "over weighted, measured": ["0.80", "–", "9.00", "–"],
-        "over weighted, predicted": ["1.25"] * 4,
+        "measured": ["1.50", "2.50", "1.00", "2.00"],
+        "promised": ["0.80", "–", "–", "–"],
     }
+
+
+def test_the_page_of_a_plane_has_a_map_of_what_was_measured_and_promised(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    from fedpace.bench import paired_page
+
+    shown = {}
+
+    def drawn(suite, panels):
+        shown.update(panels)
+        return draw_regimes(suite, panels)
+
+    monkeypatch.setattr(paired_page, "draw_regimes", drawn)
+    lines = [
+        {**line(name, method, seconds), "rule": "work-conserving", "suite": "s", "digest": "d",
+         "kind": kind, "seed": 0, "target": "accuracy>=0.8", "curve": [[1.0, 0.2], [2.0, 0.5]],
+         "rate": {}, "size": {}, "rounds": 9, "predicted_seconds": None, "computing_seconds": 1.0,
+         "predicted_gain": {"synchronous": 1.5} if method == "ours" else {}}
+        for i, name in enumerate(PLANE)
+        for method, kind, seconds in (("ours", "ours", 10.0), ("synchronous", "ablation", 20.0 + i))
+    ]  # fmt: skip
+    command = {"command": "cmd", "suite": suite_of(PLANE)}
+    files = paired_page.write_page(lines, tmp_path / "page.md", **command)
+    assert tmp_path / "img" / "results-s-regimes.png" in files
+    page = (tmp_path / "page.md").read_text()
+    assert "## Regime map" in page and "(img/results-s-regimes.png)" in page
+    places = [("t", name) for name in PLANE]
+    measured = dict(zip(places, [2.0, 2.1, 2.2, 2.3], strict=True))
+    assert shown["ours, measured"] == pytest.approx(measured)
+    assert shown["ours, promised"] == pytest.approx(dict.fromkeys(places, 1.5))
