@@ -127,6 +127,58 @@ def test_a_part_of_a_suite_is_chosen_by_names(tmp_path):
 
 
 @pytest.mark.torch
+@pytest.mark.parametrize(
+    "slower",
+    [
+        'bandwidth_hz = 5e4\nclients = "others.csv"',
+        "bandwidth_hz = 5e4\nsmall_memory_share = 0.5",
+        'bandwidth_hz = 5e4\nscenario = "cell-mild"',
+        "bandwidth_hz = 5e4\ngain_db = 3.0",
+    ],
+)
+def test_a_training_serves_two_networks_only_if_their_clock_alone_differs(tmp_path, slower):
+    """Availabilities, memories and links that change decide who takes part, and how long."""
+    from fedpace.bench.time_to_target import Part, groups
+
+    text = TINY.replace('name = "data:model"', 'name = "minilm"').replace("data:words", "words")
+
+    def grouped(text):
+        found = groups(load_suite(write(tmp_path, text), None), Part(methods=("uniform",)))
+        return {g.networks for g in found}
+
+    together, apart = {("slow", "slower")}, {("slow",), ("slower",)}
+    assert grouped(text.replace("= 5e4", "= 5e4\nfading = true")) == together
+    assert grouped(text.replace("bandwidth_hz = 5e4", slower)) == apart
+    limited = text.replace("[experiment.lora]", "[experiment.planner]\np95_limit_seconds = 9\n"
+                           "[experiment.lora]")  # fmt: skip
+    assert grouped(limited) == apart
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize("place", ["suite", "task", "setting", "method", "rate"])
+def test_beats_are_charged_as_beats_wherever_the_suite_asks_for_them(tmp_path, place):
+    from fedpace.bench.training import Spec, train
+
+    keys = 'schedule = "overlapping", beat_seconds = 2.0'
+    more = f"experiment.training = {{ {keys} }}"
+    lines = keys.replace(", ", "\n")
+    old, new = {
+        "suite": ("eval_every = 1", f"eval_every = 1\n{lines}"),
+        "task": ("[tasks.words]", f"[tasks.words]\n{more}"),
+        "setting": ('network = "slow"\n', f'network = "slow"\n{more}\n'),
+        "method": ('kind = "ours"', f'kind = "ours"\n{more}'),
+        "rate": ("server_learning_rate = 0.02", f"server_learning_rate = 0.02\n{lines}"),
+    }[place]
+    suite = tiny_suite(tmp_path, 'allocation = "work-conserving"\n' + TINY.replace(old, new, 1))
+    rate = suite.grid("adaptive")[0][0]
+    spec = Spec("words", "adaptive", ("slow",), rate, (), seed=0, tuning=False)
+    trained = train(suite, spec, tmp_path / "keep", lambda now: False)
+    clock = trained.clocks["slow"]["work-conserving"]
+    assert clock == pytest.approx([2.0 * (beat + 1) for beat in range(len(clock))])
+    assert len(clock) > 1 and trained.predicted_seconds == {"slow": 0.0}
+
+
+@pytest.mark.torch
 def test_a_finished_training_is_known_again_whatever_the_checks_of_a_server(tmp_path):
     from fedpace.bench.training import Spec, _key
 

@@ -10,13 +10,14 @@ from fedpace.core.record import RoundRecord
 from fedpace.wireless.network import Network, charge
 
 
-def round_seconds(record: RoundRecord, network: Network, seed: int) -> float:
+def round_seconds(record: RoundRecord, network: Network, seed: int, now: float) -> float:
     """Return how long a recorded round takes on a network, s.
 
     Args:
         record: who took part, at which rank, with how many bytes.
         network: devices, links, rule; the population of the record.
         seed: the run's seed; fading is drawn from its stream.
+        now: the clock on that network when the round begins, s: links that change stand there.
     """
     overhead, people = network.system.overhead_seconds, record.participants
     if not people:
@@ -29,6 +30,6 @@ def round_seconds(record: RoundRecord, network: Network, seed: int) -> float:
         np.array([p.sketch_rank for p in people]),
         np.array([8.0 * p.upload_bytes for p in people]),
         np.array([8.0 * p.download_bytes for p in people]),
-        now=record.clock_seconds - record.round_seconds,
+        now=now,
     )
     return overhead + share.round_seconds

@@ -216,15 +216,6 @@ class Suite(_Section):
         """Return the rules by which a method's rounds are charged."""
         return self.methods[method].rules if self.allocation is None else (self.allocation,)
 
-    def waits(self, method: str) -> bool:
-        """Say whether a method's rounds wait for all: only those can be charged another way."""
-        entry = self.methods[method]
-        layers = (self.experiment, entry.experiment)
-        schedules = [layer.get("training", {}).get("schedule") for layer in layers]
-        last = next((s for s in reversed(schedules) if s is not None), "synchronous")
-        named = method_named(entry.method or method)
-        return last == "synchronous" and named.asynchronous is None
-
     def digest(self, task: str, network: str, method: str) -> str:
         """Return a short name of all that decides a method's results in a setting, but the seed."""
         entry = self.methods[method]
@@ -244,6 +235,17 @@ class Suite(_Section):
         # Where the data lies on this machine decides nothing.
         text = re.sub(r'"(?:/[^"]*/|data:|model:)([^"/]+)"', r'"\1"', text)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def waits(experiment: Experiment) -> bool:
+    """Say whether a training's rounds wait for all: only those can be charged another way.
+
+    Args:
+        experiment: of one method.
+    """
+    (method,) = experiment.methods
+    synchronous = experiment.training.schedule == "synchronous"
+    return synchronous and method_named(method).asynchronous is None
 
 
 def keys_of(table: Mapping[str, Any]) -> Keys:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 from fedpace.bench.equal_search import tune_equally
 from fedpace.bench.results import Line, append, identity, read_results
 from fedpace.bench.search import Candidate, Choice, tune
-from fedpace.bench.suite import PLANNED, Suite, keys_of
+from fedpace.bench.suite import Suite, experiment_of, keys_of, waits
 from fedpace.bench.training import Pair, Spec, Trained, train
 from fedpace.core.child import end_with_parent
 from fedpace.core.errors import InputError
@@ -24,6 +25,15 @@ from fedpace.experiment.methods import plans_by_data_alone
 
 Show = Callable[[str, int, int], None]
 """What was finished, how many trainings are done, how many there will be, as far as is known."""
+
+
+_CLOCK_ALONE = frozenset({
+    "bandwidth_hz", "upload_compute_ratio", "ratio_cohort", "step_spread", "shadowing_db",
+    "size_slowness_correlation", "fading", "downlink_bps", "overhead_seconds",
+})  # fmt: skip
+"""Keys of [network] on which the clock hangs and nothing else, where plans are by data alone.
+Clients files have memories and availabilities, scenarios memories; links that change hang on when
+a round begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,23 +102,39 @@ def groups(suite: Suite, part: Part) -> list[_Group]:
                 if name in (part.methods or (name,)):
                     wanted.setdefault((s.task, name), []).append(s.network)
     for (task, name), networks in wanted.items():
-        entry = suite.methods[name]
-        sections = (suite.experiment.get("planner", {}), entry.experiment.get("planner", {}))
-        renewed = any(section.get("replan_every") for section in sections)
-        cohorts = [size.get("cohort") for size in suite.sizes.get(entry.sizes or "", [])]
-        held = bool(cohorts) and not {None, PLANNED} & set(cohorts)
-        alone = plans_by_data_alone(entry.method or name, cohort_held=held)
-        # Equal searches may choose otherwise on each network, and so train other candidates.
-        if alone and not renewed and suite.waits(name) and suite.tuning_runs is None:
-            alike: dict[object, list[str]] = {}
-            for network in networks:
-                memory = suite.networks[network].get("small_memory_share")
-                more = json.dumps(suite.setting(task, network).more, sort_keys=True)
-                alike.setdefault((memory, more), []).append(network)
-            found += [_Group(task, name, tuple(each)) for each in alike.values()]
-        else:
-            found += [_Group(task, name, (network,)) for network in networks]
+        alike: dict[str, list[str]] = {}
+        for network in networks:
+            # Equal searches may choose otherwise on each network, and so train other candidates.
+            shared = suite.tuning_runs is None and _shares(suite, task, network, name)
+            alike.setdefault(_decides(suite, task, network) if shared else network, []).append(
+                network
+            )
+        found += [_Group(task, name, tuple(each)) for each in alike.values()]
     return found
+
+
+def _shares(suite: Suite, task: str, network: str, method: str) -> bool:
+    """Whether a method trains the same whatever the speeds of devices and links."""
+    every = product(*suite.grid(method))
+    made = [
+        experiment_of(
+            suite, task, network, method, rate=dict(r), size=dict(s), seed=0, tuning=False
+        )
+        for r, s in every
+    ]
+    return all(
+        waits(each)
+        and not each.planner.replan_every
+        and each.planner.p95_limit_seconds is None
+        and plans_by_data_alone(each.methods[0], cohort_held=each.planner.cohort is not None)
+        for each in made
+    )
+
+
+def _decides(suite: Suite, task: str, network: str) -> str:
+    """What of a network and its setting a training that is shared may see, as text."""
+    table = {k: v for k, v in suite.networks[network].items() if k not in _CLOCK_ALONE}
+    return json.dumps([table, suite.setting(task, network).more], sort_keys=True)
 
 
 def run_suite(
@@ -221,7 +247,7 @@ def _final(group: _Group, seeds: Sequence[int], choices: dict[Pair, Choice]) -> 
 def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
     spec = job.spec
     assert spec is not None
-    task = suite.tasks[spec.task]
+    task, waiting = suite.tasks[spec.task], waits(spec.experiment(suite))
     for pair, choice in job.chosen.items():
         network, rule = pair
         rounds = len(trained.clocks[network][rule])
@@ -242,7 +268,7 @@ def _lines(suite: Suite, job: _Job, trained: Trained) -> Iterator[Line]:
             **({"targets": dict(trained.targets(pair))} if task.targets else {}),
             "end_seconds": trained.end(pair),
             "predicted_seconds": trained.predicted_seconds[network]
-            if rule == suite.rules_of(spec.method)[0] and suite.waits(spec.method) else None,
+            if rule == suite.rules_of(spec.method)[0] and waiting else None,
             "predicted_gain": dict(trained.predicted_gain),
             "over_limit": trained.over_limit,
             "rounds": rounds,

@@ -12,7 +12,7 @@ import numpy as np
 
 from fedpace.bench.crossing import Curve, measured, seconds_to
 from fedpace.bench.replay import round_seconds
-from fedpace.bench.suite import Keys, Suite, experiment_of
+from fedpace.bench.suite import Keys, Suite, experiment_of, waits
 from fedpace.core.plan import Plan
 from fedpace.core.target import Target
 from fedpace.experiment.build import network_of
@@ -149,7 +149,7 @@ def _curve(clock: Sequence[float], evaluations: Evaluations, metric: str) -> Cur
 def _train(suite: Suite, spec: Spec, experiment: Experiment, beaten: Beaten) -> Trained:
     began = time.process_time()
     prepared = prepare(experiment)
-    rules, waits = suite.rules_of(spec.method), suite.waits(spec.method)
+    rules, waiting = suite.rules_of(spec.method), waits(experiment)
     networks = _networks(suite, spec, prepared)
     _check_plans(suite, spec, experiment, networks)
     task = suite.tasks[spec.task]
@@ -177,15 +177,15 @@ def _train(suite: Suite, spec: Spec, experiment: Experiment, beaten: Beaten) -> 
             gain, over_limit = dict(plan.gain), _over_limit(plan)
         for pair, network in networks.items():
             now[pair] = (
-                now[pair] + round_seconds(record, network, spec.seed)
-                if waits
+                now[pair] + round_seconds(record, network, spec.seed, now[pair])
+                if waiting
                 else record.clock_seconds  # who starts depends on who has arrived
             )
             clocks[pair[0]][pair[1]].append(now[pair])
         if plan is not in_force:
             in_force = plan
             for name in spec.networks:
-                mean_seconds[name] = _predicted(plan, networks[name, rules[0]]) if waits else 0.0
+                mean_seconds[name] = _predicted(plan, networks[name, rules[0]]) if waiting else 0.0
         for name in spec.networks:
             predicted[name] += mean_seconds[name]
         updates += len(record.participants)
