@@ -54,6 +54,22 @@ def test_methods_of_many_ranks_have_those_of_fslora(name):
     assert len(set(ours.sketch_rank.tolist())) > 1
 
 
+@pytest.mark.parametrize("name", ["fedit", "flasc"])
+def test_a_server_averages_but_for_flasc_whose_authors_have_adam(name):
+    from fedpace.core.adapter import AdapterLayout, TensorSpec
+    from fedpace.experiment.methods import method_context, server_of
+
+    told = ["training.server_optimizer=adam", "training.server_learning_rate=0.25"]
+    experiment = load_experiment(None, told)
+    layout = AdapterLayout(8, (TensorSpec("a", (8, 3), "A"), TensorSpec("b", (3, 8), "B")))
+    _, server = server_of(experiment, name, method_context(experiment, layout, np.ones(2)))
+    adapter = {"a": np.zeros((8, 3), np.float32)}
+    update = {"a": np.full((8, 3), 2.0, np.float32)}
+    moved, _ = server.step(adapter, update, server.init(adapter))
+    # Adam's first step is its rate, whatever the update.
+    assert moved["a"] == pytest.approx({"fedit": 2.0, "flasc": 0.25}[name], rel=1e-5)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     pytest.importorskip("torch")

@@ -53,6 +53,8 @@ class Method:
     published: Callable[[MethodContext], Aggregation] | None = None
     """What is aggregated, with the plain average as the server's step, and a plan that stays. None:
     ours, with the sketch and the server optimiser of the experiment, and renewals if it asks."""
+    server_optimizer: bool = False
+    """A published method whose authors have Adam at the server: it takes the experiment's."""
     asynchronous: Callable[[MethodContext], tuple[Aggregation, ServerOptimizer]] | None = None
     """A published method with a server of its own that waits for nobody: what is aggregated, and
     the server's step."""
@@ -68,7 +70,7 @@ METHODS: dict[str, Method] = {
     # These papers sample uniformly. The first three know one rank, the others one by device.
     "fedit": Method("uniform", fedit, one_rank=True),
     "ffa-lora": Method("uniform", ffa_lora, one_rank=True),
-    "flasc": Method("uniform", fedit, one_rank=True, sparse=True),
+    "flasc": Method("uniform", fedit, server_optimizer=True, one_rank=True, sparse=True),
     "hetlora": Method("fslora", hetlora),
     "flexlora": Method("fslora", flexlora),
     "flora": Method("fslora", flora),
@@ -148,10 +150,10 @@ def server_of(
     entry, training = method_named(method), experiment.training
     if entry.asynchronous is not None:
         return entry.asynchronous(context)
-    if entry.published is not None:
+    if entry.published is not None and not entry.server_optimizer:
         return entry.published(context), server_sgd(1.0)
     step = make_server_optimizer(training.server_optimizer, training.server_learning_rate)
-    return sketched(context), step
+    return (entry.published or sketched)(context), step
 
 
 def hooks_of(
