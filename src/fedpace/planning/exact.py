@@ -141,7 +141,8 @@ def _in_time(problem: Problem, start: Decision | None, *, move_ranks: bool) -> S
         return made
     plans = [(q, k), *_starts(free, None)]
     if move_ranks:
-        plans += [(q, hurried_ranks(problem, k)) for q, k in plans] + [
+        shares = 0.9, 1.0 - 1e-9  # of the limit: with room for others, and just in time alone
+        plans += [(q, hurried_ranks(problem, k, part)) for q, k in plans for part in shares] + [
             (q, np.maximum(1.0, np.floor(k * part))) for part in _RANK_PARTS
         ]
     best = best_in_time(problem, plans, move_ranks=move_ranks)

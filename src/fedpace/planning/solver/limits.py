@@ -91,8 +91,8 @@ def falling_path(
     return path
 
 
-def hurried_ranks(problem: Problem, sketch_rank: Floats) -> Floats:
-    """Ranks at which a client alone keeps the p95 limit with a tenth to spare, where one does."""
+def hurried_ranks(problem: Problem, sketch_rank: Floats, share: float = _HURRIED_SHARE) -> Floats:
+    """Ranks at which a client alone takes a share of the p95 limit at most, where one does."""
     limit = problem.p95_limit_seconds
     if limit is None:
         return sketch_rank
@@ -100,7 +100,7 @@ def hurried_ranks(problem: Problem, sketch_rank: Floats) -> Floats:
     zero = np.zeros(len(clients))
     fixed = system.overhead_seconds + solo_seconds(clients, system, zero)
     per_rank = solo_seconds(clients, system, zero + 1) - solo_seconds(clients, system, zero)
-    most = np.floor((_HURRIED_SHARE * limit - fixed) / per_rank)
+    most = np.floor((share * limit - fixed) / per_rank)
     return np.where(most >= 1, np.minimum(most, sketch_rank), sketch_rank)
 
 
