@@ -145,6 +145,7 @@ def _in_time(problem: Problem, start: Decision | None, *, move_ranks: bool) -> S
         plans += [(q, hurried_ranks(problem, k, part)) for q, k in plans for part in shares] + [
             (q, np.maximum(1.0, np.floor(k * part))) for part in _RANK_PARTS
         ]
+    plans = list({(q.tobytes(), k.tobytes()): (q, k) for q, k in plans}.values())
     best = best_in_time(problem, plans, move_ranks=move_ranks)
     if best is None:
         return Solution(made.decision, TOO_SLOW.format("even with every client at q_min"))
