@@ -1,5 +1,7 @@
 """The planner `paper`: its convex steps, and how near it comes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.optimize import minimize
@@ -8,6 +10,7 @@ from fedpace.core.sketch import RESIDUAL, SCALED
 from fedpace.planning import paper as paper_module
 from fedpace.planning.exact import exact
 from fedpace.planning.paper import paper
+from fedpace.planning.solver.limits import p95_seconds
 from fedpace.planning.solver.objective import (
     bound_law,
     evaluate,
@@ -103,3 +106,23 @@ def test_it_starts_where_it_is_told():
     warm = paper(problem, cold.decision)
     assert warm.statistics["iterations"] <= cold.statistics["iterations"]
     assert value_of(problem, warm) == pytest.approx(value_of(problem, cold), abs=2e-3)
+
+
+def test_it_keeps_a_p95_limit_or_says_that_it_cannot():
+    free = some_problem(8, 1)
+    loose = paper(free).decision
+    limit = 0.6 * p95_seconds(free, loose.sampling_probability, loose.sketch_rank)
+    tight = paper(replace(free, p95_limit_seconds=limit, made={}))
+    reached = p95_seconds(free, tight.decision.sampling_probability, tight.decision.sketch_rank)
+    assert tight.verdict == "converged" and reached <= limit
+    assert value_of(free, tight) > value_of(free, loose)
+    unkept = paper(replace(free, q_min=0.5, p95_limit_seconds=1e-3, made={}))
+    assert unkept.verdict.startswith("infeasible: the p95 limit is exceeded even")
+
+
+def test_it_says_that_it_does_not_plan_for_a_quantile():
+    mean, tail = paper(some_problem(8)), paper(some_problem(8, quantile=0.7))
+    np.testing.assert_array_equal(
+        tail.decision.sampling_probability, mean.decision.sampling_probability
+    )
+    assert tail.verdict == "converged; planned by the mean round time, the quantile is not used"

@@ -2,7 +2,8 @@
 
 `exact` moves q and k together, `icc24` q alone at the largest ranks. Both start from every simple
 plan, descend from the most promising (`local_search`), and keep the best end;
-`exact` then rounds the ranks and repairs them by whole moves while q follows.
+`exact` then rounds the ranks and repairs them by whole moves while q follows. Few clients with a
+p95 limit have a search of their own (`late_rounds`).
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from fedpace.planning.baselines import TOO_SLOW, full, statistics, uniform, weig
 from fedpace.planning.paper import paper
 from fedpace.planning.solver.deadlines import other_deadlines
 from fedpace.planning.solver.grouping import expand, grouped_problem
+from fedpace.planning.solver.late_rounds import are_few, best_in_time
 from fedpace.planning.solver.limits import falling_path, hurried_ranks, shrink_to_p95
 from fedpace.planning.solver.local_search import LocalOptimum, local_search
 from fedpace.planning.solver.objective import (
@@ -25,6 +27,7 @@ from fedpace.planning.solver.objective import (
     Solution,
     evaluate,
     exact_law,
+    log_objective,
     probability_limit,
     rank_limit,
 )
@@ -57,6 +60,8 @@ _INFLUENTIAL_CLIENTS = 8
 """How many clients are then tried."""
 _WORTH_LOG_OBJECTIVE = 2e-5
 """Decrease of log(objective) for which ranks are still moved."""
+_RANK_PARTS = (0.0, 0.25, 0.5)
+"""Parts of the ranks without a limit that few clients with one begin at, too; at least rank 1."""
 _DEADLINES_BEYOND_CLIENTS = 1000
 """Beyond so many clients other deadlines are tried."""
 _DEADLINES_FOLLOWED = 2
@@ -80,6 +85,8 @@ def exact(problem: Problem, start: Decision | None = None) -> Solution:
     Returns:
         The decision, with evaluations, iterations, residual and the cost of rounding.
     """
+    if are_few(problem):
+        return _in_time(problem, start, move_ranks=True)
     relaxed = _relaxed(problem, start, move_ranks=True)
     rounded = [rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)]
     brief = _briefly(problem, start)
@@ -113,8 +120,39 @@ def icc24(problem: Problem, start: Decision | None = None) -> Solution:
     2402.10097) optimise: who takes part, without sketching. Ours: the exact law in the place of
     their bound on the round time, so that this differs from `exact` by the ranks alone.
     """
+    if are_few(problem):
+        return _in_time(problem, start, move_ranks=False)
     optimum = _relaxed(problem, start, move_ranks=False)
     return _solution(problem, optimum, optimum.evaluations, {})
+
+
+def _in_time(problem: Problem, start: Decision | None, *, move_ranks: bool) -> Solution:
+    """The plan of few clients with a p95 limit: the one without where that keeps it anyway.
+
+    Else from the plans without a limit, at ranks as they are and as a limit advises. This search is
+    the better one for a quantile, so there the plan without must be better than what it finds.
+    """
+    planner = exact if move_ranks else icc24
+    free = replace(problem, p95_limit_seconds=None, made={})
+    made = planner(free, start)
+    q, k = made.decision.sampling_probability, made.decision.sketch_rank.astype(np.float64)
+    keeps = shrink_to_p95(problem, lambda part: q, k) is not None
+    if keeps and problem.quantile is None:
+        return made
+    plans = [(q, k), *_starts(free, None)]
+    if move_ranks:
+        shares = 0.9, 1.0 - 1e-9  # of the limit: with room for others, and just in time alone
+        plans += [(q, hurried_ranks(problem, k, part)) for q, k in plans for part in shares] + [
+            (q, np.maximum(1.0, np.floor(k * part))) for part in _RANK_PARTS
+        ]
+    plans = list({(q.tobytes(), k.tobytes()): (q, k) for q, k in plans}.values())
+    best = best_in_time(problem, plans, move_ranks=move_ranks)
+    if best is None:
+        return Solution(made.decision, TOO_SLOW.format("even with every client at q_min"))
+    if keeps and log_objective(problem, made.decision) <= best.point.log_objective:
+        return made
+    evaluations = best.evaluations + int(made.statistics["evaluations"])
+    return _solution(problem, best, evaluations, {})
 
 
 def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> LocalOptimum:

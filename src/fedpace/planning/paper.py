@@ -16,8 +16,10 @@ from scipy.optimize import minimize_scalar
 
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
+from fedpace.planning.baselines import TOO_SLOW
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.grouping import expand, grouped_problem
+from fedpace.planning.solver.limits import falling_path, shrink_to_p95
 from fedpace.planning.solver.objective import (
     LARGEST_UNGROUPED,
     Point,
@@ -43,24 +45,42 @@ _TOLERANCE = 1e-6
 """Ends when one iteration lowers the logarithm of the objective by less."""
 _GROUPED_TOLERANCE = 1e-4
 """The same where the round time is that of groups."""
+_BY_MEAN_NOTE = "; planned by the mean round time, the quantile is not used"
+"""What is added to the verdict where a quantile is asked for."""
 
 
 def paper(problem: Problem, start: Decision | None = None) -> Solution:
     """Minimise (upper bound on the round time) x (rounds) by alternating convex steps.
+
+    The bound knows no quantile: a p95 limit is kept by falling q once the steps are done.
 
     Args:
         problem: the problem; a quantile that it asks for is left to the planner `exact`.
         start: where to begin; by default at the best of a few simple plans.
 
     Returns:
-        The decision; its verdict says whether the steps converged.
+        The decision; its verdict says whether the steps converged, and that a quantile was not
+        used; "infeasible" where not even q_min keeps the p95 limit.
     """
+    made = _alternated(problem, start)
+    q, ranks = made.decision.sampling_probability, made.decision.sketch_rank
+    k, verdict = ranks.astype(np.float64), made.verdict
+    fitting = shrink_to_p95(problem, falling_path(problem, q, k), k)
+    if fitting is None:
+        fitting, verdict = q, TOO_SLOW.format("even with every client at q_min")
+    elif problem.quantile is not None:
+        verdict += _BY_MEAN_NOTE
+    return Solution(Decision(fitting, ranks), verdict, made.statistics)
+
+
+def _alternated(problem: Problem, start: Decision | None) -> Solution:
+    """What the steps come to, without the p95 limit."""
     law, tolerance = bound_law(problem), _TOLERANCE
     if len(problem.clients) > LARGEST_UNGROUPED:
         tolerance = _GROUPED_TOLERANCE
         if start is None:
             by_group, groups = grouped_problem(problem)
-            made = paper(by_group).decision
+            made = _alternated(by_group, None).decision
             ranks = made.sketch_rank.astype(np.float64)
             q, k = expand(problem, groups, made.sampling_probability, ranks)
             start = Decision(q, whole(k))

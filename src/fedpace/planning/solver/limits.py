@@ -62,16 +62,26 @@ def p95_excess(
 
 
 def falling_path(
-    problem: Problem, sampling_probability: Floats, sketch_rank: Floats
+    problem: Problem,
+    sampling_probability: Floats,
+    sketch_rank: Floats,
+    deadline: float | None = None,
 ) -> Callable[[float], Floats]:
     """From q (at 0) to q_min (at 1): first those who alone are too slow for the limit, then all.
 
     Shrinking the others would not help as long as one of the slow ones joins in more than 5 % of
     the rounds.
+
+    Args:
+        problem: with or without a p95 limit.
+        sampling_probability: q, shape (N,).
+        sketch_rank: k, shape (N,).
+        deadline: seconds of a round alone beyond which a client is slow; None: the p95 limit.
     """
-    limit = np.inf if problem.p95_limit_seconds is None else problem.p95_limit_seconds
+    if deadline is None:
+        deadline = np.inf if problem.p95_limit_seconds is None else problem.p95_limit_seconds
     alone = solo_seconds(problem.clients, problem.system, sketch_rank)
-    slow = alone + problem.system.overhead_seconds > limit
+    slow = alone + problem.system.overhead_seconds > deadline
     span = np.log(problem.q_min / sampling_probability)
 
     def path(part: float) -> Floats:
@@ -81,8 +91,8 @@ def falling_path(
     return path
 
 
-def hurried_ranks(problem: Problem, sketch_rank: Floats) -> Floats:
-    """Ranks at which a client alone keeps the p95 limit with a tenth to spare, where one does."""
+def hurried_ranks(problem: Problem, sketch_rank: Floats, share: float = _HURRIED_SHARE) -> Floats:
+    """Ranks at which a client alone takes a share of the p95 limit at most, where one does."""
     limit = problem.p95_limit_seconds
     if limit is None:
         return sketch_rank
@@ -90,7 +100,7 @@ def hurried_ranks(problem: Problem, sketch_rank: Floats) -> Floats:
     zero = np.zeros(len(clients))
     fixed = system.overhead_seconds + solo_seconds(clients, system, zero)
     per_rank = solo_seconds(clients, system, zero + 1) - solo_seconds(clients, system, zero)
-    most = np.floor((_HURRIED_SHARE * limit - fixed) / per_rank)
+    most = np.floor((share * limit - fixed) / per_rank)
     return np.where(most >= 1, np.minimum(most, sketch_rank), sketch_rank)
 
 
