@@ -53,3 +53,23 @@ def test_a_plan_that_comes_to_break_a_limit_is_said_once(tmp_path, caplog, monke
     run(asked, out=tmp_path / "run", site=place(weight=np.ones(6)))
     [line] = warned(caplog)
     assert line.endswith("breaks a limit: infeasible: too many")
+
+
+@pytest.mark.parametrize("method", ["fedbuff", "ca2fl", "fadas", "fedasync"])
+@pytest.mark.parametrize("size", [5, 6, 7])
+def test_a_buffer_for_more_than_there_are_is_said_before_the_run(tmp_path, caplog, method, size):
+    asked = toy_experiment(
+        methods=[method], training={"rounds": 2, "buffer_size": size}, planner={"cohort": 0.5}
+    )
+    done = run(asked, out=tmp_path / "run", site=place(weight=np.ones(6)))
+    arrived = [len(r.participants) for r in done.records]
+    if method == "fedasync" or size <= 6:
+        assert arrived == [1 if method == "fedasync" else size] * 2 and not warned(caplog)
+        return
+    (line,) = warned(caplog)
+    assert arrived == [6, 6]
+    assert line == (
+        f"method {method!r}: [training] buffer_size = 7 is more than can arrive: a step takes one "
+        "update of a client, and 6 of 6 are there (3 busy at once); so the server waits for all "
+        "of them, as rounds do; set buffer_size to 5 at most"
+    )
