@@ -49,6 +49,22 @@ def test_python_on_a_page_is_an_example_that_is_run(page):
         assert examples(block), f"{page.name} shows Python that no test runs:\n{block}"
 
 
+def test_what_a_bias_does_to_three_phones_is_what_their_plan_says():
+    from fedpace.experiment.scenario import load_scenario, plan_scenario, scenario_network
+
+    text = " ".join((ROOT / "docs" / "methods.md").read_text().split())
+    said = r"`max_bias` = (\S+) allows it, three phones with (\S+) % of the data count for (\S+) %"
+    bias, data, counts = re.search(said, text).groups()
+    asked = load_scenario(ROOT / "examples" / "devices.toml", [f"planner.max_bias={bias}"])
+    network = scenario_network(asked)
+    made = plan_scenario(asked, network)
+    phones = ["phone" in str(name) for name in made.client_id]
+    assert sum(phones) == 3
+    weight = network.clients.data_weight
+    assert data == f"{100 * weight[phones].sum() / weight.sum():.0f}"
+    assert counts == f"{100 * made.decision.aggregation_weight[phones].sum():.1f}"
+
+
 def _source(name):
     found = importlib.util.find_spec(name)
     return Path(found.origin).read_text()

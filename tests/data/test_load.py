@@ -352,3 +352,22 @@ def test_a_folder_with_only_a_test_split_is_not_trained_on_and_serves_a_server(t
         load_training(str(tmp_path), ["a", "b"])
     _, held = load_data(str(tmp_path), seed=0, train_elsewhere=True)
     assert len(held) == 6 and held.label_names == ("a", "b")
+
+
+def test_a_server_may_evaluate_on_the_one_data_set_it_has(tmp_path, caplog):
+    """Nothing of `name` is trained on there; what trains on it refuses, and so do other kinds."""
+    rows = "".join(f'{{"text": "t{n}", "label": "{"ab"[n % 2]}"}}\n' for n in range(6))
+    path = str(tmp_path / "mine.jsonl")
+    for name in ("mine", "copy"):
+        (tmp_path / f"{name}.jsonl").write_text(rows)
+    (tmp_path / "part.jsonl").write_text(rows[: len(rows) // 2])
+    (tmp_path / "other.jsonl").write_text('{"text": "no label"}\n')
+    for eval in (path, str(tmp_path / "copy.jsonl"), "train"):
+        with pytest.raises(InputError, match="is what is trained on"):
+            load_data(path, eval=eval, seed=0)
+        _, held = load_data(path, eval=eval, seed=0, train_elsewhere=True)
+        assert len(held) == 6 and held.label_names == ("a", "b")
+    load_data(path, eval=str(tmp_path / "part.jsonl"), seed=0, train_elsewhere=True)
+    assert "trained on" not in caplog.text
+    with pytest.raises(InputError, match="both must be of one kind"):
+        load_data(path, eval=str(tmp_path / "other.jsonl"), seed=0, train_elsewhere=True)

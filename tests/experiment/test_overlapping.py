@@ -233,6 +233,45 @@ def test_a_run_that_ends_before_slow_clients_are_heard_waits_for_them():
     assert soon.schedule == "synchronous" and "the run ends too soon" in soon.verdict
 
 
+GIVEN = {"beat_seconds": 0.4}, {"beat_rate_factor": 0.7}, {"max_bias": 0.1}
+SOON = "; rounds wait, as the run ends too soon for rounds that overlap"
+
+
+@pytest.mark.parametrize(
+    ("given", "soon", "waiting"),
+    [
+        (GIVEN[:0], "", ""),
+        (GIVEN[:1], ", so beat_seconds is not used", "; rounds wait, so beat_seconds is not used"),
+        (
+            GIVEN[1:2],
+            ", so beat_rate_factor is not used",
+            "; rounds wait, so beat_rate_factor is not used",
+        ),
+        (
+            GIVEN,
+            ", so beat_seconds, beat_rate_factor and max_bias are not used",
+            "; rounds wait, so beat_seconds and max_bias are not used, nor is beat_rate_factor",
+        ),
+    ],
+)
+def test_where_rounds_wait_the_plan_names_all_that_is_not_used(given, soon, waiting):
+    training = {key: each[key] for each in given for key in each if key != "max_bias"}
+    planner = {key: each[key] for each in given for key in each if key == "max_bias"}
+
+    def made(rounds, spread, **network):
+        asked = toy_experiment(
+            methods=["adaptive"], training={"rounds": rounds, **training}, planner=planner,
+            network={"allocation": BAND, "step_spread": spread, **network},
+        )  # fmt: skip
+        return make_plan(asked, toy_network(asked, np.ones(18)), "adaptive")
+
+    assert made(2, 2.0).verdict.endswith(SOON + soon)
+    alike = made(200, 0.0, shadowing_db=0.0, upload_compute_ratio=0.01)  # nobody is waited for
+    assert alike.schedule == "synchronous"
+    assert alike.verdict.removeprefix("converged") == waiting
+    assert "not used" not in made(200, 2.0).verdict
+
+
 @pytest.mark.parametrize(
     "more",
     [

@@ -134,7 +134,7 @@ def test_what_the_rate_is_right_for_is_what_a_signal_was_first_seen_at(optimizer
     first = tuned_for(asked, plan, Known(1.0), np.nan)
     assert first == pytest.approx({"sgd": 1 / 9, "adam": 1 / 3}[optimizer])
     assert tuned_for(asked, plan, Known(5.0), first) == first
-    # From what is known: never above the given rate, nor at zero; unknown, it stays.
+    # From what is known: never above where it began, nor at zero; unknown, it stays.
     assert rate_factor(asked, plan, Known(5.0), first) == 1.0
     likely = 0.4  # half of the way to 4 / 5
     useful = {"sgd": 1 / 21, "adam": np.sqrt(8 + likely) / 21}[optimizer]
@@ -142,6 +142,19 @@ def test_what_the_rate_is_right_for_is_what_a_signal_was_first_seen_at(optimizer
     assert left == pytest.approx((useful / first) ** 0.75)
     assert rate_factor(asked, plan, Known(1.0, interval=(0.0, np.inf)), first) == 1.0
     assert rate_factor(asked, plan, noise_alone, np.nan) == 1.0
+
+
+@pytest.mark.parametrize("by_hand", [None, 1.3])
+def test_a_rate_begins_at_what_beats_allow_which_may_be_above_the_given_one(by_hand):
+    asked = experiment("overlapping", beat_rate_factor=by_hand)
+    plan = prepare(asked, place(weight=WEIGHT)).plans["uniform"]
+    calm = {**plan.statistics, "delay_beats": 0.0, "beat_noise": 0.5, "tuned_noise": 1.0}
+    plan = replace(plan, statistics=calm)
+    first = tuned_for(asked, plan, Known(1.0), np.nan)
+    allowed = by_hand or np.sqrt(2 / 1.5)
+    assert rate_factor(asked, plan, Known(1.0), np.nan) == pytest.approx(allowed)
+    assert rate_factor(asked, plan, Known(5.0), first) == pytest.approx(allowed)
+    assert rate_factor(asked, plan, Known(0.1, interval=(5.0, 50.0)), first) < 0.9 * allowed
 
 
 @pytest.mark.parametrize(

@@ -23,19 +23,27 @@ def refuse_training_files(
         raise InputError(f"[data] eval = {name!r} is what is trained on; name other data")
 
 
-def compare(train: Table, held: Table, name: str | None) -> None:
-    """Check that held-out examples are other ones than those trained on, of the same kind.
-
-    Examples that stand in both are counted and told.
+def refuse_other_kind(train: Table, held: Table) -> None:
+    """Check that held-out examples are of the kind that is trained on.
 
     Raises:
-        InputError: another kind, or all of them are the training examples.
+        InputError: they are of another.
     """
     if held.kind != train.kind:
         raise InputError(
             f"[data] eval: {held.places[0]} is of kind {held.kind!r}, the training data of kind "
             f"{train.kind!r}; both must be of one kind"
         )
+
+
+def compare(train: Table, held: Table, name: str | None) -> None:
+    """Check that held-out examples are other ones than those trained on.
+
+    Examples that stand in both are counted and told.
+
+    Raises:
+        InputError: all of them are the training examples.
+    """
     trained, evaluated = Counter(_texts(train)), Counter(_texts(held))
     if trained == evaluated:
         raise InputError(

@@ -12,7 +12,7 @@ from typing import Any
 from fedpace.core.errors import InputError
 from fedpace.core.examples import Examples
 from fedpace.core.text_files import broken_character, listed, read_text, shortened
-from fedpace.data.evaluation import compare, refuse_training_files
+from fedpace.data.evaluation import compare, refuse_other_kind, refuse_training_files
 from fedpace.data.files import format_of, parse_json, read_rows
 from fedpace.data.hub import hub_label_names, hub_rows, load_hub
 from fedpace.data.labels import Codes, codes_of
@@ -62,8 +62,9 @@ def load_data(
             `name` has one; else 10 % of the examples are held out (15 % of "stdlib-docs").
             "holdout" tunes without the test data: 10 % of the training examples are held out.
         seed: the run's seed; it decides what is held out.
-        train_elsewhere: of a server, whose clients train on their own data: where `name` has only
-            a split to evaluate on, that is both.
+        train_elsewhere: of a server, whose clients train on their own data: of `name` it takes
+            the classes and the kind of examples, so `eval` may be the same; and where `name` has
+            only a split to evaluate on, that is both.
 
     Returns:
         (train, test), of one kind and with the same `label_names`.
@@ -101,12 +102,15 @@ def load_data(
         files, read = _eval_file(str(eval), source)
     else:
         files, read = source.files.get(split, []), source.splits[split]
-    refuse_training_files(files, source.files.get(trained, []), eval or split)
-    if split == trained:
-        raise InputError(f"[data] eval = {eval!r} is what is trained on; name other data")
+    if not train_elsewhere:
+        refuse_training_files(files, source.files.get(trained, []), eval or split)
+        if split == trained:
+            raise InputError(f"[data] eval = {eval!r} is what is trained on; name other data")
     source.tell_unused(trained, files)
     held = read()
-    compare(table, held, eval or split)
+    refuse_other_kind(table, held)
+    if not train_elsewhere:
+        compare(table, held, eval or split)
     return train, to_examples(held, codes, names)
 
 

@@ -41,7 +41,6 @@ from fedpace.experiment.build import (
     Setup,
     Work,
     build_model,
-    evaluator,
     examples_of,
     model_facts,
     tokenised,
@@ -54,7 +53,7 @@ from fedpace.experiment.run import RunRecord, resume, run
 from fedpace.experiment.site import Clock, Site
 from fedpace.federation.checks import Checks
 from fedpace.federation.engine import Engine
-from fedpace.lora import save_adapter
+from fedpace.lora import evaluate, save_adapter
 from fedpace.lora.card import describe_adapter
 from fedpace.lora.trial import tried
 from fedpace.planning.renewal import Renewal
@@ -222,17 +221,18 @@ def _site(
             show=view.show_status,
         )
 
+    evaluated = tokenised(experiment, held_out, adapted)
     work = Work(
         layout=adapted.layout,
         initial_adapter=adapted.initial,
         make_train=lambda sketch, trained: _not_here,
-        evaluate=evaluator(experiment, adapted, held_out),
+        evaluate=lambda adapter: evaluate(adapted, adapter, evaluated),
         save=partial(save_adapter, adapted),
         network=network,
         request_bits=(0.0, 0.0)
         if virtual
         else (8.0 * traffic.message_up, 8.0 * traffic.message_down),
-        fingerprint=work_fingerprint(adapted, [held_out]),
+        fingerprint=work_fingerprint(adapted, [held_out], evaluated=evaluated, gains=network.gains),
         facts=(facts := model_facts(experiment, train.label_names)),
         describe=partial(describe_adapter, adapted, facts),
     )

@@ -177,15 +177,24 @@ def build_work(experiment: Experiment) -> Work:
     cuts = tried(adapted, concatenate(clients), experiment.model.max_length)
     logger.info("%s", cuts.told())
     evaluated = tokenised(experiment, held_out, adapted)
+    network = first_network(experiment, adapted.layout, [len(s) for s in shares])
     return Work(
         layout=adapted.layout,
         initial_adapter=adapted.initial,
         make_train=trainers(experiment, adapted, clients),
         evaluate=lambda adapter: evaluate(adapted, adapter, evaluated),
         save=partial(save_adapter, adapted),
-        network=first_network(experiment, adapted.layout, [len(s) for s in shares]),
+        network=network,
         reading=reading(clients, evaluated),
-        fingerprint=work_fingerprint(adapted, [train, held_out], shares, clients),
+        fingerprint=work_fingerprint(
+            adapted,
+            [train, held_out],
+            shares,
+            clients,
+            evaluated=evaluated,
+            gains=network.gains,
+            started=experiment.lora.start_from is not None,
+        ),
         facts=(facts := model_facts(experiment, train.label_names)),
         clients=clients,
         tokens=cuts.to_json(),
@@ -296,14 +305,6 @@ def interview_with(
     if not asked or held_out.kind not in ("instruct", "chat"):
         return None
     return Interview(experiment, adapted, held_out)
-
-
-def evaluator(
-    experiment: Experiment, adapted: AdaptedModel, held_out: Examples
-) -> Callable[[Adapter], dict[str, float]]:
-    """Return what evaluates a global adapter on held-out examples."""
-    tokens = tokenised(experiment, held_out, adapted)
-    return lambda adapter: evaluate(adapted, adapter, tokens)
 
 
 def planned_network(experiment: Experiment) -> Network:

@@ -147,7 +147,8 @@ def read_progress(
         return None
     state = found.state
     then, now = state["fingerprint"], work.fingerprint
-    if changed := [part for part in {**then, **now} if then.get(part) != now.get(part)]:
+    # Of a part that an earlier version did not hash nobody knows what it was.
+    if changed := [part for part in then if then[part] != now.get(part)]:
         raise InputError(
             f"{folder} was made with other {' and '.join(changed)} than are found now (files, "
             "package or Python changed); resume with what it was started with, or start a new run"

@@ -15,6 +15,7 @@ from fedpace.experiment.prepare import Prepared, make_renewal
 from fedpace.experiment.privacy import privacy_of
 from fedpace.experiment.schedule import as_begun, last_step, of_as_much_work, steps_per_round
 from fedpace.experiment.server_rate import rate_factor, tuned_for
+from fedpace.experiment.warned import warn_of_infeasible
 from fedpace.federation.beats import run_beat
 from fedpace.federation.buffered import run_buffer
 from fedpace.federation.divergence import fault_of_evaluation
@@ -66,6 +67,7 @@ def rounds(
     """
     site, training = prepared.site, prepared.experiment.training
     engine = site.make_engine(course.setup, course.progress.clock_seconds, lambda: course.renewal)
+    seen = prepared.plans.get(course.method)
     while not course.progress.finished:
         work = site.newcomers(course.work)
         known, count = len(course.progress.state.plan), len(work.network.clients)
@@ -79,7 +81,8 @@ def rounds(
                 break
         state = course.progress.state
         site.show_plan(state.plan)
-        before = state.plan
+        warn_of_infeasible(course.method, state.plan, seen)
+        seen = before = state.plan
         record, state = _step(engine, _federation(prepared, course), state)
         last = state.round_index >= last_step(prepared.experiment, state.plan)
         reached, kept = False, course.progress.good

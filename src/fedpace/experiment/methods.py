@@ -319,7 +319,9 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
         waits = {"schedule": "synchronous", "beat_seconds": None, "max_bias": 0.0}
         made = plan(clients, network.system, **options | waits)
         why = "; rounds wait, as the run ends too soon for rounds that overlap"
-        made = replace(made, verdict=made.verdict + why)
+        made = replace(made, verdict=made.verdict + why + _unused(experiment))
+    elif options.get("schedule") == "auto" and made.beat_seconds is None:
+        made = replace(made, verdict=made.verdict + _unused_factor(experiment, made))
     if method_named(method).one_rank and np.ptp(made.sketch_rank):
         least = np.full(len(clients), float(made.sketch_rank.min()))
         alike = Clients.from_columns(**{**clients.columns(), "max_rank": least})
@@ -334,3 +336,27 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
     made = with_schedule(experiment, network, clients, method, made, overlaps=overlaps)
     check_trace(experiment, network, method, made)
     return made
+
+
+def _unused(experiment: Experiment) -> str:
+    """Name what is given for rounds that overlap and not used where rounds wait."""
+    training = experiment.training
+    given = {
+        "beat_seconds": training.beat_seconds, "beat_rate_factor": training.beat_rate_factor,
+        "max_bias": experiment.planner.max_bias,
+    }  # fmt: skip
+    names = [name for name, value in given.items() if value]
+    if not names:
+        return ""
+    *others, last = names
+    listed = f"{', '.join(others)} and {last}" if others else last
+    return f", so {listed} {'are' if others else 'is'} not used"
+
+
+def _unused_factor(experiment: Experiment, made: Plan) -> str:
+    """Name, where the planner has rounds wait, the one key for beats that it does not know."""
+    if experiment.training.beat_rate_factor is None:
+        return ""
+    if made.verdict.endswith(" not used"):  # the planner's own words, of what it knows
+        return ", nor is beat_rate_factor"
+    return "; rounds wait, so beat_rate_factor is not used"

@@ -16,6 +16,7 @@ from fedpace.experiment.network import planning_clients
 from fedpace.experiment.privacy import check_plan, privacy_of
 from fedpace.experiment.schedule import as_begun, replanned
 from fedpace.experiment.site import MakeSite, Site, in_process
+from fedpace.experiment.warned import warn_of_buffer, warn_of_infeasible
 from fedpace.planning.overlap.described import beats_seconds
 from fedpace.planning.planner import MINIMISING
 from fedpace.planning.renewal import LEAST_GAIN, Renewal, expected_seconds, renew_every
@@ -60,6 +61,8 @@ def prepare(experiment: Experiment, make_site: MakeSite | None = None) -> Prepar
     plans = {name: make_plan(experiment, each.network, name) for name, each in setups.items()}
     for name, made in plans.items():
         check_plan(experiment, name, made, site.work.network.clients)
+        warn_of_infeasible(name, made)
+        warn_of_buffer(setups[name], made)
     _tell_evaluation(experiment, site.work, plans)
     return Prepared(experiment, site, target, setups, plans)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedpace.core.errors import InputError
 from fedpace.core.messages import ClientTask
+from fedpace.core.plan import Plan
 from fedpace.core.record import RoundRecord
 from fedpace.core.rng import rng_for
 from fedpace.federation.rounds import Federation, ServerState, excluded_clients, settle
@@ -19,9 +20,9 @@ from fedpace.federation.underway import OverlappingEngine, Underway
 __all__ = ["concurrency", "run_buffer"]
 
 
-def concurrency(state: ServerState) -> int:
+def concurrency(plan: Plan) -> int:
     """Return how many clients are busy at once: the mean cohort of the plan, at least one."""
-    return max(1, round(float(np.sum(state.plan.sampling_probability))))
+    return max(1, round(float(np.sum(plan.sampling_probability))))
 
 
 def run_buffer(
@@ -29,7 +30,8 @@ def run_buffer(
 ) -> tuple[RoundRecord, ServerState]:
     """Keep clients busy until the buffer is full, and step.
 
-    A client begins at most once on the same adapter: its draws are those of client and round.
+    A client begins at most once on the same adapter: its draws are those of client and round. So a
+    buffer for more than there are is never full; the step is then of all who could begin.
 
     Args:
         engine: where the clients are.
@@ -54,7 +56,7 @@ def run_buffer(
     tasks: list[ClientTask] = []
     missing: list[int] = []
     while sum(u.arrived for u in ended) < aggregation.buffer:
-        while len(underway) < concurrency(state):
+        while len(underway) < concurrency(plan):
             # The first idle client of a random order is a uniform draw of the idle ones.
             busy = excluded | {u.client for u in underway} | {t.client for t in tasks}
             chosen = next((n for n in order if n not in busy), None)

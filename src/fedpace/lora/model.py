@@ -184,6 +184,12 @@ def _source(name: str) -> str:
     return name
 
 
+def model_folder(name: str) -> Path | None:
+    """Return the folder that a model was loaded from; None where it is a hub's."""
+    folder = Path(_source(name))
+    return folder if folder.is_dir() else None
+
+
 def _config(
     name: str, source: str, task: Task, num_labels: int | None, layers: int | None, trusted: bool
 ) -> Any:
