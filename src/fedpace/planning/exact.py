@@ -62,6 +62,9 @@ _WORTH_LOG_OBJECTIVE = 2e-5
 """Decrease of log(objective) for which ranks are still moved."""
 _RANK_PARTS = (0.0, 0.25, 0.5)
 """Parts of the ranks without a limit that few clients with one begin at, too; at least rank 1."""
+_LIMIT_SHARES = (0.9, 1.0 - 1e-9)
+"""Parts of a p95 limit that each of few clients may take alone: with room for others, just in
+time."""
 _DEADLINES_BEYOND_CLIENTS = 1000
 """Beyond so many clients other deadlines are tried."""
 _DEADLINES_FOLLOWED = 2
@@ -141,8 +144,7 @@ def _in_time(problem: Problem, start: Decision | None, *, move_ranks: bool) -> S
         return made
     plans = [(q, k), *_starts(free, None)]
     if move_ranks:
-        shares = 0.9, 1.0 - 1e-9  # of the limit: with room for others, and just in time alone
-        plans += [(q, hurried_ranks(problem, k, part)) for q, k in plans for part in shares] + [
+        plans += [(q, hurried_ranks(problem, k, s)) for q, k in plans for s in _LIMIT_SHARES] + [
             (q, np.maximum(1.0, np.floor(k * part))) for part in _RANK_PARTS
         ]
     plans = list({(q.tobytes(), k.tobytes()): (q, k) for q, k in plans}.values())
