@@ -48,7 +48,6 @@ def at_own_value(curves, line):
 @pytest.mark.parametrize("overrides, planner", [
     pytest.param([WAIT, "planner.q_min=0.3"], None, marks=pytest.mark.slow),
     ([WAIT, "planner.q_min=0.3", "planner.max_participants=1.2"], None),
-    pytest.param([WAIT, "planner.p95_limit_seconds=2.5"], None, marks=pytest.mark.slow),
     ([WAIT, "planner.cohort=0.4"], "uniform"),
     pytest.param([*PRIVATE, "privacy.max_epsilon=2.0"], None, id="privacy"),
     pytest.param([WAIT, "planner.quantile=0.7"], None, marks=pytest.mark.slow),
