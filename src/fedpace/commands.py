@@ -47,8 +47,8 @@ def print_plan(
     errors: Console,
 ) -> None:
     """`fedpace plan`: plan, print a table or JSON, draw."""
+    from fedpace.experiment.plan_figures import draw_plan
     from fedpace.experiment.scenario import (
-        draw_plan,
         load_scenario,
         plan_lines,
         plan_scenario,

@@ -8,7 +8,6 @@ import pytest
 from fedpace import InputError, load_experiment
 from fedpace.experiment.network import build_network
 from fedpace.experiment.scenario import (
-    _schedules,
     load_scenario,
     plan_scenario,
     scenario_network,
@@ -99,19 +98,3 @@ def test_a_trace_lasts_for_all_rounds_unless_a_target_may_end_the_run_sooner(tmp
 def test_a_population_is_drawn_or_read_not_both():
     with pytest.raises(InputError, match="step_spread and clients"):
         drawn("network.step_spread=0.1", "network.clients='clients.csv'")
-
-
-@pytest.mark.slow
-def test_no_schedule_is_drawn_that_the_band_does_not_serve(tmp_path):
-    text = """[data]
-clients = 3
-[lora]
-rank = 2
-[network]
-allocation = "{}"
-"""
-    for rule, drawn_ones in (("work-conserving", 2), ("equal-finish", 1)):
-        (tmp_path / "s.toml").write_text(text.format(rule))
-        scenario = load_scenario(tmp_path / "s.toml")
-        sweeps = _schedules(scenario, scenario_network(scenario))
-        assert {len(lines) for _, lines in sweeps.values()} == {drawn_ones}

@@ -259,3 +259,22 @@ def test_clients_are_listed_with_the_shares_that_a_plan_with_a_bias_gives_them(r
     ids = [str(client) for client in run.clients.client_id]
     assert listed == {client: f"{share[ids.index(client)]:.4f}" for client in listed}
     assert not any(f"{other}: counts as" in header for other in others)
+
+
+def test_a_plan_that_no_round_followed_is_not_shown_and_rounds_count_from_one(write_run, tmp_path):
+    run_folder = write_run(tmp_path / "run", clients=4, rounds=6, methods=("adaptive",))
+    name, *_ = read_summary(run_folder)["methods"]
+    write_report(run_folder)
+    before = read(run_folder)
+    shown = "The plan shown is the last of 2 that were in force, from round 4 on; the verdict above"
+    assert shown in before.source
+    table = json.loads((run_folder / "plan.json").read_text())
+    renewals = table["methods"][name]["renewals"]
+    unused = json.loads(json.dumps(renewals[-1]["plan"]))
+    unused["sampling_probability"] = [0.123] * len(unused["client_id"])
+    rounds = len(read_run(run_folder).records[name])
+    renewals.append({"round": rounds, "plan": unused})
+    (run_folder / "plan.json").write_text(json.dumps(table))
+    write_report(run_folder)
+    assert read(run_folder).source == before.source
+    assert "Verdict on the first plan" in before.tables[1][0]

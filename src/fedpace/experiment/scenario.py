@@ -1,9 +1,8 @@
 """Plan for a described population: without [model] no data is read, and no torch needed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich.table import Table
@@ -21,30 +20,18 @@ from fedpace.experiment.privacy import check_privacy
 from fedpace.experiment.server_rate import check_decay
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
-from fedpace.planning.overlap.described import overlapping_plan
-from fedpace.planning.planner import plan
-from fedpace.planning.renewal import expected_seconds
-from fedpace.planning.round_time.distribution import round_time, simulate_round_seconds
-from fedpace.planning.solver.objective import Problem
 from fedpace.wireless.channel import rate_bps, uplink
 from fedpace.wireless.latency import start_seconds, upload_bits
 from fedpace.wireless.network import Network
-from fedpace.wireless.population import upload_compute_ratio
 
 _SHOWN = 20
 """More clients than this are told by a sample of rows."""
-_COMPARED = 60
-"""More clients than this are compared over the schedules by a sample."""
-_SWEPT = 300
-"""More clients than this are swept over by a sample."""
 _LARGE_FLEET = 100
 """From so many clients a plan that asks for a large share of them says so."""
 _LARGE_SHARE = 0.2
 """Share of the fleet that is large."""
 _LONG_STEP_SECONDS = 60.0
 """A local step that is longer, s, is seldom meant."""
-_SIMULATED = 2e7
-"""Clients times rounds that are simulated for the figure, about."""
 
 
 def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
@@ -90,23 +77,34 @@ def plan_scenario(scenario: Scenario, network: Network, planner: str | None = No
     Raises:
         InputError: what a run would refuse of the plan.
     """
-    if planner is not None:
-        section = scenario.planner.model_copy(update={"name": planner})
-        scenario = scenario.model_copy(update={"planner": section})
-    alone = scenario.model_copy(update={"methods": ["adaptive"]})
-    check_privacy(alone)
-    # A cohort may be meant for the other methods of a run, if the file names some.
-    asked = scenario if "methods" in scenario.model_fields_set else alone
+    asked = as_planned(scenario, planner)
+    check_privacy(asked.model_copy(update={"methods": ["adaptive"]}))
     check_schedule(asked, "adaptive")
     check_decay(asked, "adaptive")
     return make_plan(asked, network, "adaptive")
+
+
+def as_planned(scenario: Scenario, planner: str | None = None) -> Scenario:
+    """Return a scenario as the plan of its method "adaptive" reads it.
+
+    Args:
+        scenario: as given.
+        planner: in place of its own.
+    """
+    if planner is not None:
+        section = scenario.planner.model_copy(update={"name": planner})
+        scenario = scenario.model_copy(update={"planner": section})
+    # A cohort may be meant for the other methods of a run, if the file names some.
+    if "methods" in scenario.model_fields_set:
+        return scenario
+    return scenario.model_copy(update={"methods": ["adaptive"]})
 
 
 def plan_table(made: Plan, network: Network) -> Table:
     """Return a table of the clients' probabilities and ranks, at most a screen of them."""
     clients, system = planning_clients(network), network.system
     start = start_seconds(clients, system, made.sketch_rank)
-    alone = _upload_alone(clients, system, made.sketch_rank)
+    alone = upload_alone_seconds(clients, system, made.sketch_rank)
     binding = _binding(made)
     table = Table(box=None, pad_edge=False, header_style="bold")
     rates = made.updates_per_second if made.schedule == "overlapping" else None
@@ -204,140 +202,7 @@ def _gain_lines(made: Plan) -> Iterator[str]:
         )
 
 
-def draw_plan(made: Plan, scenario: Scenario, network: Network, folder: Path) -> Sequence[Path]:
-    """Draw q and k against speed and link, the round time, and sweeps; return the files."""
-    from fedpace.reporting.plots import plan_map, predicted_times
-
-    folder.mkdir(parents=True, exist_ok=True)  # first: it may be a place where none can be made
-    clients, system = planning_clients(network), network.system
-    rank = np.full(len(clients), float(system.lora_rank))
-    figures = {
-        "clients": plan_map(
-            start_seconds(clients, system, rank), _upload_alone(clients, system, rank), made
-        ),
-        "schedules": predicted_times(
-            _schedules(scenario, network), "predicted seconds × relative rounds"
-        ),
-    }
-    if made.schedule == "synchronous":
-        figures |= _of_rounds(made, scenario, network)
-    files = []
-    for name, figure in figures.items():
-        files.append(folder / f"{name}.png")
-        figure.savefig(files[-1], dpi=150)
-    return files
-
-
-def _of_rounds(made: Plan, scenario: Scenario, network: Network) -> dict[str, Any]:
-    """The figures of synchronous rounds: how long one takes, and sweeps."""
-    from fedpace.reporting.plots import predicted_times, round_time_distribution
-
-    clients, system = planning_clients(network), network.system
-    law = round_time(made, clients, system)
-    draws = int(np.clip(_SIMULATED / len(clients), 200, 2000))
-    simulated = simulate_round_seconds(made.decision, clients, system, draws, scenario.seed)
-    grid = np.linspace(0, max(law.quantile(0.999), float(simulated.max())), 300)
-    sample = f"\n(a sample of {_SWEPT} clients)" if len(clients) > _SWEPT else ""
-    return {
-        "round-time": round_time_distribution(grid, law.cdf(grid), simulated),
-        "sweeps": predicted_times(_sweeps(scenario, network, made.planner),
-                                  "predicted seconds × relative rounds" + sample),
-    }  # fmt: skip
-
-
-def _schedules(
-    scenario: Scenario, network: Network
-) -> Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]]:
-    """Predicted objective over the spread of computing and its share, of every schedule.
-
-    Rounds overlap on a band that never idles alone.
-    """
-    clients, system = planning_clients(network), network.system
-    stands_for = max(1.0, len(clients) / _COMPARED)
-    if stands_for > 1:
-        chosen = rng_for(scenario.seed, "population", 103).permutation(len(clients))[:_COMPARED]
-        clients = clients.take(np.sort(chosen))
-        system = replace(system, bandwidth_hz=system.bandwidth_hz / stands_for)
-    step = clients.step_seconds + system.lora_rank * clients.step_seconds_per_rank
-    middle = np.exp(np.mean(np.log(np.maximum(step, 1e-12))))
-
-    overlaps = system.allocation == "work-conserving"
-    names = ["synchronous", *(["overlapping"] if overlaps else [])]
-
-    def times(factors: Sequence[Floats]) -> dict[str, list[float]]:
-        lines: dict[str, list[float]] = {name: [] for name in names}
-        for factor in factors:
-            changed = replace(
-                clients,
-                step_seconds=clients.step_seconds * factor,
-                step_seconds_per_rank=clients.step_seconds_per_rank * factor,
-            )
-            problem = Problem(changed, system, scenario.planner.q_min)
-            rounds = plan(changed, system, "exact", q_min=scenario.planner.q_min)
-            lines["synchronous"].append(rounds.objective_seconds)
-            if "overlapping" in lines:
-                beats = overlapping_plan(problem, "exact", None, rounds, polish=False)
-                lines["overlapping"].append(beats.objective_seconds)
-        return lines
-
-    powers, ratios = (0.0, 0.5, 1.0, 1.5), (0.25, 0.5, 1.0, 2.0, 4.0)
-    spread = float(np.std(np.log(np.maximum(step, 1e-12))))
-    ratio = upload_compute_ratio(clients, system)
-    return {
-        "spread of ln(step time)": (
-            [spread * power for power in powers],
-            times([(np.maximum(step, 1e-12) / middle) ** (power - 1) for power in powers]),
-        ),
-        "upload over computation": (
-            [ratio * each for each in ratios], times([np.full(len(step), 1 / r) for r in ratios]),
-        ),
-    }  # fmt: skip
-
-
-def _sweeps(
-    scenario: Scenario, network: Network, planner: str
-) -> Mapping[str, tuple[Sequence[float], Mapping[str, Sequence[float]]]]:
-    """Predicted objective of the plan and of uniform sampling over band, clients and rank.
-
-    Where clients are many, of a sample: its curves have the same shape, but lie lower, as it lacks
-    the very slowest.
-    """
-    clients, system = planning_clients(network), network.system
-    planners = list(dict.fromkeys((planner, "uniform")))
-    stands_for = max(1.0, len(clients) / _SWEPT)
-    if stands_for > 1:
-        # In a band as much narrower each has the same share of it, and the same q is best.
-        chosen = rng_for(scenario.seed, "population", 102).permutation(len(clients))[:_SWEPT]
-        clients = clients.take(np.sort(chosen))
-        system = replace(system, bandwidth_hz=system.bandwidth_hz / stands_for)
-    count, rank = len(clients), system.lora_rank
-
-    def times(problems: Sequence[tuple[Clients, System]]) -> dict[str, list[float]]:
-        return {
-            p: [expected_seconds(plan(c, s, p, predict=False), c, s) for c, s in problems]
-            for p in planners
-        }
-
-    bands = [system.bandwidth_hz * f for f in (0.25, 0.5, 1, 2, 4)]
-    counts = sorted({max(1, round(count * f)) for f in (0.125, 0.25, 0.5, 0.75, 1)})
-    ranks = sorted({max(1, round(rank * f)) for f in (0.125, 0.25, 0.5, 1, 2)})
-    order = rng_for(scenario.seed, "population", 101).permutation(count)
-    return {
-        "bandwidth, MHz": (
-            [b * stands_for / 1e6 for b in bands],
-            times([(clients, replace(system, bandwidth_hz=b)) for b in bands]),
-        ),
-        "clients": (
-            [round(c * stands_for) for c in counts],
-            times([(clients.take(np.sort(order[:c])), system) for c in counts]),
-        ),
-        "rank r of the adapter": (
-            ranks, times([(clients, replace(system, lora_rank=r)) for r in ranks]),
-        ),
-    }  # fmt: skip
-
-
-def _upload_alone(clients: Clients, system: System, rank: Floats) -> Floats:
+def upload_alone_seconds(clients: Clients, system: System, rank: Floats) -> Floats:
     """Seconds to send that rank alone in the whole band, shape (N,)."""
     band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
     return upload_bits(system, rank) / rate_bps(band, **uplink(clients))

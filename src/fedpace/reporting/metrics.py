@@ -201,6 +201,15 @@ def rounds_in_force(plans: Plans, rounds: int) -> list[int]:
     return [after - at for at, after in zip(begin, [*begin[1:], rounds], strict=True)]
 
 
+def followed(plans: Plans, rounds: int) -> Plans:
+    """Return the plans that were in force for at least one of the first `rounds` rounds.
+
+    A renewal is made after the last round, too: what it plans nobody has followed.
+    """
+    lengths = rounds_in_force(plans, rounds)
+    return [each for each, length in zip(plans, lengths, strict=True) if length]
+
+
 def summarise(
     records: Sequence[RoundRecord],
     plans: Plans,

@@ -4,7 +4,7 @@ import re
 import shlex
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from fedpace.reporting.metrics import (
     age_seconds,
     curve,
     expected_participation,
+    followed,
     overlapped,
     participation_counts,
     time_split,
@@ -90,6 +91,8 @@ def _tokens(summary: Mapping[str, Any]) -> list[str]:
 def _content(run: Run, safe: Callable[[str], Any]) -> dict[str, Any]:
     """Return what the page's template is filled with."""
     methods = list(run.summary["methods"])
+    in_force = {name: followed(plans, len(run.records[name])) for name, plans in run.plans.items()}
+    run = replace(run, plans=in_force)
     return dict(
         headline=_UNIT.sub("\u00a0", headline(run.summary, run.target, run.records)),
         methods=methods,
@@ -230,7 +233,11 @@ def _plan_figure(run: Run, name: str, identifier: str) -> Iterator[_Figure]:
         return
     title = f"Plan of {name} against device and link"
     same = "" if len(panels) == 2 else " The other quantity is the same for every client."
-    renewed = f" The plan shown is the last of {len(run.plans[name])}, in force from round {first}."
+    step = "round" if plan.beat_seconds is None else "beat"
+    renewed = (
+        f" The plan shown is the last of {len(run.plans[name])} that were in force, from {step} "
+        f"{first + 1} on; the verdict above is on the first."
+    )
     yield _Figure(
         inline_svg(
             plots.plan_map(

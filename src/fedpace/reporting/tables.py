@@ -82,7 +82,7 @@ def prediction_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[st
         summary: summary.json.
     """
     header = ["Method", "Round, predicted", "Round, measured", "Measured over predicted"]
-    header += ["All rounds, predicted", "All rounds, measured", "Planner's verdict"]
+    header += ["All rounds, predicted", "All rounds, measured", "Verdict on the first plan"]
     rows = []
     for name, entry in summary["methods"].items():
         if entry.get("schedule") == "overlapping":
@@ -108,7 +108,11 @@ def beat_rows(summary: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         it wrote the summary.
     """
     header = ["Method", "Beat", "Updates, predicted", "Updates, counted"]
-    header += ["Mean age of an update, predicted", "Mean age, measured", "Planner's verdict"]
+    header += [
+        "Mean age of an update, predicted",
+        "Mean age, measured",
+        "Verdict on the first plan",
+    ]
     rows = [
         [
             name, seconds_text(entry["mean_round_seconds"]),
