@@ -11,7 +11,7 @@ from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.grouping import group_mean, grouped_problem
-from fedpace.planning.solver.limits import shrink_to_p95
+from fedpace.planning.solver.limits import TOO_SLOW, shrink_to_p95
 from fedpace.planning.solver.objective import (
     LARGEST_UNGROUPED,
     Problem,
@@ -24,10 +24,8 @@ from fedpace.planning.solver.objective import (
 from fedpace.planning.solver.ranks import whole
 from fedpace.planning.solver.sampling import asked, best_scale, held_scale, within_participants
 
-__all__ = ["TOO_SLOW", "fslora", "full", "oort", "statistics", "uniform", "weighted"]
+__all__ = ["fslora", "full", "oort", "statistics", "uniform", "weighted"]
 
-TOO_SLOW = "infeasible: the p95 limit is exceeded {}; raise p95_limit_seconds or let 'exact' plan"
-"""Verdict where the p95 limit cannot be kept."""
 _UNPAID_VERDICT = (
     "infeasible: max_joules_per_round does not pay for cohort = {:g}; lower one, raise the other"
 )

@@ -14,12 +14,17 @@ from numpy.typing import NDArray
 
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
-from fedpace.planning.baselines import TOO_SLOW, full, statistics, uniform, weighted
+from fedpace.planning.baselines import full, statistics, uniform, weighted
 from fedpace.planning.paper import paper
 from fedpace.planning.solver.deadlines import other_deadlines
 from fedpace.planning.solver.grouping import expand, grouped_problem
 from fedpace.planning.solver.late_rounds import are_few, best_in_time
-from fedpace.planning.solver.limits import falling_path, hurried_ranks, shrink_to_p95
+from fedpace.planning.solver.limits import (
+    TOO_SLOW,
+    falling_path,
+    hurried_ranks,
+    shrink_to_p95,
+)
 from fedpace.planning.solver.local_search import LocalOptimum, local_search
 from fedpace.planning.solver.objective import (
     LARGEST_UNGROUPED,

@@ -16,10 +16,9 @@ from scipy.optimize import minimize_scalar
 
 from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
-from fedpace.planning.baselines import TOO_SLOW
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.grouping import expand, grouped_problem
-from fedpace.planning.solver.limits import falling_path, shrink_to_p95
+from fedpace.planning.solver.limits import TOO_SLOW, falling_path, shrink_to_p95
 from fedpace.planning.solver.objective import (
     LARGEST_UNGROUPED,
     Point,

@@ -13,6 +13,7 @@ from fedpace.planning.solver.objective import LARGEST_UNGROUPED, Problem, link_w
 from fedpace.planning.solver.ranks import whole
 
 __all__ = [
+    "TOO_SLOW",
     "falling_path",
     "hurried_ranks",
     "p95_excess",
@@ -21,6 +22,8 @@ __all__ = [
     "shrink_to_p95",
 ]
 
+TOO_SLOW = "infeasible: the p95 limit is exceeded {}; raise p95_limit_seconds or let 'exact' plan"
+"""Verdict where the p95 limit cannot be kept."""
 _HURRIED_SHARE = 0.9
 """Share of the limit that a client alone may take at its hurried rank."""
 _PATH_TOLERANCE = 1e-4
