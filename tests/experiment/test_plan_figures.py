@@ -50,7 +50,7 @@ def at_own_value(curves, line):
     ([WAIT, "planner.q_min=0.3", "planner.max_participants=1.2"], None),
     ([WAIT, "planner.cohort=0.4"], "uniform"),
     pytest.param([*PRIVATE, "privacy.max_epsilon=2.0"], None, id="privacy"),
-    pytest.param([WAIT, "planner.quantile=0.7"], None, marks=pytest.mark.slow),
+    pytest.param([WAIT, "planner.quantile=0.7"], None, marks=pytest.mark.long),
 ])  # fmt: skip
 def test_figures_of_rounds_that_wait_are_of_the_plan_s_own_problem(described, overrides, planner):
     if overrides[0] in PRIVATE:
