@@ -119,6 +119,14 @@ def test_five_sentences_and_a_table_come_first():
     assert sentences(results_of(alone)) == "No rival has been run yet."
 
 
+def test_without_rivals_the_first_sentence_is_of_rounds_that_wait():
+    ours = [each for each in LINES if each["kind"] in ("ours", "ablation")]
+    said = sentences(results_of(ours))
+    assert "rounds that wait took **1.00 times as long** as FedPace's overlapping rounds" in said
+    assert said.endswith("from 0.50 in t, slow to 2.00 in t, fast.")
+    assert sentences(results_of(ours[:1])) == "No rival has been run yet."
+
+
 def test_further_methods_of_ours_stand_beside_the_first():
     more = [
         *(line("biased", s, 5.0, kind="ours", gain=3.0, network=n) for s in SEEDS

@@ -311,7 +311,7 @@ def test_untuned_each_method_has_its_first_rate_and_middle_size(tmp_path):
     assert suite.untuned().digest(*names) != suite.digest(*names)
 
 
-@pytest.mark.parametrize("name", ["quick", "full", "whole-model"])
+@pytest.mark.parametrize("name", ["quick", "full", "whole-model", "regimes"])
 def test_committed_results_are_of_the_suites_as_they_are(name):
     """A suite with another digest would be measured anew, which takes hours."""
     root = SUITES[0].parent

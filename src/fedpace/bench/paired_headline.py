@@ -5,6 +5,7 @@ from fedpace.bench.paired import Ratio, geometric_mean
 from fedpace.bench.paired_tables import (
     AUTO,
     BEST,
+    WAITING,
     Results,
     by_setting,
     overall,
@@ -18,13 +19,28 @@ def sentences(results: Results) -> str:
     best = results.over(results.ours, BEST)
     total = overall(best)
     if total is None:
-        return "No rival has been run yet."
+        return _over_waiting(results)
     parts = [_how_much(results, total), _how_fair(results), _how_sure(results)]
     parts += [_beside(results, name) for name in results.beside]
     if results.has_auto:
         parts.append(_auto(results))
     parts.append(_where_not(results))
     return " ".join(parts)
+
+
+def _over_waiting(results: Results) -> str:
+    """What is to be said where no rival was run."""
+    found = {s: r.mean for s, r in by_setting(results.over(results.ours, WAITING)).items()}
+    total = overall(results.over(results.ours, WAITING))
+    if total is None:
+        return "No rival has been run yet."
+    least, most = min(found, key=lambda s: found[s]), max(found, key=lambda s: found[s])
+    return (
+        f"No rival has been run; rounds that wait took **{total.mean:.2f} times as long** as "
+        f"FedPace's {results.ours} rounds, in the mean over {_count(len(found), 'setting')} (90 % "
+        f"interval {total.low:.2f} to {total.high:.2f}): from {found[least]:.2f} in "
+        f"{', '.join(least)} to {found[most]:.2f} in {', '.join(most)}."
+    )
 
 
 def headline(results: Results) -> str:
