@@ -68,6 +68,19 @@ def test_names_are_shown_as_they_are_wherever_they_stand():
     assert EVIL.replace("[b]", "") not in shown(out).replace(EVIL, "")
 
 
+@pytest.mark.parametrize(
+    ("method", "underway", "word"),
+    [("adaptive", None, "round"), ("adaptive", 2, "beat"), ("fedbuff", 2, "step")],
+)
+def test_a_servers_steps_are_called_as_the_table_of_the_run_calls_them(method, underway, word):
+    record = RoundRecord(method, 3, 1.0, 1.0, (), 0, 0, None, 0.0, 0.0, {"loss": 1.0},
+                         underway=underway)  # fmt: skip
+    out = console()
+    with RunProgress(out) as progress:
+        progress.show(record, 9)
+    assert f"{word}    4" in shown(out)
+
+
 def test_a_table_of_clients_has_their_names_as_they_are():
     from fedpace.core.profile import Clients, System
     from fedpace.experiment.scenario import plan_table

@@ -30,10 +30,11 @@ def sentences(results: Results) -> str:
 
 def _over_waiting(results: Results) -> str:
     """What is to be said where no rival was run."""
-    found = {s: r.mean for s, r in by_setting(results.over(results.ours, WAITING)).items()}
-    total = overall(results.over(results.ours, WAITING))
+    over = results.over(results.ours, WAITING)
+    total = overall(over)
     if total is None:
         return "No rival has been run yet."
+    found = {setting: ratio.mean for setting, ratio in by_setting(over).items()}
     least, most = min(found, key=lambda s: found[s]), max(found, key=lambda s: found[s])
     return (
         f"No rival has been run; rounds that wait took **{total.mean:.2f} times as long** as "

@@ -40,7 +40,7 @@ from fedpace.federation.methods.flora import flora
 from fedpace.federation.methods.hetlora import hetlora
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer, server_sgd
-from fedpace.planning.planner import PLANNERS, SCALED, plan
+from fedpace.planning.planner import PLANNERS, SCALED, plan, so_unused
 from fedpace.wireless.network import Network
 
 
@@ -346,11 +346,7 @@ def _unused(experiment: Experiment) -> str:
         "max_bias": experiment.planner.max_bias,
     }  # fmt: skip
     names = [name for name, value in given.items() if value]
-    if not names:
-        return ""
-    *others, last = names
-    listed = f"{', '.join(others)} and {last}" if others else last
-    return f", so {listed} {'are' if others else 'is'} not used"
+    return f", {so_unused(names)}" if names else ""
 
 
 def _unused_factor(experiment: Experiment, made: Plan) -> str:
@@ -359,4 +355,4 @@ def _unused_factor(experiment: Experiment, made: Plan) -> str:
         return ""
     if made.verdict.endswith(" not used"):  # the planner's own words, of what it knows
         return ", nor is beat_rate_factor"
-    return "; rounds wait, so beat_rate_factor is not used"
+    return f"; rounds wait, {so_unused(['beat_rate_factor'])}"

@@ -33,7 +33,7 @@ from fedpace.planning.solver.objective import (
 from fedpace.wireless.channel import model_of, rate_bps, uplink
 from fedpace.wireless.latency import upload_bits
 
-__all__ = ["MINIMISING", "OVERLAPPING_GAIN", "PLANNERS", "SCALED", "Planner", "plan"]
+__all__ = ["MINIMISING", "OVERLAPPING_GAIN", "PLANNERS", "SCALED", "Planner", "plan", "so_unused"]
 
 
 class Planner(Protocol):
@@ -222,9 +222,14 @@ def _waiting(rounds: Plan, beat_seconds: float | None, max_bias: float) -> Plan:
               (("beat_seconds", beat_seconds), ("max_bias", max_bias)) if value]  # fmt: skip
     if not unused:
         return rounds
-    verb = "is" if len(unused) == 1 else "are"
-    why = f"; rounds wait, so {' and '.join(unused)} {verb} not used"
-    return replace(rounds, verdict=rounds.verdict + why)
+    return replace(rounds, verdict=f"{rounds.verdict}; rounds wait, {so_unused(unused)}")
+
+
+def so_unused(names: Sequence[str]) -> str:
+    """Return what a verdict says of keys, at least one, that a plan does not use."""
+    *others, last = names
+    listed = f"{', '.join(others)} and {last}" if others else last
+    return f"so {listed} {'are' if others else 'is'} not used"
 
 
 def _check_schedule(
