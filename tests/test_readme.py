@@ -50,7 +50,7 @@ def test_headline_and_page_are_made_of_the_evidence():
         assert page == page_text(lines, command=command, suite=suite), f"run {command}"
         pages[name] = page
         if name == "evidence":
-            table = headline(results_of(in_order(lines, suite)))
+            table = headline(results_of(in_order(lines, suite), suite))
     for figure in re.findall(r"\d\.\d\d(?: of our time| \(\d\.\d\d–\d\.\d\d\))", README):
         assert any(figure in page for page in pages.values()), (
             f"no page says anything of {figure}; correct README.md"

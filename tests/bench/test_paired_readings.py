@@ -3,6 +3,7 @@
 import pytest
 
 from fedpace.bench.paired_readings import only, readings, reread
+from fedpace.bench.paired_tables import results_of
 
 GOALS = ("accuracy>=0.4", "accuracy>=0.6")
 
@@ -30,7 +31,7 @@ def test_single_evaluations_reach_a_target_before_their_mean():
 
 def test_the_table_has_the_ratio_of_each_reading():
     assert only(0)(OURS)["targets"] == {GOALS[0]: 20.0}
-    text = readings([OURS, THEIRS])
+    text = readings(results_of([OURS, THEIRS]))
     # sqrt(2.3 * 2), sqrt(40/15 * 50/20), 2.3, 2.
     for name, ratio in [
         ("as above", "2.14"),
@@ -45,6 +46,6 @@ def test_the_table_has_the_ratio_of_each_reading():
 def test_a_target_that_one_of_both_missed_may_be_left_out():
     late = {**THEIRS, "seconds": None, "end_seconds": 300.0,
             "targets": {GOALS[0]: 46.0, GOALS[1]: None}}  # fmt: skip
-    text = readings([OURS, late])
+    text = readings(results_of([OURS, late]))
     assert "| as above | > 4.80 (" in text  # sqrt(2.3 * 10)
     assert "| without targets that one of both missed | 2.30 (" in text

@@ -17,7 +17,6 @@ from fedpace.bench.comparison import Setting
 from fedpace.bench.results import Line
 from fedpace.core.profile import Floats
 from fedpace.core.rng import rng_for
-from fedpace.planning.planner import OVERLAPPING_GAIN
 
 _DRAWS = 4000
 """Bootstrap samples."""
@@ -230,12 +229,12 @@ def best_of(
 
 
 def chosen_by_plan(
-    ours: Mapping[int, Line], other: Mapping[int, Line], name: str
+    ours: Mapping[int, Line], other: Mapping[int, Line], name: str, enough: float
 ) -> dict[int, Line]:
     """Return the runs of a planner that takes ours where it promises enough, else the other."""
     return {
         seed: ours[seed]
-        if ours[seed]["predicted_gain"].get(name, np.inf) >= OVERLAPPING_GAIN
+        if ours[seed]["predicted_gain"].get(name, np.inf) >= enough
         else other[seed]
         for seed in ours.keys() & other.keys()
     }

@@ -11,7 +11,6 @@ from fedpace.bench.paired_tables import (
     overall,
     told_from_one,
 )
-from fedpace.planning.planner import OVERLAPPING_GAIN
 
 
 def sentences(results: Results) -> str:
@@ -137,7 +136,7 @@ def _auto(results: Results) -> str:
     worst = min(each, key=lambda setting: each[setting].mean)
     return (
         'With schedule = "auto", which overlaps rounds only where the plan promises '
-        f"{OVERLAPPING_GAIN:g} times the speed ({share:.0%} of the runs), "
+        f"{results.enough_gain:g} times the speed ({share:.0%} of the runs), "
         f"the best rival took {total.mean:.2f} times as long "
         f"({total.low:.2f} to {total.high:.2f}), at worst {each[worst].mean:.2f} times in "
         f"{', '.join(worst)}."

@@ -31,7 +31,6 @@ from fedpace.bench.paired_tables import (
 from fedpace.bench.regimes import Gains, draw_regimes, has_regimes
 from fedpace.bench.results import Line
 from fedpace.bench.suite import Suite
-from fedpace.planning.planner import OVERLAPPING_GAIN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,7 +53,7 @@ def write_page(
     Returns:
         The files written.
     """
-    results = results_of(in_order(lines, suite), "seconds" if suite is None else suite.quantity)
+    results = results_of(in_order(lines, suite), suite)
     name = lines[0]["suite"]
     images = out.parent / "img"
     images.mkdir(parents=True, exist_ok=True)
@@ -86,7 +85,7 @@ def _figures(results: Results, suite: Suite | None) -> dict[str, "Figure"]:
 def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None) -> str:
     """Return the page; see `write_page`."""
     lines = in_order(lines, suite)
-    results = results_of(lines, "seconds" if suite is None else suite.quantity)
+    results = results_of(lines, suite)
     name, timed = lines[0]["suite"], results.quantity == "seconds"
     parts = [f"# Results: {name}"]
     if _overview(results):
@@ -114,7 +113,7 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
     parts += ["## Which ratios the seeds can tell from 1", _power(results)]
     if any("targets" in line for line in lines):
         parts += ["## At each target", _at_each_target(results, lines)]
-        parts += ["## Does it hang on how a curve is read?", readings(lines)]
+        parts += ["## Does it hang on how a curve is read?", readings(results)]
     if results.changed:
         parts += ["## Ours with something changed", _changed(results)]
     parts += ["## Where it does not help", _losses(results)]
@@ -145,7 +144,7 @@ def _reading(results: Results, lines: Sequence[Line]) -> str:
     )
     auto = (
         f" `{AUTO}` is no run of its own: of each seed it takes {results.ours} rounds where the "
-        f"plan, made before the run, promises {OVERLAPPING_GAIN:g} times the speed of {WAITING} "
+        f"plan, made before the run, promises {results.enough_gain:g} times the speed of {WAITING} "
         "ones, and those otherwise."
         if results.has_auto
         else ""

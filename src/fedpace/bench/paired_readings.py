@@ -4,12 +4,12 @@ Averaging over two evaluations delays a curve by half of what lies between them,
 rounds are long: a method cannot be evaluated more often than it moves.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from fedpace.bench.crossing import seconds_to
 from fedpace.bench.page import markdown
-from fedpace.bench.paired_tables import AUTO, BEST, WAITING, Results, overall, results_of
+from fedpace.bench.paired_tables import AUTO, BEST, WAITING, Results, overall
 from fedpace.bench.results import Line
 from fedpace.core.target import Target
 
@@ -44,31 +44,39 @@ _READINGS: dict[str, Callable[[Line], Line]] = {
 }
 
 
-def readings(lines: Sequence[Line]) -> str:
+def readings(results: Results) -> str:
     """Return a table: ratios over all settings, by how the curves are read.
 
     Args:
-        lines: with several targets, in the order of the suite.
+        results: of lines with several targets.
     """
-    first = results_of(lines)
-    cases = [(first.ours, BEST)]
-    if first.has_auto:
-        cases += [(AUTO, BEST), (first.ours, WAITING)]
-    read = {
-        name: results_of([how(line) if "targets" in line else line for line in lines])
-        for name, how in _READINGS.items()
-    }
-    read["without targets that one of both missed"] = replace(first, bounds=False)
+    cases = [(results.ours, BEST)]
+    if results.has_auto:
+        cases += [(AUTO, BEST), (results.ours, WAITING)]
+    read = {name: _read(results, how) for name, how in _READINGS.items()}
+    read["without targets that one of both missed"] = replace(results, bounds=False)
     rows = []
-    for name, results in read.items():
-        ratios = [overall(results.over(who, other)) for who, other in cases]
+    for name, reading in read.items():
+        ratios = [overall(reading.over(who, other)) for who, other in cases]
         rows.append([name, *("–" if ratio is None else str(ratio) for ratio in ratios)])
     header = [f"{who} over {_named(other)}" for who, other in cases]
     text = (
         "Averaging over two evaluations delays a curve by half of what lies between them: more "
-        f"where rounds are long. {_density(first)}"
+        f"where rounds are long. {_density(results)}"
     )
     return f"{text}\n\n{markdown(['', *header], rows)}"
+
+
+def _read(results: Results, how: Callable[[Line], Line]) -> Results:
+    """The results with each line that has targets read in another way."""
+    runs = {
+        setting: {
+            method: {seed: how(ln) if "targets" in ln else ln for seed, ln in lines.items()}
+            for method, lines in here.items()
+        }
+        for setting, here in results.runs.items()
+    }
+    return replace(results, runs=runs)
 
 
 def _named(other: str) -> str:

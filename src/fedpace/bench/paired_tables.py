@@ -16,6 +16,8 @@ from fedpace.bench.paired import (
     runs_of,
 )
 from fedpace.bench.results import Line
+from fedpace.bench.suite import Suite
+from fedpace.planning.overlap.choice import OVERLAPPING_GAIN, enough_gain
 
 WAITING = "synchronous"
 """The name, among the gains of a plan and among the methods, of rounds that wait for all."""
@@ -45,6 +47,8 @@ class Results:
     """Whether a target counts that one of two methods missed, with the end of its budget."""
     target: int | None = None
     """Index of the only target that is looked at; None: all."""
+    enough_gain: float = OVERLAPPING_GAIN
+    """Promised gain from which on "auto" takes ours."""
 
     @property
     def methods(self) -> list[str]:
@@ -79,7 +83,7 @@ class Results:
         """Return a method's runs in a setting; those of "auto" are taken from both schedules."""
         here = self.runs[setting]
         if who == AUTO:
-            return chosen_by_plan(here[self.ours], here.get(WAITING, {}), WAITING)
+            return chosen_by_plan(here[self.ours], here.get(WAITING, {}), WAITING, self.enough_gain)
         return here.get(who, {})
 
     def over(self, who: str, other: str) -> dict[Setting, Pairs]:
@@ -112,12 +116,12 @@ class Results:
         return sum(line is own[seed] for seed, line in taken.items()) / max(len(taken), 1)
 
 
-def results_of(lines: Sequence[Line], quantity: Quantity = "seconds") -> Results:
+def results_of(lines: Sequence[Line], suite: Suite | None = None) -> Results:
     """Sort the lines of a suite.
 
     Args:
         lines: under one rule, in the order of the suite.
-        quantity: what is compared.
+        suite: for what it compares, and whether its first method has a bias.
 
     Raises:
         InputError: there is no method of kind "ours".
@@ -130,7 +134,10 @@ def results_of(lines: Sequence[Line], quantity: Quantity = "seconds") -> Results
         for setting in settings_of(lines)
     }
     runs = {setting: here for setting, here in runs.items() if here[ours]}
-    return Results(ours, beside, others, ablations, runs, quantity)
+    if suite is None:
+        return Results(ours, beside, others, ablations, runs, "seconds")
+    gain = enough_gain(biased=ours in suite.methods and suite.methods[ours].biased)
+    return Results(ours, beside, others, ablations, runs, suite.quantity, enough_gain=gain)
 
 
 def overall(found: Mapping[Setting, Pairs]) -> Ratio | None:

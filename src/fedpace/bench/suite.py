@@ -83,6 +83,11 @@ class Method(_Section):
     """Sections of an experiment file, over the rest."""
 
     @property
+    def biased(self) -> bool:
+        """Whether its plans may have a bias."""
+        return bool(self.experiment.get("planner", {}).get("max_bias"))
+
+    @property
     def rules(self) -> tuple[AllocationRule, ...]:
         """How the band is divided: ours lets all finish together, the others get both rules."""
         if self.kind in ("ours", "ablation"):

@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 _FEWEST_AGES = 5.0
 """A run of beats that is shorter than so many times the age of its late updates is not begun where
 the planner is free: the first updates of slow clients come when much of it is over, which takes
-away what the least promise, `OVERLAPPING_GAIN`, gives."""
+away what the least promise of `enough_gain` gives."""
 
 
 def check_beat_keys(experiment: Experiment) -> None:

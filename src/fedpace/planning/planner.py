@@ -15,6 +15,7 @@ from fedpace.estimation.privacy_loss import PrivacyLimit
 from fedpace.planning.baselines import fslora, full, oort, statistics, uniform, weighted
 from fedpace.planning.exact import exact, icc24
 from fedpace.planning.infocom22 import infocom22
+from fedpace.planning.overlap.choice import MOST_IN_STEP, overlaps
 from fedpace.planning.overlap.described import overlapping_plan
 from fedpace.planning.overlap.in_step import in_step_share
 from fedpace.planning.overlap.objective import limit_seconds
@@ -33,7 +34,7 @@ from fedpace.planning.solver.objective import (
 from fedpace.wireless.channel import model_of, rate_bps, uplink
 from fedpace.wireless.latency import upload_bits
 
-__all__ = ["MINIMISING", "OVERLAPPING_GAIN", "PLANNERS", "SCALED", "Planner", "plan", "so_unused"]
+__all__ = ["MINIMISING", "PLANNERS", "SCALED", "Planner", "plan", "so_unused"]
 
 
 class Planner(Protocol):
@@ -62,13 +63,6 @@ SCALED = ("uniform", "weighted", "statistics", "oort", "infocom22", "fslora")
 
 MINIMISING = ("exact", "paper", "icc24")
 """Planners that look for the least predicted time; the others follow a rule of their own."""
-
-OVERLAPPING_GAIN = 1.3
-"""Promised speed-up from which on "auto" overlaps rounds: promises were 1.1 to 1.6 times too high
-where they were measured (docs/results.md)."""
-MOST_IN_STEP = 0.5
-"""Share of the data on clients that stay in step from which on "auto" waits for all: with all of it
-a plan that promised 1.52 took 1.32 times as long as rounds that wait (docs/log.md)."""
 
 _LIMIT_TOLERANCE = 1e-9
 """Relative distance at which a value counts as being at its limit."""
@@ -122,8 +116,8 @@ def plan(
         max_participants: most clients that a round may ask, in the mean: the sum of q, or the
             draws. None: no limit. For rounds that wait; "auto" then leaves them synchronous.
         schedule: "synchronous", "overlapping", or "auto": overlapping where that is predicted to be
-            faster by `OVERLAPPING_GAIN`, and less than `MOST_IN_STEP` of the data is on clients
-            that stay in step. Only the planner "exact" plans rounds that overlap, on a
+            faster by `enough_gain`, and less than `MOST_IN_STEP` of the data is on clients that
+            stay in step. Only the planner "exact" plans rounds that overlap, on a
             band that never idles; "auto" leaves all else synchronous, and what has a `quantile`,
             `max_participants` or `privacy`.
             `p95_limit_seconds` then limits the age of an update.
@@ -193,10 +187,9 @@ def plan(
         beats = overlapping_plan(problem, planner, beat_seconds, rounds, max_bias=max_bias)
         if too_late:
             beats, rounds = replace(beats, gain={}), _least_of_all(problem, planner, too_late)
-        together = in_step_share(beats, clients) >= MOST_IN_STEP
         if schedule == "overlapping":
-            return _in_step(beats) if together else beats
-        if _faster(beats, rounds) and not together:
+            return _in_step(beats) if in_step_share(beats, clients) >= MOST_IN_STEP else beats
+        if overlaps(beats, rounds, clients):
             return beats
         return _waiting(rounds, beat_seconds, max_bias)
     made = _described(known, planner, solution) if predict else _bare(known, planner, solution)
@@ -292,14 +285,6 @@ def _refuse_timeless(problem: Problem) -> None:
             "0 s, so that nothing is left to minimise; set overhead_seconds above 0, raise q_min, "
             "or leave the quantile out"
         )
-
-
-def _faster(beats: Plan, rounds: Plan) -> bool:
-    if beats.verdict.startswith("infeasible"):
-        return False
-    if rounds.verdict.startswith("infeasible"):
-        return True
-    return OVERLAPPING_GAIN * beats.objective_seconds <= rounds.objective_seconds
 
 
 def _contradiction(problem: Problem) -> str | None:

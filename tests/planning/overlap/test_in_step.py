@@ -8,9 +8,9 @@ import pytest
 
 from fedpace import Clients, System, plan
 from fedpace.planning.overlap.fleet import fleet_of
+from fedpace.planning.overlap.choice import OVERLAPPING_GAIN
 from fedpace.planning.overlap.in_step import in_step_share
 from fedpace.planning.overlap.simulation import simulate_queue
-from fedpace.planning.planner import OVERLAPPING_GAIN
 
 SYSTEM = System(
     bandwidth_hz=1e6, lora_rank=4, local_steps=2, bits_per_rank=1e4, noise_ratio=5.0,
