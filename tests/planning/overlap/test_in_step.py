@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from fedpace import Clients, System, plan
-from fedpace.planning.overlap.fleet import fleet_of
 from fedpace.planning.overlap.choice import OVERLAPPING_GAIN
+from fedpace.planning.overlap.fleet import fleet_of
 from fedpace.planning.overlap.in_step import in_step_share
 from fedpace.planning.overlap.simulation import simulate_queue
 
