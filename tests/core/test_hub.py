@@ -55,7 +55,7 @@ def test_nobody_asks_where_the_user_forbids_it(monkeypatch):
 
 @pytest.mark.torch
 def test_the_hubs_client_is_held_back_for_a_while_and_left_as_it_was(monkeypatch):
-    constants = pytest.importorskip("huggingface_hub").constants
+    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     with hub.offline(True):
         assert constants.is_offline_mode()

@@ -154,7 +154,7 @@ def test_the_mean_weight_of_every_client_is_its_share(given):
 
     Its share of the data, or of the mean, where the plan says so.
     """
-    count, rounds = 6, 100_000
+    count, rounds = 6, 40_000
     net = network([0.3, 0.4, 2.2, 3.7, 0.1, 1.4], efficiency=3.0,
                   availability=[1.0, 0.7, 1.0, 0.5, 0.9, 1.0])  # fmt: skip
     plan = overlapping([0.3, 0.5, 1.0, 1.0, 0.05, 0.4], [2] * count, 0.5)
@@ -177,11 +177,11 @@ def test_the_mean_weight_of_every_client_is_its_share(given):
     mean = np.mean(blocks, axis=0)
     assert np.all(late[2:4] >= 4), "the slow ones are late"
     assert np.all(np.abs(mean - share) <= 4 * error + 1e-6), (mean - share) / error
-    assert np.all(error <= 0.02 * share)
+    assert np.all(error <= 0.03 * share)
 
 
 class Untrained(OverlappingSimulation):
-    """Nobody trains and every message says the same, so that 10^5 beats take a minute."""
+    """Nobody trains and every message says the same, so that many beats take seconds."""
 
     def __init__(self, net):
         super().__init__(lambda tasks: [], net, exchange(), seed=0)
