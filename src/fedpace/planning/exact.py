@@ -2,11 +2,12 @@
 
 `exact` moves q and k together, `icc24` q alone at the largest ranks. Both start from every simple
 plan, descend from the most promising (`local_search`), and keep the best end;
-`exact` then rounds the ranks and repairs them by whole moves while q follows. Few clients with a
-p95 limit have a search of their own (`late_rounds`).
+`exact` then rounds the ranks and repairs them by whole moves while q follows. With a p95 limit the
+plan without it comes first: it may keep the limit, and is where the best starts lie nearby. Few
+clients have a search of their own then (`late_rounds`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +17,7 @@ from fedpace.core.plan import Decision
 from fedpace.core.profile import Floats
 from fedpace.planning.baselines import full, statistics, uniform, weighted
 from fedpace.planning.paper import paper
-from fedpace.planning.solver.deadlines import other_deadlines
+from fedpace.planning.solver.deadlines import other_deadlines, plans_in_time
 from fedpace.planning.solver.grouping import expand, grouped_problem
 from fedpace.planning.solver.late_rounds import are_few, best_in_time
 from fedpace.planning.solver.limits import (
@@ -95,14 +96,19 @@ def exact(problem: Problem, start: Decision | None = None) -> Solution:
     """
     if are_few(problem):
         return _in_time(problem, start, move_ranks=True)
-    relaxed = _relaxed(problem, start, move_ranks=True)
+    free, keeps = _without_limit(problem, exact, start)
+    if free is not None and keeps and problem.quantile is None:
+        return free
+    relaxed = _relaxed(problem, start, move_ranks=True, free=free)
     rounded = [rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)]
     brief = _briefly(problem, start)
     if problem.quantile is not None and not brief:
         # A quantile jumps where one client more decides it, which the model of `ranks` does not
         # know: fewer bits, and the simple plans, whose ranks are whole, may be on the better side.
         rounded += [(relaxed.q, np.floor(relaxed.k)), *_starts(problem, start)]
-        optimum = _best_end(problem, rounded, _fine(problem, start), move_ranks=False)
+        optimum = _best_end(
+            problem, _promising(problem, rounded), _fine(problem, start), move_ranks=False
+        )
     else:
         optimum = local_search(
             problem, *rounded[0], move_ranks=False, tolerance=_fine(problem, start),
@@ -130,7 +136,10 @@ def icc24(problem: Problem, start: Decision | None = None) -> Solution:
     """
     if are_few(problem):
         return _in_time(problem, start, move_ranks=False)
-    optimum = _relaxed(problem, start, move_ranks=False)
+    free, keeps = _without_limit(problem, icc24, start)
+    if free is not None and keeps and problem.quantile is None:
+        return free
+    optimum = _relaxed(problem, start, move_ranks=False, free=free)
     return _solution(problem, optimum, optimum.evaluations, {})
 
 
@@ -140,13 +149,12 @@ def _in_time(problem: Problem, start: Decision | None, *, move_ranks: bool) -> S
     Else from the plans without a limit, at ranks as they are and as a limit advises. This search is
     the better one for a quantile, so there the plan without must be better than what it finds.
     """
-    planner = exact if move_ranks else icc24
-    free = replace(problem, p95_limit_seconds=None, made={})
-    made = planner(free, start)
-    q, k = made.decision.sampling_probability, made.decision.sketch_rank.astype(np.float64)
-    keeps = shrink_to_p95(problem, lambda part: q, k) is not None
+    made, keeps = _without_limit(problem, exact if move_ranks else icc24, start)
+    assert made is not None
     if keeps and problem.quantile is None:
         return made
+    free = replace(problem, p95_limit_seconds=None, made={})
+    q, k = made.decision.sampling_probability, made.decision.sketch_rank.astype(np.float64)
     plans = [(q, k), *_starts(free, None)]
     if move_ranks:
         plans += [(q, hurried_ranks(problem, k, s)) for q, k in plans for s in _LIMIT_SHARES] + [
@@ -162,7 +170,24 @@ def _in_time(problem: Problem, start: Decision | None, *, move_ranks: bool) -> S
     return _solution(problem, best, evaluations, {})
 
 
-def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> LocalOptimum:
+def _without_limit(
+    problem: Problem, planner: Callable[..., Solution], start: Decision | None
+) -> tuple[Solution | None, bool]:
+    """The plan without the p95 limit, and whether it keeps that anyway; None without a limit."""
+    if problem.p95_limit_seconds is None:
+        return None, True
+    made = planner(replace(problem, p95_limit_seconds=None, made={}), start)
+    q, k = made.decision.sampling_probability, made.decision.sketch_rank.astype(np.float64)
+    return made, shrink_to_p95(problem, lambda part: q, k) is not None
+
+
+def _relaxed(
+    problem: Problem,
+    start: Decision | None,
+    *,
+    move_ranks: bool,
+    free: Solution | None = None,
+) -> LocalOptimum:
     """The best local optimum that is found, ranks real-valued or at their largest."""
     many = len(problem.clients) > LARGEST_UNGROUPED and start is None
     if many:
@@ -171,9 +196,17 @@ def _relaxed(problem: Problem, start: Decision | None, *, move_ranks: bool) -> L
         starts = [expand(problem, groups, end.q, end.k)]
     else:
         starts = _starts(problem, start)
+    near = _starts(problem, free.decision) if free and start is None and not many else []
     if not move_ranks:
         most = rank_limit(problem)
-        starts = [(np.minimum(q, probability_limit(problem, most)), most) for q, _ in starts]
+        starts, near = (
+            [(np.minimum(q, probability_limit(problem, most)), most) for q, _ in plans]
+            for plans in (starts, near)
+        )
+    if near:
+        starts = near + plans_in_time(problem, [*starts, *near], move_ranks=move_ranks)
+    else:
+        starts = _promising(problem, starts)
     best = _best_end(problem, starts, _fine(problem, start), move_ranks=move_ranks)
     if many or start is not None or len(problem.clients) <= _DEADLINES_BEYOND_CLIENTS:
         return best
@@ -233,6 +266,17 @@ def _starts(problem: Problem, start: Decision | None) -> list[tuple[Floats, Floa
     return starts
 
 
+def _promising(
+    problem: Problem, starts: Sequence[tuple[Floats, Floats]]
+) -> list[tuple[Floats, Floats]]:
+    """Those to follow: all of few clients, else the best as they are."""
+    if len(starts) <= _STARTS_FOLLOWED or len(problem.clients) <= _FEW_CLIENTS:
+        return list(starts)
+    law = exact_law(problem)
+    values = [evaluate(problem, law, q, k).log_objective for q, k in starts]
+    return [starts[i] for i in np.argsort(values, kind="stable")[:_STARTS_FOLLOWED]]
+
+
 def _best_end(
     problem: Problem,
     starts: Sequence[tuple[Floats, Floats]],
@@ -240,14 +284,8 @@ def _best_end(
     *,
     move_ranks: bool,
 ) -> LocalOptimum:
-    """Descend roughly from the most promising starts, then to the end from the best."""
-    followed = list(starts)
-    evaluations = 0
-    if len(starts) > _STARTS_FOLLOWED and len(problem.clients) > _FEW_CLIENTS:
-        law = exact_law(problem)
-        values = [evaluate(problem, law, q, k).log_objective for q, k in starts]
-        followed = [starts[i] for i in np.argsort(values, kind="stable")[:_STARTS_FOLLOWED]]
-        evaluations = len(starts)
+    """Descend roughly from each start, then to the end from the best."""
+    followed, evaluations = list(starts), 0
     if len(followed) > 1:
         ends = [
             local_search(problem, q, k, move_ranks=move_ranks, tolerance=_ROUGH_TOLERANCE)

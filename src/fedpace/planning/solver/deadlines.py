@@ -9,20 +9,42 @@ its time alone beyond the deadline, the best q is
 .. math:: q_n = \sqrt{\frac{n_n}{1 + \sum n / q} \frac{D}{u_n - D}},
 
 n_n its noise, u_n its time alone, D the deadline (water-filling, as in `sampling.fill`).
+
+A p95 limit has as many: of the slow clients some send less and are in time, the others hardly ever
+join.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.upper_bound import solo_seconds
-from fedpace.planning.solver.objective import Problem, noise_weight, probability_limit, rank_limit
+from fedpace.planning.solver.limits import hurried_ranks
+from fedpace.planning.solver.local_search import inside_limit
+from fedpace.planning.solver.objective import (
+    Problem,
+    evaluate,
+    exact_law,
+    noise_weight,
+    probability_limit,
+    rank_limit,
+)
 
-__all__ = ["other_deadlines"]
+__all__ = ["other_deadlines", "plans_in_time"]
 
 _DEADLINE_MULTIPLES = (0.65, 0.75, 0.82, 0.88, 0.94, 1.06, 1.12, 1.2, 1.35)
 """Deadlines tried, as multiples of the present one."""
 _LATE_PARTICIPANTS = 0.7
 """Slower than the deadline: the slowest who together join so many times a round, or less."""
+_TIME_SHARES = (0.5, 0.75, 1.0 - 1e-9)
+"""Parts of a p95 limit that each client may take alone, besides the one of `hurried_ranks`."""
+_DEADLINE_SHARES = (0.5, 0.75, 1.0)
+"""Parts of a p95 limit beyond which a client is slow, and joins less often first."""
+_ALIKE = 1e-3
+"""Plans whose log(objective) differ by less are taken for one."""
+_MOST_PLANS = 4
+"""How many plans that keep a p95 limit are returned."""
 
 
 def other_deadlines(problem: Problem, q: Floats, k: Floats) -> list[tuple[Floats, Floats]]:
@@ -63,3 +85,36 @@ def other_deadlines(problem: Problem, q: Floats, k: Floats) -> list[tuple[Floats
             )
         )
     return plans
+
+
+def plans_in_time(
+    problem: Problem, plans: Sequence[tuple[Floats, Floats]], *, move_ranks: bool
+) -> list[tuple[Floats, Floats]]:
+    """Return the best (q, k) of plans like these that keep the p95 limit.
+
+    Each plan has its ranks as they are, or as parts of the limit allow, and those who are slower
+    than a deadline join less until the limit holds.
+
+    Args:
+        problem: one with a p95 limit.
+        plans: q and k, of shape (N,) each; they need not keep the limit.
+        move_ranks: whether ranks may move.
+    """
+    limit, law = problem.p95_limit_seconds, exact_law(problem)
+    assert limit is not None
+    tried = list(plans)
+    if move_ranks:
+        tried += [(q, hurried_ranks(problem, k, part)) for q, k in plans for part in _TIME_SHARES]
+    found = []
+    for q, k in {(q.tobytes(), k.tobytes()): (q, k) for q, k in tried}.values():
+        for deadline in limit * np.array(_DEADLINE_SHARES):
+            fit, ranks, _ = inside_limit(problem, q, k, move_ranks=move_ranks, deadline=deadline)
+            found.append((evaluate(problem, law, fit, ranks).log_objective, fit, ranks))
+    found.sort(key=lambda plan: plan[0])
+    best: list[tuple[Floats, Floats]] = []
+    last = -np.inf
+    for value, q, k in found:
+        if value - last > _ALIKE and len(best) < _MOST_PLANS:
+            best.append((q, k))
+            last = value
+    return best

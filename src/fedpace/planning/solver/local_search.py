@@ -26,7 +26,7 @@ from fedpace.planning.solver.objective import (
 )
 from fedpace.planning.solver.sampling import asked, within_participants
 
-__all__ = ["LocalOptimum", "local_search"]
+__all__ = ["LocalOptimum", "inside_limit", "local_search"]
 
 _BARRIER_WEIGHTS = (0.02, 1e-3)
 """Weights of the barrier; about what it costs in log(objective)."""
@@ -88,7 +88,7 @@ def local_search(
     q = within_participants(problem, q, _INSIDE_SHARE)
     limit = np.inf
     if problem.p95_limit_seconds is not None:
-        q, k, limit = _inside(problem, q, k, move_ranks)
+        q, k, limit = inside_limit(problem, q, k, move_ranks=move_ranks)
     z = np.log(np.concatenate([q, k]) if move_ranks else q)
     evaluations = iterations = 0
     # Without a limit a barrier has no effect; a search ends with the wide one.
@@ -111,12 +111,19 @@ def local_search(
     return LocalOptimum(q, k, point, evaluations + 1, iterations, end.residual, end.verdict)
 
 
-def _inside(
-    problem: Problem, q: Floats, k: Floats, move_ranks: bool
+def inside_limit(
+    problem: Problem, q: Floats, k: Floats, *, move_ranks: bool, deadline: float | None = None
 ) -> tuple[Floats, Floats, float]:
-    """A point that keeps the p95 limit, and the limit in terms of the smooth law there.
+    """Return a point that keeps the p95 limit, and the limit in terms of the smooth law there.
 
     The smooth law and what a plan states differ by up to a few percent.
+
+    Args:
+        problem: one with a p95 limit.
+        q: sampling probabilities, shape (N,).
+        k: ranks, shape (N,).
+        move_ranks: whether rank 1 may be taken where nothing else keeps the limit.
+        deadline: as for `falling_path`.
     """
     stated = problem.p95_limit_seconds
     assert stated is not None
@@ -128,7 +135,7 @@ def _inside(
         return stated / _INSIDE_SHARE * float(np.exp(p95_excess(problem, limit, q, k)[0]))
 
     for ranks in (k, np.ones(len(k))) if move_ranks else (k,):
-        fitting = shrink_to_p95(problem, falling_path(problem, q, ranks), ranks, seconds)
+        fitting = shrink_to_p95(problem, falling_path(problem, q, ranks, deadline), ranks, seconds)
         if fitting is not None:
             return fitting, ranks, limit
     return np.full(len(q), problem.q_min), k, np.inf  # not even q_min keeps it, at these ranks
