@@ -81,8 +81,7 @@ def _number(table: Mapping[str, Any]) -> tuple[float, ...]:
 
 def _chosen(line: Line) -> str:
     rate = line["rate"]
-    value = rate["learning_rate"] if rate.get("server_optimizer") == "sgd" else None
-    value = rate.get("server_learning_rate", value) if value is None else value
+    value = rate.get("learning_rate", rate.get("server_learning_rate"))
     sizes = [
         f"{each:g}" if isinstance(each, float) else str(each) for each in line["size"].values()
     ]
