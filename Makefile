@@ -34,7 +34,7 @@ check: .venv/test  ## style, types, import contracts
 	$(BIN)/lint-imports
 
 pytest: .venv/test  ## every test; `.venv/bin/pytest -m "not slow"` is the default part
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --dist worksteal -m "not long"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto -m "not long"
 
 test-long: .venv/test  ## minutes of real processes: attacks, late answers, whole fleets, a shaped kernel
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 1 -m long

@@ -14,8 +14,3 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 # Support modules such as `federation.toy` are imported from the tests' own folder.
 sys.path.insert(0, str(Path(__file__).parent))
-
-
-def pytest_xdist_auto_num_workers(config: object) -> int:
-    """One process more than cores: for a third of the time tests wait for servers and clients."""
-    return (os.cpu_count() or 1) + 1
