@@ -134,10 +134,10 @@ def results_of(lines: Sequence[Line], suite: Suite | None = None) -> Results:
         for setting in settings_of(lines)
     }
     runs = {setting: here for setting, here in runs.items() if here[ours]}
-    if suite is None:
-        return Results(ours, beside, others, ablations, runs, "seconds")
-    gain = enough_gain(biased=ours in suite.methods and suite.methods[ours].biased)
-    return Results(ours, beside, others, ablations, runs, suite.quantity, enough_gain=gain)
+    quantity: Quantity = "seconds" if suite is None else suite.quantity
+    biased = suite is not None and ours in suite.methods and suite.methods[ours].biased
+    gain = enough_gain(biased=biased)
+    return Results(ours, beside, others, ablations, runs, quantity, enough_gain=gain)
 
 
 def overall(found: Mapping[Setting, Pairs]) -> Ratio | None:

@@ -7,7 +7,7 @@ plan without it comes first: it may keep the limit, and is where the best starts
 clients have a search of their own then (`late_rounds`).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -94,11 +94,41 @@ def exact(problem: Problem, start: Decision | None = None) -> Solution:
     Returns:
         The decision, with evaluations, iterations, residual and the cost of rounding.
     """
-    if are_few(problem):
-        return _in_time(problem, start, move_ranks=True)
-    free, keeps = _without_limit(problem, exact, start)
-    if free is not None and keeps and problem.quantile is None:
+    return _with_limit(problem, start, move_ranks=True)
+
+
+def icc24(problem: Problem, start: Decision | None = None) -> Solution:
+    """Minimise (round time) x (rounds) over q, every rank at its largest.
+
+    What Geng et al., "Adaptive heterogeneous client sampling for federated learning over wireless
+    networks" (arXiv 2404.13804) and their ICC 2024 paper on independent sampling (arXiv
+    2402.10097) optimise: who takes part, without sketching. Ours: the exact law in the place of
+    their bound on the round time, so that this differs from `exact` by the ranks alone.
+    """
+    return _with_limit(problem, start, move_ranks=False)
+
+
+def _with_limit(problem: Problem, start: Decision | None, *, move_ranks: bool) -> Solution:
+    """The plan without the p95 limit where there is none, or where that keeps it anyway.
+
+    Else what is found from there. Under a quantile the plan without may keep the limit and not be
+    the best one that does.
+    """
+    planner = _exact if move_ranks else _icc24
+    if problem.p95_limit_seconds is None:
+        return planner(problem, start, None)
+    free = planner(replace(problem, p95_limit_seconds=None, made={}), start, None)
+    q, k = free.decision.sampling_probability, free.decision.sketch_rank.astype(np.float64)
+    keeps = shrink_to_p95(problem, lambda part: q, k) is not None
+    if keeps and problem.quantile is None:
         return free
+    if are_few(problem):
+        return _in_time(problem, free, keeps=keeps, move_ranks=move_ranks)
+    return planner(problem, start, free)
+
+
+def _exact(problem: Problem, start: Decision | None, free: Solution | None) -> Solution:
+    """`exact`; `free` is the plan without the p95 limit, if there is one."""
     relaxed = _relaxed(problem, start, move_ranks=True, free=free)
     rounded = [rounded_ranks(problem, relaxed.point, relaxed.q, relaxed.k)]
     brief = _briefly(problem, start)
@@ -126,33 +156,18 @@ def exact(problem: Problem, start: Decision | None = None) -> Solution:
     )  # fmt: skip
 
 
-def icc24(problem: Problem, start: Decision | None = None) -> Solution:
-    """Minimise (round time) x (rounds) over q, every rank at its largest.
-
-    What Geng et al., "Adaptive heterogeneous client sampling for federated learning over wireless
-    networks" (arXiv 2404.13804) and their ICC 2024 paper on independent sampling (arXiv
-    2402.10097) optimise: who takes part, without sketching. Ours: the exact law in the place of
-    their bound on the round time, so that this differs from `exact` by the ranks alone.
-    """
-    if are_few(problem):
-        return _in_time(problem, start, move_ranks=False)
-    free, keeps = _without_limit(problem, icc24, start)
-    if free is not None and keeps and problem.quantile is None:
-        return free
+def _icc24(problem: Problem, start: Decision | None, free: Solution | None) -> Solution:
+    """`icc24`, likewise."""
     optimum = _relaxed(problem, start, move_ranks=False, free=free)
     return _solution(problem, optimum, optimum.evaluations, {})
 
 
-def _in_time(problem: Problem, start: Decision | None, *, move_ranks: bool) -> Solution:
-    """The plan of few clients with a p95 limit: the one without where that keeps it anyway.
+def _in_time(problem: Problem, made: Solution, *, keeps: bool, move_ranks: bool) -> Solution:
+    """The plan of few clients with a p95 limit, from the plans without one.
 
-    Else from the plans without a limit, at ranks as they are and as a limit advises. This search is
-    the better one for a quantile, so there the plan without must be better than what it finds.
+    At ranks as they are and as a limit advises. This search is the better one for a quantile, so
+    there the plan without, `made`, must be better than what it finds.
     """
-    made, keeps = _without_limit(problem, exact if move_ranks else icc24, start)
-    assert made is not None
-    if keeps and problem.quantile is None:
-        return made
     free = replace(problem, p95_limit_seconds=None, made={})
     q, k = made.decision.sampling_probability, made.decision.sketch_rank.astype(np.float64)
     plans = [(q, k), *_starts(free, None)]
@@ -168,17 +183,6 @@ def _in_time(problem: Problem, start: Decision | None, *, move_ranks: bool) -> S
         return made
     evaluations = best.evaluations + int(made.statistics["evaluations"])
     return _solution(problem, best, evaluations, {})
-
-
-def _without_limit(
-    problem: Problem, planner: Callable[..., Solution], start: Decision | None
-) -> tuple[Solution | None, bool]:
-    """The plan without the p95 limit, and whether it keeps that anyway; None without a limit."""
-    if problem.p95_limit_seconds is None:
-        return None, True
-    made = planner(replace(problem, p95_limit_seconds=None, made={}), start)
-    q, k = made.decision.sampling_probability, made.decision.sketch_rank.astype(np.float64)
-    return made, shrink_to_p95(problem, lambda part: q, k) is not None
 
 
 def _relaxed(
