@@ -21,7 +21,7 @@ import numpy as np
 from fedpace.core.profile import Floats
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.limits import hurried_ranks
-from fedpace.planning.solver.local_search import inside_limit
+from fedpace.planning.solver.local_search import best_unlike, inside_limit
 from fedpace.planning.solver.objective import (
     Problem,
     evaluate,
@@ -41,8 +41,6 @@ _TIME_SHARES = (0.5, 0.75, 1.0 - 1e-9)
 """Parts of a p95 limit that each client may take alone, besides the one of `hurried_ranks`."""
 _DEADLINE_SHARES = (0.5, 0.75, 1.0)
 """Parts of a p95 limit beyond which a client is slow, and joins less often first."""
-_ALIKE = 1e-3
-"""Plans whose log(objective) differ by less are taken for one."""
 _MOST_PLANS = 4
 """How many plans that keep a p95 limit are returned."""
 
@@ -110,11 +108,4 @@ def plans_in_time(
         for deadline in limit * np.array(_DEADLINE_SHARES):
             fit, ranks, _ = inside_limit(problem, q, k, move_ranks=move_ranks, deadline=deadline)
             found.append((evaluate(problem, law, fit, ranks).log_objective, fit, ranks))
-    found.sort(key=lambda plan: plan[0])
-    best: list[tuple[Floats, Floats]] = []
-    last = -np.inf
-    for value, q, k in found:
-        if value - last > _ALIKE and len(best) < _MOST_PLANS:
-            best.append((q, k))
-            last = value
-    return best
+    return [(q, k) for _, q, k in best_unlike(found, _MOST_PLANS)]

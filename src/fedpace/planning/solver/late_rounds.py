@@ -23,7 +23,7 @@ from fedpace.planning.round_time.distribution import enumerate_round_seconds
 from fedpace.planning.round_time.upper_bound import solo_seconds
 from fedpace.planning.solver.descent import Local, descend
 from fedpace.planning.solver.limits import falling_path, shrink_to_p95
-from fedpace.planning.solver.local_search import LocalOptimum
+from fedpace.planning.solver.local_search import LocalOptimum, best_unlike
 from fedpace.planning.solver.objective import (
     Problem,
     TimeLaw,
@@ -49,8 +49,6 @@ _MOST_QUANTILES = 24
 """How many times are tried as the quantile."""
 _FOLLOWED = 6
 """How many starts are followed to an end."""
-_ALIKE = 1e-3
-"""Starts whose log(objective) differ by less are taken for one."""
 _BARRIER_WEIGHTS = (0.02, 1e-3, 3e-5)
 """Weights of the barriers, one after the other; about what each costs in log(objective)."""
 _TOLERANCE = 1e-6
@@ -119,14 +117,10 @@ def best_in_time(
     Returns:
         The best end; it keeps the limit as a plan states it. None where no start can.
     """
-    starts = sorted(_starts(problem, plans), key=lambda start: start[0])
-    followed: list[tuple[float, Floats, _Task]] = []
-    for start in starts:
-        if not followed or start[0] - followed[-1][0] > _ALIKE:
-            followed.append(start)
+    followed = best_unlike(_starts(problem, plans), _FOLLOWED)
     if not followed:
         return None
-    ends = [_followed(problem, task, q) for _, q, task in followed[:_FOLLOWED]]
+    ends = [_followed(problem, task, q) for _, q, task in followed]
     best = min(ends, key=lambda end: end.point.log_objective)
     return _moved_ranks(problem, best) if move_ranks else best
 

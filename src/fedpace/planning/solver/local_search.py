@@ -7,8 +7,9 @@ a logarithmic barrier: the quantile has plateaus (a slow client that joins in mo
 rounds alone decides it) from which no gradient leads back inside.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from fedpace.planning.solver.objective import (
 )
 from fedpace.planning.solver.sampling import asked, within_participants
 
-__all__ = ["LocalOptimum", "inside_limit", "local_search"]
+__all__ = ["LocalOptimum", "best_unlike", "inside_limit", "local_search"]
 
 _BARRIER_WEIGHTS = (0.02, 1e-3)
 """Weights of the barrier; about what it costs in log(objective)."""
@@ -36,6 +37,10 @@ _INSIDE_SHARE = 0.999
 """Part of the limit within which the search begins."""
 _LARGEST_CORRELATION = 0.95
 """Largest correlation of q and k of one client: the exact 1 would be singular."""
+_ALIKE = 1e-3
+"""Starts whose log(objective) differ by less are taken for one."""
+
+_More = TypeVar("_More")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -109,6 +114,22 @@ def local_search(
     q = np.clip(q, problem.q_min, probability_limit(problem, k))
     point = evaluate(problem, exact_law(problem), q, k)
     return LocalOptimum(q, k, point, evaluations + 1, iterations, end.residual, end.verdict)
+
+
+def best_unlike(
+    starts: Iterable[tuple[float, Floats, _More]], most: int
+) -> list[tuple[float, Floats, _More]]:
+    """Return the best starts, those that are alike taken for one.
+
+    Args:
+        starts: log(objective), q, and what else a start has.
+        most: how many, at most.
+    """
+    unlike: list[tuple[float, Floats, _More]] = []
+    for start in sorted(starts, key=lambda start: start[0]):
+        if not unlike or start[0] - unlike[-1][0] > _ALIKE:
+            unlike.append(start)
+    return unlike[:most]
 
 
 def inside_limit(
