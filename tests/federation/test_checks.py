@@ -206,6 +206,36 @@ def test_a_fleet_of_two_that_a_silent_third_has_joined_is_still_followed():
         assert not any(told)
 
 
+def answered(watch, index, factor, clients):
+    """A round in which everybody was asked and some answered; norms are `factor` times as long."""
+    tasks = [replace(task, round_index=index) for task in TASKS]
+    updates = [longer(update, factor) for update in towards(random_adapter(0))(tasks)]
+    updates = [update for update in updates if update.client in clients]
+    return judge(updates, watch=watch, tasks=tasks, clients=len(TASKS))
+
+
+def test_who_left_while_norms_grew_does_not_hold_back_the_two_who_go_on():
+    watch, size = Watch(), 1.0
+    for index in range(60):
+        size *= 1.3
+        verdict = answered(watch, index, size, range(4) if index < 5 else (0, 1))
+        assert verdict.refusals == ()
+        watch = verdict.watch
+    assert watch.silent == {2: 55, 3: 55}
+    back = answered(watch, 60, size, range(4))
+    assert back.refusals == () and not back.watch.silent
+
+
+def test_one_who_is_alone_for_some_rounds_does_not_set_the_limit():
+    watch = Watch()
+    for index in range(30):
+        watch = answered(watch, index, 1.0, range(4)).watch
+    for index in range(30, 45):
+        watch = answered(watch, index, 100.0, (3,)).watch
+    assert watch.excluded(Checks()) == {3}
+    assert watch.largest == answered(Watch(), 0, 1.0, range(4)).watch.largest
+
+
 def played(norms, checks=Checks(), rounds=1, watch=Watch()):
     """Rounds of clients with these norms, LoRA part and head alike."""
     index = watch.recent[-1][0] + 1 if watch.recent else 0
@@ -254,7 +284,8 @@ def test_strikes_decay_and_only_who_is_refused_often_is_excluded():
 
 
 def test_the_state_survives_a_checkpoint():
-    verdict = judge([HONEST[0], spoiled("head", np.nan)(HONEST[1]), *HONEST[2:]])
+    verdict = judge([HONEST[0], spoiled("head", np.nan)(HONEST[1]), HONEST[2]])
+    assert verdict.watch.strikes and verdict.watch.silent == {3: 1}
     assert Watch.from_json(json.loads(json.dumps(verdict.watch.to_json()))) == verdict.watch
 
 

@@ -12,7 +12,9 @@ with c = `Checks.norm_factor` and, all over norms that arrived, accepted or not 
 
 * M, the scale of now: the lower median over the clients of each one's own lower median among the
   last `Checks.window` norms of the last `RECENT_ROUNDS` rounds, or of each one's latest, this
-  round's among them, where that is larger: norms that grow together carry M with them;
+  round's among them, where that is larger: norms that grow together carry M with them. Who left
+  `SILENT` requests in a row without an answer has no say, unless fewer than two would have one:
+  what it sent before it left would hold back those who go on;
 * :math:`Q_n`, the client's own scale: the quantile `OWN_QUANTILE` of its last accepted norms. When
   a model has learned most clients' examples M falls to nothing, and a client with hard examples
   goes on as before: no multiple of M holds for it, but its own past does;
@@ -55,6 +57,8 @@ Refusal = tuple[int, str]
 
 RECENT_ROUNDS = 20
 """Norms of earlier rounds are no sign of the scale of now: in the first rounds they grow."""
+SILENT = 3
+"""Requests in a row without an answer after which a client's norms are none of now."""
 OWN_NORMS = 20
 """Accepted norms remembered of each client."""
 OWN_QUANTILE = 0.9
@@ -104,6 +108,8 @@ class Watch:
     """The largest medians over the clients so far, M*; 0 until enough were heard."""
     strikes: Mapping[int, float] = field(default_factory=dict)
     """Strikes of clients that were refused."""
+    silent: Mapping[int, int] = field(default_factory=dict)
+    """Requests in a row that a client left without an answer; those who answered are not here."""
 
     def excluded(self, checks: Checks) -> frozenset[int]:
         """Return the clients that are not asked any more."""
@@ -116,6 +122,7 @@ class Watch:
             "own": {str(client): [list(n) for n in norms] for client, norms in self.own.items()},
             "largest": list(self.largest),
             "strikes": {str(client): count for client, count in self.strikes.items()},
+            "silent": {str(client): count for client, count in self.silent.items()},
         }
 
     @classmethod
@@ -128,6 +135,7 @@ class Watch:
             {int(c): tuple((lora, head) for lora, head in n) for c, n in table["own"].items()},
             (table["largest"][0], table["largest"][1]),
             {int(client): float(count) for client, count in table["strikes"].items()},
+            {int(client): int(count) for client, count in table.get("silent", {}).items()},
         )
 
 
@@ -216,6 +224,11 @@ def check_updates(
         sound.append(position)
         norms.append((update.client, _norms(update, layout, sketch)))
 
+    answered = {update.client for update in updates} | {client for client, _ in unreadable}
+    silent = {c: n for c, n in watch.silent.items() if c not in answered}
+    silent |= {task.client: silent.get(task.client, 0) + 1 for task in tasks
+               if task.client not in answered}  # fmt: skip
+    watch = replace(watch, silent=silent)
     first = _length(tasks[0].adapter) if tasks else math.inf
     index = max((task.round_index for task in tasks), default=0)
     long, after = judge_norms(checks, watch, index, norms, first, clients)
@@ -282,10 +295,16 @@ def norm_limits(
     since = round_index - RECENT_ROUNDS
     kept = [each for each in (*watch.recent, *new) if each[0] > since]
     recent = tuple(kept[-max(checks.window, len(norms)) :])
+    voters = {client for _, client, _ in recent}
+    there = {client for client in voters if watch.silent.get(client, 0) < SILENT}
+    if len(there) > 1:
+        voters = there
     largest, limits = [], []
     for part in (0, 1):
         heard: dict[int, list[float]] = {}
         for _, client, sizes in recent:
+            if client not in voters:
+                continue
             heard.setdefault(client, []).append(sizes[part])
         settled = _lower_median([_lower_median(sizes) for sizes in heard.values()])
         scale = _lower_median([sizes[-1] for sizes in heard.values()])

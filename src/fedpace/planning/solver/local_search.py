@@ -41,6 +41,7 @@ _ALIKE = 1e-3
 """Starts whose log(objective) differ by less are taken for one."""
 
 _More = TypeVar("_More")
+"""What comes with each start, whatever it is."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
