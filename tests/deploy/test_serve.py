@@ -241,7 +241,7 @@ def test_clients_come_late_and_die_at_any_moment_and_the_run_goes_on(tmp_path):
 
         server.kill()
         server.wait()
-        fleet.serve("--resume", "run", name="again", wait=8)
+        fleet.serve("--resume", "run", name="again", wait=20)
         known = len(records(fleet))
         after("a server that resumes", lambda r: r.round > known and took_part(r) == {1, 2, 4})
         [line] = [x for x in fleet.said("again").splitlines() if "going on without" in x]
