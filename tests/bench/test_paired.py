@@ -81,6 +81,21 @@ def test_a_lead_needs_an_interval_without_one_enough_pairs_and_no_bound_against_
     assert ratio(slower).trails and not ratio(slower, at_least=True).trails
 
 
+def test_a_loss_is_called_where_a_missed_target_does_not_carry_it():
+    """A target that the other missed may hide a loss at the others, or be all of it."""
+    ours = {seed: several(seed, 10.0, 20.0, 30.0) for seed in range(6)}
+    faster = {seed: several(seed, 5.0 + seed / 10, 10.0, 20.0) for seed in range(6)}
+    hidden = {**faster, 0: several(0, 5.0, 10.0, None, end=31.0)}
+    found = geometric_mean([pairs(ours, hidden)])
+    assert found.at_least and found.high < 1 and found.trails
+    # Of pairs with no target that both reached nothing is known but the bound.
+    none = {seed: several(seed, None, None, None, end=9.0) for seed in range(6)}
+    bound = geometric_mean([pairs(ours, none)])
+    assert bound.at_least and bound.high < 1 and not bound.trails
+    few = {seed: faster[seed] if seed < 4 else none[seed] for seed in range(6)}
+    assert not geometric_mean([pairs(ours, few)]).trails
+
+
 def test_settings_of_the_same_seeds_are_drawn_together():
     """Luck that two settings share does not average out: the interval is that of one."""
     values = np.log([1.1, 1.4, 0.9, 2.0, 1.7, 1.2])

@@ -114,12 +114,14 @@ def test_five_sentences_and_a_table_come_first():
         in (told)
     )
     assert "(50% of the runs), the best rival took 2.12 times" in told
-    assert told.endswith("It does not help in t, slow (fedbuff took 0.75 of our time).")
+    assert told.endswith(
+        "Overlapping rounds do not help in t, slow (fedbuff took 0.75 of our time)."
+    )
     assert len(re.findall(r"[a-z0-9)]\.(?: |$)", told)) == 5
     assert "| fedbuff | **1.50x (1.50–1.50)** | **2.12x (2.12–2.12)** | 2 |" in headline(results)
     # A network on which no rival has been run yet is none of those compared.
     more = [*LINES, *(line("overlapping", s, 9.0, kind="ours", network="far") for s in SEEDS)]
-    assert "over 2 settings (1 task, 2 kinds of network;" in sentences(results_of(more))
+    assert "over 2 settings (2 of t;" in sentences(results_of(more))
     alone = [each for each in LINES if each["method"] == "overlapping"]
     assert sentences(results_of(alone)) == "No rival has been run yet."
 
@@ -171,7 +173,7 @@ def test_parts_that_were_not_run_are_named_and_break_nothing(tmp_path):
     class Suite:
         about, quantity, tuning_runs, seeds = "About.", "seconds", None, SEEDS
         settings = [Setting(task="t", network=network) for network in ("fast", "slow", "far")]
-        methods, networks = KINDS, {"fast": {}}
+        methods, networks, tasks, experiment = KINDS, {"fast": {}}, {}, {}
 
         def digest(self, *names):
             return "d"
@@ -195,7 +197,7 @@ def test_parts_that_were_not_run_are_named_and_break_nothing(tmp_path):
 def test_a_suite_may_compare_rounds(tmp_path):
     class Suite:
         about, quantity, settings, tuning_runs, seeds = "About.", "rounds", (), None, SEEDS
-        methods = KINDS
+        methods, networks, tasks, experiment = KINDS, {}, {}, {}
 
         def digest(self, *names):
             return "d"
@@ -252,3 +254,36 @@ def test_a_band_holds_what_ended_and_begins_where_all_have_a_value():
 def test_a_page_needs_one_method_of_ours(tmp_path):
     with pytest.raises(InputError, match="no method of kind 'ours'"):
         write_page(LINES[10:15], tmp_path / "page.md", command="cmd")
+
+
+def test_without_rivals_none_is_said_to_have_been_slower():
+    own = [each for each in LINES if each["kind"] in ("ours", "ablation")]
+    assert "## Where it does not help\n\nNo rival was run." in page_text(own, command="cmd")
+
+
+def test_a_bias_that_is_not_the_default_is_said_beside_the_headline():
+    """So are what tasks alike would weigh, and a rival of one setting."""
+    more = [
+        line("biased", s, 10.0, kind="ours", network=n) | {"task": t}
+        for t, n in (("trec", "a"), ("trec", "b"), ("trec", "c"), ("news", "a")) for s in SEEDS
+    ]  # fmt: skip
+    more += [{**each, "method": "plain", "seconds": 30.0, "end_seconds": 30.0} for each in more]
+    rivals = [
+        {**each, "method": "fedbuff", "kind": "published"} | dict.fromkeys(
+            ("seconds", "end_seconds"), 20.0 if each["task"] == "trec" else 80.0)
+        for each in more if each["method"] == "biased"
+    ]  # fmt: skip
+    rare = [{**each, "method": "rare", "seconds": 90.0, "end_seconds": 90.0} for each in rivals[:5]]
+    bias = Method(kind="ours", rates="adam", experiment={"planner": {"max_bias": 0.2}})
+    methods = {"biased": bias, "plain": Method(kind="ours", rates="adam"), "fedbuff": bias}
+    suite = SimpleNamespace(methods=methods, quantity="seconds")
+    told = sentences(results_of([*more, *rivals, *rare], suite))
+    assert (
+        "(3 of trec, 1 of news; 90 % interval 2.83 to 2.83; 4.00 where tasks weigh alike)" in told
+    )
+    assert "rare, took 9.00 times, in 1 setting; 1 of the rivals were run in all" in told
+    assert (
+        "which is 0 by default: with plain ones, without a bias, the best rival took 0.94 times"
+        in told
+    )
+    assert told.count(", a loss.") == 1

@@ -281,8 +281,9 @@ def predictions(lines: Sequence[Line]) -> str:
     if not errors:
         return "No run has a prediction."
     return (
-        f"The planner's prediction of the clock at the end of a run (its mean round, times the "
-        f"rounds run) was off by {np.median(errors):.1%} in the median over {len(errors)} runs, by "
+        f"The planner's prediction of the clock at the end of a run of rounds that wait (its mean "
+        f"round, times the rounds run) was off by {np.median(errors):.1%} in the median over "
+        f"{len(errors)} runs, by "
         f"{np.quantile(errors, 0.9):.1%} in nine of ten, by {max(errors):.1%} at most. The longest "
         f"run took {seconds_text(max(line['end_seconds'] for line in lines))} on the clock."
     )

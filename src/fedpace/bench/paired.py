@@ -44,6 +44,22 @@ class Pairs:
     """Some ratio is an upper bound: ours missed one there."""
     seeds: tuple[int, ...] = ()
     """One of each pair; settings of the same seeds are drawn anew together."""
+    both_reached: Floats | None = None
+    """As `log_ratio`, over the targets that both reached, nan where there is none, shape (pairs,);
+    None: not known, where some was missed."""
+
+    def without_bounds(self) -> "Pairs | None":
+        """Return the pairs without targets that one of both missed; None where nothing is left."""
+        if not self.at_least and not self.at_most:
+            return self
+        if self.both_reached is None:
+            return None
+        (kept,) = np.nonzero(np.isfinite(self.both_reached))
+        seeds = self.seeds or tuple(range(len(self.log_ratio)))
+        if not len(kept):
+            return None
+        return Pairs(self.both_reached[kept], at_least=False, at_most=False,
+                     seeds=tuple(seeds[i] for i in kept))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +73,9 @@ class Ratio:
     at_most: bool
     pairs: int
     """Different seeds."""
+    high_of_reached: float = np.inf
+    """The upper end over the targets that both reached, where some was missed and there are enough
+    pairs."""
 
     @property
     def leads(self) -> bool:
@@ -65,8 +84,15 @@ class Ratio:
 
     @property
     def trails(self) -> bool:
-        """Whether ours is slower beyond the spread of the seeds."""
-        return self.pairs >= _FEWEST and self.high < 1 and not self.at_least
+        """Whether ours is slower beyond the spread of the seeds.
+
+        Where the other missed a target the ratio is a lower bound: then also without such targets.
+        """
+        return (
+            self.pairs >= _FEWEST
+            and self.high < 1
+            and (not self.at_least or self.high_of_reached < 1)
+        )
 
     def __str__(self) -> str:
         bound = {(True, False): "> ", (False, True): "< ", (True, True): "~ "}
@@ -104,6 +130,7 @@ def pairs(
     """
     wanted = slice(None) if target is None else slice(target, target + 1)
     figures: dict[int, float] = {}
+    certain: dict[int, float] = {}
     missed: list[tuple[bool, bool]] = []
     for seed in sorted(ours.keys() & theirs.keys()):
         amounts = (_amounts(runs[seed], quantity)[wanted] for runs in (ours, theirs))
@@ -112,6 +139,8 @@ def pairs(
         known = [(a, b) for a, b in both if enough((a.reached, b.reached))]
         if known:
             figures[seed] = float(np.mean([np.log(b.amount / a.amount) for a, b in known]))
+            sure = [np.log(b.amount / a.amount) for a, b in known if a.reached and b.reached]
+            certain[seed] = float(np.mean(sure)) if sure else np.nan
             missed += [(not a.reached, not b.reached) for a, b in known]
     if not figures:
         return None
@@ -120,6 +149,7 @@ def pairs(
         at_least=any(theirs_missed for _, theirs_missed in missed),
         at_most=any(ours_missed for ours_missed, _ in missed),
         seeds=tuple(figures),
+        both_reached=np.array(list(certain.values())),
     )
 
 
@@ -140,6 +170,20 @@ def geometric_mean(settings: Sequence[Pairs]) -> Ratio:
         >>> str(geometric_mean([both]))
         '4.00 (2.00–8.00)'
     """
+    mean, low, high, count = _interval(settings)
+    at_least = any(each.at_least for each in settings)
+    high_of_reached = np.inf
+    if at_least:
+        certain = [kept for each in settings if (kept := each.without_bounds()) is not None]
+        if certain:
+            _, _, upper, left = _interval(certain)
+            high_of_reached = upper if left >= _FEWEST else np.inf
+    at_most = any(each.at_most for each in settings)
+    return Ratio(mean, low, high, at_least, at_most, count, high_of_reached)
+
+
+def _interval(settings: Sequence[Pairs]) -> tuple[float, float, float, int]:
+    """The mean, the ends of its interval, and of how many seeds; see `geometric_mean`."""
     rng = rng_for(0, "simulation", _DRAWS)
     drawn, choices = np.zeros(_DRAWS), dict[tuple[int, ...], Any]()
     for each in settings:
@@ -153,12 +197,7 @@ def geometric_mean(settings: Sequence[Pairs]) -> Ratio:
     tail = tail_of(count)
     low, high = np.exp(np.quantile(drawn, [tail, 1 - tail]))
     mean = np.exp(np.mean([each.log_ratio.mean() for each in settings]))
-    return Ratio(
-        float(mean), float(low), float(high),
-        at_least=any(each.at_least for each in settings),
-        at_most=any(each.at_most for each in settings),
-        pairs=count,
-    )  # fmt: skip
+    return float(mean), float(low), float(high), count
 
 
 def tail_of(count: int) -> float:

@@ -1,5 +1,6 @@
 """What tuning took and what it chose, by method."""
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -57,22 +58,30 @@ def _first_lines(results: Results, method: str) -> dict[Setting, Line]:
 def _edges(results: Results, suite: Suite | None) -> str:
     if suite is None or suite.tuning_runs is None:
         return ""
-    at = {"rate": 0, "size": 0}
-    count = 0
+    at: dict[str, Counter[str]] = {"rate": Counter(), "size": Counter()}
+    count: Counter[str] = Counter()
     for method in results.methods:
         if method not in suite.methods:
             continue
         entry = suite.methods[method]
         grids = {"rate": suite.rates[entry.rates], "size": suite.sizes.get(entry.sizes or "", [])}
         for line in _first_lines(results, method).values():
-            count += 1
+            count[method] += 1
             for what, grid in grids.items():
                 ordered = sorted(grid, key=_number) if what == "rate" else grid
-                at[what] += bool(ordered) and line[what] in (ordered[0], ordered[-1])
-    return (
-        f"Of {count} choices {at['rate']} lie at the end of the grid of rates and {at['size']} at "
-        "the end of that of sizes."
-    )
+                at[what][method] += len(ordered) > 1 and line[what] in (ordered[0], ordered[-1])
+    told = [
+        f"Of {count.total()} choices {found.total()} lie at the end of the grid of {what}s"
+        + _each(found, count)
+        for what, found in at.items()
+    ]
+    return " ".join(f"{each}." for each in told)
+
+
+def _each(found: Counter[str], count: Counter[str]) -> str:
+    """Whose they are, most first."""
+    items = [f"{name} {number} of {count[name]}" for name, number in found.most_common() if number]
+    return f" ({', '.join(items)})" if items else ""
 
 
 def _number(table: Mapping[str, Any]) -> tuple[float, ...]:

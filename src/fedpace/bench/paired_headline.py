@@ -1,7 +1,13 @@
 """What a newcomer is told first: a few sentences and one table, all from the lines."""
 
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+
+from fedpace.bench.comparison import Setting
 from fedpace.bench.page import markdown
-from fedpace.bench.paired import Ratio, geometric_mean
+from fedpace.bench.paired import Pairs, Ratio, geometric_mean
 from fedpace.bench.paired_tables import (
     AUTO,
     BEST,
@@ -66,20 +72,35 @@ def _short(ratio: Ratio) -> str:
 
 def _how_much(results: Results, total: Ratio) -> str:
     compared = results.over(results.ours, BEST)
-    tasks, networks = ({setting[i] for setting in compared} for i in (0, 1))
+    tasks = Counter(task for task, _ in compared)
     least = "at least " if total.at_least else ""
+    within = ", ".join(f"{count} of {task}" for task, count in tasks.items())
+    alike = "" if len(set(tasks.values())) == 1 else (
+        f"; {_tasks_alike(compared):.2f} where tasks weigh alike"
+    )  # fmt: skip
     text = (
         f"To train to the same accuracy or loss, the best rival of each setting took {least}"
         f"**{total.mean:.2f} times as long** as FedPace's {results.ours} rounds, in the mean over "
-        f"{_count(len(compared), 'setting')} ({_count(len(tasks), 'task')}, "
-        f"{_count(len(networks), 'kind')} of network; 90 % interval "
-        f"{total.low:.2f} to {total.high:.2f})"
+        f"{_count(len(compared), 'setting')} ({within}; 90 % interval "
+        f"{total.low:.2f} to {total.high:.2f}{alike})"
     )
-    each = {name: overall(results.over(results.ours, name)) for name in results.rivals}
-    known = {name: ratio for name, ratio in each.items() if ratio is not None}
+    each = {name: results.over(results.ours, name) for name in results.rivals}
+    known = {name: ratio for name, found in each.items() if (ratio := overall(found)) is not None}
     slowest = max(known, key=lambda name: known[name].mean)
     most = f"{'at least ' if known[slowest].at_least else ''}{known[slowest].mean:.2f} times"
-    return f"{text}; the slowest of {len(known)} rivals, {slowest}, took {most}."
+    everywhere = sum(len(each[name]) == len(compared) for name in known)
+    where = "" if everywhere == len(known) else (
+        f", in {_count(len(each[slowest]), 'setting')}; {everywhere} of the rivals were run in all"
+    )  # fmt: skip
+    return f"{text}; the slowest of {len(known)} rivals, {slowest}, took {most}{where}."
+
+
+def _tasks_alike(compared: Mapping[Setting, Pairs]) -> float:
+    """The geometric mean over tasks of that over each one's settings."""
+    logs: dict[str, list[float]] = {}
+    for (task, _), each in compared.items():
+        logs.setdefault(task, []).append(float(each.log_ratio.mean()))
+    return float(np.exp(np.mean([np.mean(found) for found in logs.values()])))
 
 
 def _how_fair(results: Results) -> str:
@@ -120,9 +141,17 @@ def _beside(results: Results, name: str) -> str:
     total = overall(found)
     if total is None:
         return ""
+    without = results.ours in results.biased and name not in results.biased
+    start = (
+        f"{results.ours.capitalize()} rounds ask for a bias, `[planner] max_bias`, which is 0 by "
+        f"default: with {name} ones, without a bias, "
+        if without
+        else f"With its {name} rounds in their place "
+    )
+    loss = ", a loss" if total.trails else ""
     return (
-        f"With its {name} rounds in their place the best rival took {total.mean:.2f} times as long "
-        f"({total.low:.2f} to {total.high:.2f}; {_count(len(found), 'setting')})."
+        f"{start}the best rival took {total.mean:.2f} times as long "
+        f"({total.low:.2f} to {total.high:.2f}; {_count(len(found), 'setting')}){loss}."
     )
 
 
@@ -149,7 +178,7 @@ def _where_not(results: Results) -> str:
     if not slower:
         least = min(best, key=lambda setting: float(best[setting].log_ratio.mean()))
         return (
-            f"In no setting was a rival faster in the mean; the nearest was "
+            f"In no setting was a rival faster than {results.ours} rounds in the mean; nearest was "
             f"{results.best_rival(results.ours, least)} in {', '.join(least)}, with "
             f"{geometric_mean([best[least]]).mean:.2f} times our time."
         )
@@ -158,7 +187,7 @@ def _where_not(results: Results) -> str:
         f"{ratio.mean:.2f} of our time)"
         for setting, ratio in slower.items()
     ]
-    return f"It does not help in {'; '.join(items)}."
+    return f"{results.ours.capitalize()} rounds do not help in {'; '.join(items)}."
 
 
 def _count(number: int, what: str) -> str:

@@ -17,6 +17,7 @@ from fedpace.bench.paired import Pairs, Ratio, geometric_mean, power
 from fedpace.bench.paired_costs import choices, costs
 from fedpace.bench.paired_figures import draw_bands, draw_promises, draw_ratios
 from fedpace.bench.paired_headline import headline, sentences
+from fedpace.bench.paired_names import names
 from fedpace.bench.paired_readings import readings
 from fedpace.bench.paired_tables import (
     AUTO,
@@ -95,8 +96,9 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
     parts += [
         f"{'' if suite is None else suite.about + ' '}Made by `{command}` from "
         f"`benchmarks/results/{name}.jsonl`, which holds a line for each run with its command, "
-        "commit and machine.",
+        f"commit and machine.{_unsaved(lines)}",
         *missing(lines, suite),
+        *([] if suite is None else ["## What the names mean", names(results, suite)]),
         "## How to read the numbers",
         _reading(results, lines),
         *(["## Over every rival", _rivals(results)] if results.rivals else []),
@@ -124,6 +126,17 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
         parts += ["## Predicted against measured time", predictions(lines)]
     parts += ["## What tuning cost and chose", costs(results), choices(results, suite)]
     return "\n\n".join(parts) + "\n"
+
+
+def _unsaved(lines: Sequence[Line]) -> str:
+    """How many lines are of a folder with changes that were not committed."""
+    count = sum(line.get("commit", "").endswith("-dirty") for line in lines)
+    if not count:
+        return ""
+    return (
+        f" {count} of {len(lines)} were run in a folder with changes beside the commit, "
+        "which may be no more than new lines of this file."
+    )
 
 
 _OVERVIEW = "How many times as long the others take, with 90 % intervals"
@@ -157,8 +170,9 @@ def _reading(results: Results, lines: Sequence[Line]) -> str:
         "90 % interval: 4,000 bootstrap samples of the seeds, drawn together in all settings that "
         "have them, with percentiles as so few seeds ask for. **Bold**: the interval leaves out 1 "
         "and there are five seeds or more, a lead; bold with \u2193, a loss. \u201c>\u201d: the "
-        "other missed a target in some runs, and counts with the time at which its budget ended; "
-        "\u201c<\u201d: ours missed one in some; \u201c~\u201d: both. What both missed is left "
+        "other missed a target in some runs, and counts with the time at which its budget ended: a "
+        "loss then asks for an interval below 1 without such targets, too; \u201c<\u201d: ours "
+        "missed one in some, and no lead is called; \u201c~\u201d: both. What both missed is left "
         "out. The best rival of a setting is picked on the compared runs, which favours it; the "
         f"rivals are all methods but ours and ours with something changed.{auto}"
     )
@@ -316,6 +330,8 @@ def _losses(results: Results) -> str:
                     f"- {who} missed the target in {missed} of {len(runs)} runs: "
                     f"{', '.join(setting)}"
                 )
+    if not results.rivals:
+        return "No rival was run."
     if not items:
         return "In no setting that was run was a rival faster in the mean."
     return "Rivals that were faster in the mean, whether or not a loss is called:\n\n" + "\n".join(
@@ -331,12 +347,14 @@ def _promises(results: Results, name: str) -> list[str]:
     rank = "" if np.isnan(seen.rank_correlation) else (
         f" Their rank correlation with what was measured is {seen.rank_correlation:.2f}."
     )  # fmt: skip
+    below = "" if any(each.predicted < 1 for each in found) else ", below which none is"
     text = (
         f"Before a run the plan says what it gains over others at their best: {len(found)} "
         "promises over methods that were run, each the geometric mean over the seeds, at the "
         f"noise ratio that tuning chose.{rank} In the median the measured gain is off by a factor "
         f"of {seen.median_factor:.2f}; over all it is {seen.bias:.2f} times the promised one; "
-        f"{seen.same_side:.0%} lie on the measurement's side of 1."
+        f"{seen.same_side:.0%} lie on the measurement's side of 1{below}. A plan promises nothing "
+        "over servers that do not wait."
     )
     rows = [
         [f"{each.method} over {each.rival}", ", ".join(each.setting), f"{each.predicted:.2f}",

@@ -49,6 +49,8 @@ class Results:
     """Index of the only target that is looked at; None: all."""
     enough_gain: float = OVERLAPPING_GAIN
     """Promised gain from which on "auto" takes ours."""
+    biased: Sequence[str] = ()
+    """Methods whose plans may have a bias."""
 
     @property
     def methods(self) -> list[str]:
@@ -135,9 +137,12 @@ def results_of(lines: Sequence[Line], suite: Suite | None = None) -> Results:
     }
     runs = {setting: here for setting, here in runs.items() if here[ours]}
     quantity: Quantity = "seconds" if suite is None else suite.quantity
-    biased = suite is not None and ours in suite.methods and suite.methods[ours].biased
-    gain = enough_gain(biased=biased)
-    return Results(ours, beside, others, ablations, runs, quantity, enough_gain=gain)
+    known = {} if suite is None else suite.methods
+    biased = [name for name in every if name in known and known[name].biased]
+    return Results(
+        ours, beside, others, ablations, runs, quantity,
+        enough_gain=enough_gain(biased=ours in biased), biased=biased,
+    )  # fmt: skip
 
 
 def overall(found: Mapping[Setting, Pairs]) -> Ratio | None:

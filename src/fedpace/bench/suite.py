@@ -77,6 +77,8 @@ class Method(_Section):
     """Which grid of learning rates it is tuned over."""
     sizes: str | None = None
     """Which grid of cohort sizes, if any."""
+    about: str = ""
+    """What it is, in a sentence; for the page."""
     settings: list[str] | None = None
     """Only in these, each "task, network"."""
     experiment: Table = Field(default_factory=dict)
@@ -227,7 +229,7 @@ class Suite(_Section):
         decides = [
             self.experiment, self.budget.model_dump(), self.tuning_seed,
             self.tasks[task].model_dump(exclude_none=True), self.networks[network],
-            entry.model_dump(exclude={"settings"}),
+            entry.model_dump(exclude={"settings", "about"}),
             self.rates[entry.rates], self.sizes.get(entry.sizes or ""),
         ]  # fmt: skip
         if self.allocation is not None:

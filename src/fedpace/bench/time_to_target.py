@@ -285,9 +285,16 @@ def _where() -> dict[str, str]:
     """What else decides a result: the code, and on what it ran."""
     try:
         commit = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],
+            ["git", "describe", "--always", "--abbrev=12"],
             cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
         ).stdout.strip()  # fmt: skip
+        # The lines that a suite writes change no result.
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/",
+             ":(top,exclude)benchmarks/results"],
+            cwd=Path(__file__).parent, capture_output=True, text=True, check=True,
+        ).stdout.strip()  # fmt: skip
+        commit += "-dirty" if changed else ""
     except (OSError, subprocess.CalledProcessError):
         commit = "unknown"
     return {
