@@ -12,8 +12,8 @@ from fedpace.bench.page import in_order
 from fedpace.bench.paired import Ratio
 from fedpace.bench.paired_figures import band_of
 from fedpace.bench.paired_headline import headline, sentences
-from fedpace.bench.paired_page import cell, page_text, write_page
-from fedpace.bench.paired_tables import AUTO, BEST, results_of
+from fedpace.bench.paired_page import page_text, write_page
+from fedpace.bench.paired_tables import AUTO, BEST, cell, results_of
 from fedpace.bench.suite import Method, Setting
 from fedpace.core.errors import InputError
 

@@ -224,6 +224,17 @@ def missing(lines: Sequence[Line], suite: Suite | None) -> list[str]:
     return parts
 
 
+def unsaved(lines: Sequence[Line]) -> str:
+    """Say how many lines are of a folder with changes that were not committed; "" of none."""
+    count = sum(line.get("commit", "").endswith("-dirty") for line in lines)
+    if not count:
+        return ""
+    return (
+        f" {count} of {len(lines)} were run in a folder with changes beside the commit, "
+        "which may be no more than new lines of this file."
+    )
+
+
 def _fewer_seeds(lines: Sequence[Line], suite: Suite) -> dict[str, list[str]]:
     """Methods with their number of seeds -> the settings in which they have no more."""
     ran: dict[tuple[str, str], set[int]] = {}

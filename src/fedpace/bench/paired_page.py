@@ -8,16 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from fedpace.bench.comparison import time_of
-from fedpace.bench.honesty import honesty, promises
-from fedpace.bench.page import in_order, markdown, missing, predictions, seconds_cell
+from fedpace.bench.honesty import promises
+from fedpace.bench.page import (
+    in_order,
+    markdown,
+    missing,
+    predictions,
+    seconds_cell,
+    unsaved,
+)
 from fedpace.bench.paired import Pairs, Ratio, geometric_mean, power
 from fedpace.bench.paired_costs import choices, costs
 from fedpace.bench.paired_figures import draw_bands, draw_promises, draw_ratios
 from fedpace.bench.paired_headline import headline, sentences
 from fedpace.bench.paired_names import names
+from fedpace.bench.paired_promises import REGIMES, promised, regimes
 from fedpace.bench.paired_readings import readings
 from fedpace.bench.paired_tables import (
     AUTO,
@@ -25,11 +31,12 @@ from fedpace.bench.paired_tables import (
     WAITING,
     Results,
     by_setting,
+    cell,
     overall,
     results_of,
     told_from_one,
 )
-from fedpace.bench.regimes import Gains, draw_regimes, has_regimes
+from fedpace.bench.regimes import draw_regimes, has_regimes
 from fedpace.bench.results import Line
 from fedpace.bench.suite import Suite
 
@@ -79,7 +86,7 @@ def _figures(results: Results, suite: Suite | None) -> dict[str, "Figure"]:
         if found := promises(results):
             made["promises"] = draw_promises(found)
         if suite is not None and has_regimes(suite):
-            made["regimes"] = draw_regimes(suite, _regimes(results))
+            made["regimes"] = draw_regimes(suite, regimes(results))
     return made
 
 
@@ -96,7 +103,7 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
     parts += [
         f"{'' if suite is None else suite.about + ' '}Made by `{command}` from "
         f"`benchmarks/results/{name}.jsonl`, which holds a line for each run with its command, "
-        f"commit and machine.{_unsaved(lines)}",
+        f"commit and machine.{unsaved(lines)}",
         *missing(lines, suite),
         *([] if suite is None else ["## What the names mean", names(results, suite)]),
         "## How to read the numbers",
@@ -120,23 +127,13 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
         parts += ["## Ours with something changed", _changed(results)]
     parts += ["## Where it does not help", _losses(results)]
     if timed and suite is not None and has_regimes(suite):
-        parts += ["## Regime map", _REGIMES, _picture(name, "regimes", "Gain over both")]
+        parts += ["## Regime map", REGIMES, _picture(name, "regimes", "Gain over both")]
     if timed:
-        parts += ["## Promised and measured gain", *_promises(results, name)]
+        kept = _picture(name, "promises", "Gain measured against gain promised")
+        parts += ["## Promised and measured gain", *promised(results, kept)]
         parts += ["## Predicted against measured time", predictions(lines)]
     parts += ["## What tuning cost and chose", costs(results), choices(results, suite)]
     return "\n\n".join(parts) + "\n"
-
-
-def _unsaved(lines: Sequence[Line]) -> str:
-    """How many lines are of a folder with changes that were not committed."""
-    count = sum(line.get("commit", "").endswith("-dirty") for line in lines)
-    if not count:
-        return ""
-    return (
-        f" {count} of {len(lines)} were run in a folder with changes beside the commit, "
-        "which may be no more than new lines of this file."
-    )
 
 
 _OVERVIEW = "How many times as long the others take, with 90 % intervals"
@@ -176,13 +173,6 @@ def _reading(results: Results, lines: Sequence[Line]) -> str:
         "out. The best rival of a setting is picked on the compared runs, which favours it; the "
         f"rivals are all methods but ours and ours with something changed.{auto}"
     )
-
-
-def cell(ratio: Ratio | None) -> str:
-    """Return a ratio as the tables have it, leads bold, losses bold with an arrow."""
-    if ratio is None:
-        return "–"
-    return f"**{ratio}**" if ratio.leads else f"**{ratio} \u2193**" if ratio.trails else str(ratio)
 
 
 def _rivals(results: Results) -> str:
@@ -337,50 +327,6 @@ def _losses(results: Results) -> str:
     return "Rivals that were faster in the mean, whether or not a loss is called:\n\n" + "\n".join(
         items
     )
-
-
-def _promises(results: Results, name: str) -> list[str]:
-    found = promises(results)
-    if not found:
-        return ["No plan promised a gain over a method that was run."]
-    seen = honesty(found)
-    rank = "" if np.isnan(seen.rank_correlation) else (
-        f" Their rank correlation with what was measured is {seen.rank_correlation:.2f}."
-    )  # fmt: skip
-    below = "" if any(each.predicted < 1 for each in found) else ", below which none is"
-    text = (
-        f"Before a run the plan says what it gains over others at their best: {len(found)} "
-        "promises over methods that were run, each the geometric mean over the seeds, at the "
-        f"noise ratio that tuning chose.{rank} In the median the measured gain is off by a factor "
-        f"of {seen.median_factor:.2f}; over all it is {seen.bias:.2f} times the promised one; "
-        f"{seen.same_side:.0%} lie on the measurement's side of 1{below}. A plan promises nothing "
-        "over servers that do not wait."
-    )
-    rows = [
-        [f"{each.method} over {each.rival}", ", ".join(each.setting), f"{each.predicted:.2f}",
-         cell(each.measured)]
-        for each in found
-    ]  # fmt: skip
-    picture = _picture(name, "promises", "Gain measured against gain promised")
-    return [text, picture, markdown(["", "setting", "promised", "measured"], rows)]
-
-
-_REGIMES = (
-    "Time of rounds that wait over that of rounds that overlap: geometric mean over the seeds as "
-    "measured, and as the first plans promised, by how long an upload takes for a computation "
-    "(of float32 values) and by how far devices differ."
-)
-
-
-def _regimes(results: Results) -> dict[str, Gains]:
-    """Panels of the map: each of ours over rounds that wait, measured beside promised."""
-    found = [each for each in promises(results) if each.rival == WAITING]
-    panels: dict[str, Gains] = {}
-    for who in (results.ours, *results.beside):
-        own = [each for each in found if each.method == who]
-        panels[f"{who}, measured"] = {each.setting: each.measured.mean for each in own}
-        panels[f"{who}, promised"] = {each.setting: each.predicted for each in own}
-    return panels
 
 
 def _overview(results: Results) -> dict[str, dict[str, Ratio]]:

@@ -158,3 +158,10 @@ def by_setting(found: Mapping[Setting, Pairs]) -> dict[Setting, Ratio]:
 def told_from_one(found: Mapping[Setting, Pairs]) -> float | None:
     """Return the least ratio that the pairs of all settings can tell from 1."""
     return power(list(found.values())) if found else None
+
+
+def cell(ratio: Ratio | None) -> str:
+    """Return a ratio as the tables have it, leads bold, losses bold with an arrow."""
+    if ratio is None:
+        return "–"
+    return f"**{ratio}**" if ratio.leads else f"**{ratio} \u2193**" if ratio.trails else str(ratio)
