@@ -256,6 +256,17 @@ def test_a_page_needs_one_method_of_ours(tmp_path):
         write_page(LINES[10:15], tmp_path / "page.md", command="cmd")
 
 
+def test_a_bound_is_called_one_in_words_too():
+    """What ours missed counts with the end of its budget: the true ratio is smaller."""
+    ours = [line("overlapping", s, None if s == 0 else 10.0, kind="ours") for s in SEEDS]
+    theirs = [line("fedbuff", s, 20.0, kind="published") for s in SEEDS]
+    told = sentences(results_of([*ours, *theirs]))
+    assert "best rival of each setting took at most **0.96 times" in told
+    assert "rivals, fedbuff, took at most 0.96 times" in told
+    both = [*ours, *theirs[:-1], line("fedbuff", 4, None, kind="published")]
+    assert "took about **1.74 times as long**" in sentences(results_of(both))
+
+
 def test_without_rivals_none_is_said_to_have_been_slower():
     own = [each for each in LINES if each["kind"] in ("ours", "ablation")]
     assert "## Where it does not help\n\nNo rival was run." in page_text(own, command="cmd")

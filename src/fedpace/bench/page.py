@@ -57,8 +57,8 @@ def write_page(
     changed = rivals(lines, ["ablation"])
     parts = [
         f"# Results: {name}",
-        f"{'' if suite is None else suite.about + ' '}Made by `{command}` from "
-        f"`benchmarks/results/{name}.jsonl`, which holds a line "
+        f"{'' if suite is None else suite.about + ' '}Made by `{command}`; the file "
+        "that it reads holds a line "
         "for each run with its command, commit and machine. Times are virtual wall-clock seconds "
         "to the target on held-out test data: median over the seeds (fastest to slowest; how many "
         "seeds reached it, where not all did), counted at the evaluation that saw it. "

@@ -42,8 +42,8 @@ def _over_waiting(results: Results) -> str:
     found = {setting: ratio.mean for setting, ratio in by_setting(over).items()}
     least, most = min(found, key=lambda s: found[s]), max(found, key=lambda s: found[s])
     return (
-        f"No rival has been run; rounds that wait took **{total.mean:.2f} times as long** as "
-        f"FedPace's {results.ours} rounds, in the mean over {_count(len(found), 'setting')} (90 % "
+        f"No rival has been run; rounds that wait took {_bound(total)}**{total.mean:.2f} times "
+        f"as long** as FedPace's {results.ours} rounds, in the mean over {_count(len(found), 'setting')} (90 % "
         f"interval {total.low:.2f} to {total.high:.2f}): from {found[least]:.2f} in "
         f"{', '.join(least)} to {found[most]:.2f} in {', '.join(most)}."
     )
@@ -70,24 +70,30 @@ def _short(ratio: Ratio) -> str:
     return f"**{text}**" if ratio.leads else f"**{text} \u2193**" if ratio.trails else text
 
 
+def _bound(ratio: Ratio) -> str:
+    """In words what "<", ">" and "~" say in the tables."""
+    if ratio.at_least and ratio.at_most:
+        return "about "
+    return "at least " if ratio.at_least else "at most " if ratio.at_most else ""
+
+
 def _how_much(results: Results, total: Ratio) -> str:
     compared = results.over(results.ours, BEST)
     tasks = Counter(task for task, _ in compared)
-    least = "at least " if total.at_least else ""
     within = ", ".join(f"{count} of {task}" for task, count in tasks.items())
     alike = "" if len(set(tasks.values())) == 1 else (
         f"; {_tasks_alike(compared):.2f} where tasks weigh alike"
     )  # fmt: skip
     text = (
-        f"To train to the same accuracy or loss, the best rival of each setting took {least}"
-        f"**{total.mean:.2f} times as long** as FedPace's {results.ours} rounds, in the mean over "
-        f"{_count(len(compared), 'setting')} ({within}; 90 % interval "
+        f"To train to the same accuracy or loss, the best rival of each setting took "
+        f"{_bound(total)}**{total.mean:.2f} times as long** as FedPace's {results.ours} rounds, "
+        f"in the mean over {_count(len(compared), 'setting')} ({within}; 90 % interval "
         f"{total.low:.2f} to {total.high:.2f}{alike})"
     )
     each = {name: results.over(results.ours, name) for name in results.rivals}
     known = {name: ratio for name, found in each.items() if (ratio := overall(found)) is not None}
     slowest = max(known, key=lambda name: known[name].mean)
-    most = f"{'at least ' if known[slowest].at_least else ''}{known[slowest].mean:.2f} times"
+    most = f"{_bound(known[slowest])}{known[slowest].mean:.2f} times"
     everywhere = sum(len(each[name]) == len(compared) for name in known)
     where = "" if everywhere == len(known) else (
         f", in {_count(len(each[slowest]), 'setting')}; {everywhere} of the rivals were run in all"
@@ -150,7 +156,7 @@ def _beside(results: Results, name: str) -> str:
     )
     loss = ", a loss" if total.trails else ""
     return (
-        f"{start}the best rival took {total.mean:.2f} times as long "
+        f"{start}the best rival took {_bound(total)}{total.mean:.2f} times as long "
         f"({total.low:.2f} to {total.high:.2f}; {_count(len(found), 'setting')}){loss}."
     )
 
@@ -166,7 +172,7 @@ def _auto(results: Results) -> str:
     return (
         'With schedule = "auto", which overlaps rounds only where the plan promises '
         f"{results.enough_gain:g} times the speed ({share:.0%} of the runs), "
-        f"the best rival took {total.mean:.2f} times as long "
+        f"the best rival took {_bound(total)}{total.mean:.2f} times as long "
         f"({total.low:.2f} to {total.high:.2f}), at worst {each[worst].mean:.2f} times in "
         f"{', '.join(worst)}."
     )

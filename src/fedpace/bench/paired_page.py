@@ -101,8 +101,8 @@ def page_text(lines: Sequence[Line], *, command: str, suite: Suite | None = None
     if timed:
         parts += [sentences(results), *([headline(results)] if results.rivals else [])]
     parts += [
-        f"{'' if suite is None else suite.about + ' '}Made by `{command}` from "
-        f"`benchmarks/results/{name}.jsonl`, which holds a line for each run with its command, "
+        f"{'' if suite is None else suite.about + ' '}Made by `{command}`; the file "
+        "that it reads holds a line for each run with its command, "
         f"commit and machine.{unsaved(lines)}",
         *missing(lines, suite),
         *([] if suite is None else ["## What the names mean", names(results, suite)]),
