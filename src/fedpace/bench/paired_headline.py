@@ -43,9 +43,9 @@ def _over_waiting(results: Results) -> str:
     least, most = min(found, key=lambda s: found[s]), max(found, key=lambda s: found[s])
     return (
         f"No rival has been run; rounds that wait took {_bound(total)}**{total.mean:.2f} times "
-        f"as long** as FedPace's {results.ours} rounds, in the mean over {_count(len(found), 'setting')} (90 % "
-        f"interval {total.low:.2f} to {total.high:.2f}): from {found[least]:.2f} in "
-        f"{', '.join(least)} to {found[most]:.2f} in {', '.join(most)}."
+        f"as long** as FedPace's {results.ours} rounds, in the mean over "
+        f"{_count(len(found), 'setting')} (90 % interval {total.low:.2f} to {total.high:.2f}): "
+        f"from {found[least]:.2f} in {', '.join(least)} to {found[most]:.2f} in {', '.join(most)}."
     )
 
 
