@@ -298,3 +298,13 @@ def test_a_bias_that_is_not_the_default_is_said_beside_the_headline():
         in told
     )
     assert told.count(", a loss.") == 1
+
+
+def test_ours_in_few_of_many_settings_has_no_column_of_its_own():
+    networks = ("a", "b", "c")
+    lines = [line("biased", s, 10.0, kind="ours", network=n) for n in networks for s in SEEDS]
+    lines += [line("plain", s, 12.0, kind="ours", network=n) for n in networks[:2] for s in SEEDS]
+    lines += [line("renewed", s, 11.0, kind="ours", network="a") for s in SEEDS]
+    results = results_of(lines)
+    assert results.shown == ["biased", "plain"] and results.ablations == ["renewed"]
+    assert results.methods == ["biased", "plain", "renewed"]

@@ -35,7 +35,7 @@ class Results:
 
     ours: str
     beside: Sequence[str]
-    """Further methods of ours, which are shown beside the first."""
+    """Further methods of ours, beside the first: those run in half of the settings or more."""
     rivals: Sequence[str]
     """Methods of others, in the order of the lines."""
     ablations: Sequence[str]
@@ -136,6 +136,9 @@ def results_of(lines: Sequence[Line], suite: Suite | None = None) -> Results:
         for setting in settings_of(lines)
     }
     runs = {setting: here for setting, here in runs.items() if here[ours]}
+    # A column of one setting among many would read as if it were of all.
+    rare = [n for n in beside if 2 * sum(bool(here[n]) for here in runs.values()) < len(runs)]
+    beside, ablations = [n for n in beside if n not in rare], [*rare, *ablations]
     quantity: Quantity = "seconds" if suite is None else suite.quantity
     known = {} if suite is None else suite.methods
     biased = [name for name in every if name in known and known[name].biased]
