@@ -72,7 +72,8 @@ class Method(_Section):
     kind: Literal["ours", "published", "sampler", "ablation"]
     """"published": a method as its paper has it. "sampler": a way to choose participants, with our
     aggregation and server step. "ours": the first of a suite is what all are compared with, further
-    ones stand beside it where half of the settings or more have them. "ablation": ours with something changed."""
+    ones stand beside it where half of the settings or more have them. "ablation": ours with
+    something changed."""
     rates: str
     """Which grid of learning rates it is tuned over."""
     sizes: str | None = None
