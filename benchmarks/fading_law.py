@@ -14,14 +14,13 @@ from dataclasses import replace
 import numpy as np
 
 from fedpace.core.profile import Clients, System
-from fedpace.experiment.network import planning_clients
 from fedpace.planning.planner import plan
 from fedpace.planning.round_time.distribution import round_time
 from fedpace.planning.solver.objective import relative_rounds
 from fedpace.wireless.channel import GAIN_FLOOR
 from fedpace.wireless.latency import start_seconds, upload_bits
 from fedpace.wireless.links import ConstantEfficiency
-from fedpace.wireless.network import Network
+from fedpace.wireless.network import Network, planning_clients
 from fedpace.wireless.population import draw_clients, scenario_named
 
 POPULATIONS = (

@@ -15,7 +15,6 @@ from fading_law import POPULATIONS, population
 
 from fedpace.core.profile import Clients, System
 from fedpace.core.rng import rng_for
-from fedpace.experiment.network import planning_clients
 from fedpace.planning.overlap.fleet import fleet_of
 from fedpace.planning.overlap.objective import cost_of
 from fedpace.planning.overlap.planner import overlapping
@@ -23,7 +22,7 @@ from fedpace.planning.overlap.schedule import OverlappingSchedule
 from fedpace.planning.solver.objective import Problem
 from fedpace.wireless.channel import faded, fading_gains
 from fedpace.wireless.latency import start_seconds, upload_bits
-from fedpace.wireless.network import Network
+from fedpace.wireless.network import Network, planning_clients
 from fedpace.wireless.service import Sending, serve
 
 WARM_UP = 100

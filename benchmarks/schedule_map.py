@@ -24,10 +24,10 @@ from fedpace.bench.training import Spec
 from fedpace.core.profile import Clients, System
 from fedpace.experiment.build import network_of
 from fedpace.experiment.config import Experiment
-from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, prepare
 from fedpace.planning.planner import plan
 from fedpace.reporting.style import styled
+from fedpace.wireless.network import planning_clients
 from fedpace.wireless.population import upload_compute_ratio
 
 HERE = Path(__file__).parent

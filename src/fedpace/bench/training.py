@@ -19,11 +19,10 @@ from fedpace.experiment.build import network_of
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.loop import play
 from fedpace.experiment.methods import make_plan
-from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, prepare
 from fedpace.planning.round_time.distribution import round_time
 from fedpace.run_folder.atomic import write_text
-from fedpace.wireless.network import Network
+from fedpace.wireless.network import Network, planning_clients
 
 Pair = tuple[str, str]
 """A network and a rule for the band."""

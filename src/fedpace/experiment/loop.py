@@ -10,7 +10,6 @@ from fedpace.core.record import RoundRecord
 from fedpace.experiment.build import Setup, Work, set_up
 from fedpace.experiment.checkpoint import Good, Progress, begin, good, grow, with_plan
 from fedpace.experiment.methods import make_plan
-from fedpace.experiment.network import planning_clients
 from fedpace.experiment.prepare import Prepared, make_renewal
 from fedpace.experiment.privacy import privacy_of
 from fedpace.experiment.schedule import as_begun, last_step, of_as_much_work, steps_per_round
@@ -25,6 +24,7 @@ from fedpace.federation.rounds import Federation, ServerState, possible_weights,
 from fedpace.federation.server_optimizer import ServerOptimizer
 from fedpace.federation.underway import OverlappingEngine
 from fedpace.planning.renewal import Renewal
+from fedpace.wireless.network import planning_clients
 
 _NO_ROOM = (
     "with the clients that entered, one more round would pass [privacy] max_epsilon; the method "

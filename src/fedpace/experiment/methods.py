@@ -13,7 +13,6 @@ from fedpace.core.plan import Plan
 from fedpace.core.profile import Clients, Floats
 from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
-from fedpace.experiment.network import planning_clients
 from fedpace.experiment.privacy import privacy_limit, privacy_of
 from fedpace.experiment.schedule import (
     beat_of,
@@ -41,7 +40,7 @@ from fedpace.federation.methods.hetlora import hetlora
 from fedpace.federation.methods.sketched import sketched
 from fedpace.federation.server_optimizer import ServerOptimizer, make_server_optimizer, server_sgd
 from fedpace.planning.planner import PLANNERS, SCALED, plan, so_unused
-from fedpace.wireless.network import Network
+from fedpace.wireless.network import Network, planning_clients
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,7 @@ from fedpace.core.errors import InputError
 from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.sketch import sketch_named
 from fedpace.experiment.config import Experiment
-from fedpace.wireless.channel import mean_faded
 from fedpace.wireless.clients_file import read_clients
-from fedpace.wireless.fading import typical_share_hz
 from fedpace.wireless.gain_trace import read_gain_trace
 from fedpace.wireless.gains import Gains, MarkovGains, TraceGains
 from fedpace.wireless.network import Network
@@ -131,11 +129,3 @@ def _gains(experiment: Experiment, num_clients: int, system: System) -> Gains | 
             f"{rounds} rounds at least {least:g} s; give a longer trace, or fewer rounds"
         )
     return TraceGains.drawn(trace, seed, num_clients, system.bandwidth_hz)
-
-
-def planning_clients(network: Network) -> Clients:
-    """Return the clients as a planner should see them: with the links' mean over fading."""
-    if not network.fading:
-        return network.clients
-    share = typical_share_hz(network.system.bandwidth_hz, len(network.clients))
-    return mean_faded(network.clients, share)

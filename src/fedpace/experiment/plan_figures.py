@@ -13,14 +13,13 @@ from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.experiment.config import Scenario
 from fedpace.experiment.methods import planner_options
-from fedpace.experiment.network import planning_clients
-from fedpace.experiment.scenario import as_planned, upload_alone_seconds
+from fedpace.experiment.scenario import as_planned
 from fedpace.planning.overlap.described import at_beats
 from fedpace.planning.planner import plan
 from fedpace.planning.renewal import expected_seconds
 from fedpace.planning.round_time.distribution import round_time, simulate_round_seconds
-from fedpace.wireless.latency import start_seconds
-from fedpace.wireless.network import Network
+from fedpace.wireless.latency import start_seconds, upload_alone_seconds
+from fedpace.wireless.network import Network, planning_clients
 from fedpace.wireless.population import upload_compute_ratio
 
 __all__ = ["Curves", "draw_plan", "of_schedules", "of_sweeps"]

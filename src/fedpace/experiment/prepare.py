@@ -12,7 +12,6 @@ from fedpace.experiment.build import Setup, Work, check, set_up
 from fedpace.experiment.config import Experiment
 from fedpace.experiment.evaluation_cost import LARGEST_SHARE, evaluation_share, told
 from fedpace.experiment.methods import make_plan, planner_options
-from fedpace.experiment.network import planning_clients
 from fedpace.experiment.privacy import check_plan, privacy_of
 from fedpace.experiment.schedule import as_begun, replanned
 from fedpace.experiment.site import MakeSite, Site, in_process
@@ -22,6 +21,7 @@ from fedpace.planning.planner import MINIMISING
 from fedpace.planning.renewal import LEAST_GAIN, Renewal, expected_seconds, renew_every
 from fedpace.reporting.mlflow import require_mlflow
 from fedpace.reporting.tensorboard import require_tensorboard
+from fedpace.wireless.network import planning_clients
 
 logger = logging.getLogger(__name__)
 

@@ -10,19 +10,17 @@ from rich.text import Text
 
 from fedpace.core.errors import MissingExtraError
 from fedpace.core.plan import Plan
-from fedpace.core.profile import Clients, Floats, System
 from fedpace.core.rng import rng_for
 from fedpace.experiment.config import Scenario
 from fedpace.experiment.methods import check_schedule, make_plan
-from fedpace.experiment.network import build_network, planning_clients
+from fedpace.experiment.network import build_network
 from fedpace.experiment.parsing import parse
 from fedpace.experiment.privacy import check_privacy
 from fedpace.experiment.server_rate import check_decay
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
-from fedpace.wireless.channel import rate_bps, uplink
-from fedpace.wireless.latency import start_seconds, upload_bits
-from fedpace.wireless.network import Network
+from fedpace.wireless.latency import start_seconds, upload_alone_seconds
+from fedpace.wireless.network import Network, planning_clients
 
 _SHOWN = 20
 """More clients than this are told by a sample of rows."""
@@ -200,12 +198,6 @@ def _gain_lines(made: Plan) -> Iterator[str]:
         yield f"predicted speed-up over {'plans without a bias: ' if biased else ''}" + ", ".join(
             f"{name} {value:.2f}x" for name, value in made.gain.items()
         )
-
-
-def upload_alone_seconds(clients: Clients, system: System, rank: Floats) -> Floats:
-    """Seconds to send that rank alone in the whole band, shape (N,)."""
-    band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
-    return upload_bits(system, rank) / rate_bps(band, **uplink(clients))
 
 
 def _binding(made: Plan) -> dict[int, str]:

@@ -14,9 +14,8 @@ from fedpace.core.plan import Plans
 from fedpace.core.record import RoundRecord
 from fedpace.run_folder.atomic import naming, write_json, write_text
 from fedpace.run_folder.schema import ADAPTER, PLAN, ROUNDS
-from fedpace.wireless.channel import rate_bps, uplink
-from fedpace.wireless.latency import start_seconds, upload_bits
-from fedpace.wireless.network import Network
+from fedpace.wireless.latency import start_seconds, upload_alone_seconds
+from fedpace.wireless.network import Network, planning_clients
 
 
 def append_record(folder: Path, record: RoundRecord) -> None:
@@ -71,11 +70,12 @@ def write_adapter(folder: Path, name: str, save: Callable[[Path], None]) -> None
 
 
 def write_plans(folder: Path, network: Network, plans: Mapping[str, Plans]) -> None:
-    """Write plan.json: every method's plans, and what the clients' seconds are."""
-    clients, system = network.clients, network.system
-    band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
+    """Write plan.json: every method's plans, and what the clients' seconds are.
+
+    Links that fade are told by their mean over fading, as `fedpace plan` tells them.
+    """
+    clients, system = planning_clients(network), network.system
     rank = np.full(len(clients), float(system.lora_rank))
-    alone = upload_bits(system, rank) / rate_bps(band, **uplink(clients))
     write_json(
         folder / PLAN,
         {
@@ -86,7 +86,7 @@ def write_plans(folder: Path, network: Network, plans: Mapping[str, Plans]) -> N
             },
             "clients": {
                 "start_seconds": start_seconds(clients, system, rank).tolist(),
-                "upload_seconds": alone.tolist(),
+                "upload_seconds": upload_alone_seconds(clients, system, rank).tolist(),
             },
         },
     )

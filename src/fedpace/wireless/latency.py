@@ -8,8 +8,15 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from fedpace.core.profile import Clients, Floats, System
+from fedpace.wireless.channel import rate_bps, uplink
 
-__all__ = ["download_bits", "start_seconds", "start_seconds_per_rank", "upload_bits"]
+__all__ = [
+    "download_bits",
+    "start_seconds",
+    "start_seconds_per_rank",
+    "upload_alone_seconds",
+    "upload_bits",
+]
 
 
 def upload_bits(system: System, sketch_rank: ArrayLike) -> Floats:
@@ -23,6 +30,21 @@ def upload_bits(system: System, sketch_rank: ArrayLike) -> Floats:
         d, shape (N,), bit.
     """
     return system.fixed_bits + system.bits_per_rank * np.asarray(sketch_rank, dtype=np.float64)
+
+
+def upload_alone_seconds(clients: Clients, system: System, sketch_rank: ArrayLike) -> Floats:
+    """Seconds a client sends when it has the whole band, or as much as its own cap leaves it.
+
+    Args:
+        clients: N clients; where links fade, as `network.planning_clients` has them.
+        system: gives the band and the message sizes.
+        sketch_rank: k, shape (N,), real or integer.
+
+    Returns:
+        Shape (N,), s.
+    """
+    band = np.minimum(system.bandwidth_hz, clients.max_bandwidth_hz)
+    return np.asarray(upload_bits(system, sketch_rank) / rate_bps(band, **uplink(clients)))
 
 
 def download_bits(system: System, sketch_rank: ArrayLike) -> Floats:

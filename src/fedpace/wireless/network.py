@@ -8,12 +8,13 @@ from numpy.typing import NDArray
 from fedpace.core.errors import InputError
 from fedpace.core.profile import AllocationRule, Clients, Floats, System
 from fedpace.wireless.bandwidth import Allocation, allocate_bandwidth
-from fedpace.wireless.channel import faded, fading_gains, uplink
+from fedpace.wireless.channel import faded, fading_gains, mean_faded, uplink
+from fedpace.wireless.fading import typical_share_hz
 from fedpace.wireless.gains import Gains
 from fedpace.wireless.latency import start_seconds
 from fedpace.wireless.service import Sending, serve_changing
 
-__all__ = ["Network", "charge"]
+__all__ = ["Network", "charge", "planning_clients"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -36,6 +37,17 @@ class Network:
     def fading(self) -> bool:
         """Say whether links fade anew each round."""
         return self.system.fading
+
+
+def planning_clients(network: Network) -> Clients:
+    """Return the clients as a planner should see them: with the links' mean over fading.
+
+    What is said of a client's seconds outside a round, in a table or a figure, is of these, too.
+    """
+    if not network.fading:
+        return network.clients
+    share = typical_share_hz(network.system.bandwidth_hz, len(network.clients))
+    return mean_faded(network.clients, share)
 
 
 def charge(
