@@ -73,6 +73,17 @@ def test_plan_prints_a_table_for_people(tmp_path, called):
     assert "a round takes" in done.stdout and "predicted speed-up" in done.stdout
 
 
+def test_a_plan_says_by_which_quantile_it_is_faster(tmp_path, called):
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    asked = "plan", "s.toml", "--planner", "uniform", "--set", "planner.quantile=0.9"
+    done = called(*asked, "--set", "network.overhead_seconds=1.0", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    told = " ".join(done.stdout.split())
+    assert "by the 0.9 quantile of the round time: " in told
+    assert "predicted speed-up by that quantile over uniform 1.00x" in told
+    assert " s in the mean for each round of full participation" in told
+
+
 def test_a_key_of_a_plan_can_be_set(tmp_path, called):
     (tmp_path / "s.toml").write_text(SCENARIO)
     done = called("plan", "s.toml", "--set", "lora.rank=3", "--json", cwd=tmp_path)

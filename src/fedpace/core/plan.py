@@ -91,6 +91,10 @@ class Plan:
     """Rounds, or beats, as a multiple of the rounds of full participation at full rank."""
     objective_seconds: float = np.nan
     """round_seconds.mean * relative_rounds, or beat_seconds * relative_rounds, s."""
+    quantile: float | None = None
+    """Quantile of the round time that was minimised in place of its mean; None: the mean was."""
+    quantile_seconds: float = np.nan
+    """That quantile of the round time * relative_rounds, s; NaN without one."""
     updates_per_second: Floats | None = None
     """How often an update of each client is aggregated, shape (N,), 1/s."""
     staleness_seconds: StalenessSeconds | None = None
@@ -100,7 +104,8 @@ class Plan:
     """What no scheme with these shares of the mean could fall below on this band, to compare
     `objective_seconds` with, s."""
     gain: Mapping[str, float] = field(default_factory=dict)
-    """Best objective of other planners over this one's, by planner; above 1 is a gain."""
+    """Best objective of other planners over this one's, by planner; above 1 is a gain. Objective is
+    `quantile_seconds` where a quantile was minimised, else `objective_seconds`."""
     binds: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     """Which limit holds which client, by limit ("q at 1", "rank at memory", ...), shape (N,)."""
     statistics: Mapping[str, float] = field(default_factory=dict)
@@ -190,6 +195,8 @@ class Plan:
             else {"mean": seconds.mean, "p50": seconds.p50, "p95": seconds.p95},
             "relative_rounds": _number(self.relative_rounds),
             "objective_seconds": _number(self.objective_seconds),
+            "quantile": self.quantile,
+            "quantile_seconds": _number(self.quantile_seconds),
             "updates_per_second": None if rates is None else [_number(rate) for rate in rates],
             "staleness_seconds": None if stale is None else {"mean": stale.mean, "p95": stale.p95},
             "band_utilisation": _number(self.band_utilisation),
@@ -224,6 +231,8 @@ class Plan:
             round_seconds=None if seconds is None else RoundSeconds(**seconds),
             relative_rounds=_float(table["relative_rounds"]),
             objective_seconds=_float(table["objective_seconds"]),
+            quantile=table.get("quantile"),
+            quantile_seconds=_float(table.get("quantile_seconds")),
             updates_per_second=None if rates is None else np.array([_float(r) for r in rates]),
             staleness_seconds=None if stale is None else StalenessSeconds(**stale),
             band_utilisation=_float(table.get("band_utilisation")),

@@ -329,8 +329,8 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
     if entry.asynchronous is not None:
         # Whom it draws and at which rank; what was predicted is of rounds that wait.
         return replace(made, round_seconds=None, relative_rounds=np.nan, objective_seconds=np.nan,
-                       updates_per_second=None, band_utilisation=np.nan, gain={},
-                       binds={})  # fmt: skip
+                       quantile=None, quantile_seconds=np.nan, updates_per_second=None,
+                       band_utilisation=np.nan, gain={}, binds={})  # fmt: skip
     overlaps = entry.published is None
     made = with_schedule(experiment, network, clients, method, made, overlaps=overlaps)
     check_trace(experiment, network, method, made)

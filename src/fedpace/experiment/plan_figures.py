@@ -15,7 +15,7 @@ from fedpace.experiment.config import Scenario
 from fedpace.experiment.methods import planner_options
 from fedpace.experiment.scenario import as_planned
 from fedpace.planning.overlap.described import at_beats
-from fedpace.planning.planner import plan
+from fedpace.planning.planner import plan, quantile_used
 from fedpace.planning.renewal import expected_seconds
 from fedpace.planning.round_time.distribution import round_time, simulate_round_seconds
 from fedpace.wireless.latency import start_seconds, upload_alone_seconds
@@ -104,7 +104,7 @@ def of_schedules(made: Plan, scenario: Scenario, network: Network) -> Curves:
         scenario: as given.
         network: its population.
     """
-    asked = as_planned(scenario, made.planner)
+    asked, by = _as_minimised(scenario, made)
     (asked, clients, system), sample = _sampled(asked, network, _COMPARED, 103)
     lines: dict[str, _Objective] = {"synchronous": _of_waiting(asked)}
     beats, why = _of_beats(asked, made, system)
@@ -139,7 +139,7 @@ def of_schedules(made: Plan, scenario: Scenario, network: Network) -> Curves:
             times({r: np.full(len(step), 1 / r) for r in ratios}),
         ),
     }  # fmt: skip
-    return Curves(panels, [*sample, *why, *_gaps(panels)])
+    return Curves(panels, [*sample, *by, *why, *_gaps(panels)])
 
 
 def of_sweeps(made: Plan, scenario: Scenario, network: Network) -> Curves:
@@ -153,7 +153,7 @@ def of_sweeps(made: Plan, scenario: Scenario, network: Network) -> Curves:
         scenario: as given.
         network: its population.
     """
-    asked = as_planned(scenario, made.planner)
+    asked, by = _as_minimised(scenario, made)
     whole = len(network.clients)
     (asked, clients, system), sample = _sampled(asked, network, _SWEPT, 102)
     lines = {name: _of_waiting(as_planned(asked, name)) for name in (made.planner, "uniform")}
@@ -192,7 +192,16 @@ def of_sweeps(made: Plan, scenario: Scenario, network: Network) -> Curves:
             ranks, times([(clients, changed("lora_rank", r)) for r in ranks]),
         ),
     }  # fmt: skip
-    return Curves(panels, [*sample, *_gaps(panels)])
+    return Curves(panels, [*sample, *by, *_gaps(panels)])
+
+
+def _as_minimised(scenario: Scenario, made: Plan) -> tuple[Scenario, Sequence[str]]:
+    """The scenario with what the plan minimises, by which every line is; and what says so."""
+    asked = as_planned(scenario, made.planner)
+    quantile = quantile_used(made.planner, asked.planner.quantile)
+    section = asked.planner.model_copy(update={"quantile": quantile})
+    by = [] if quantile is None else [f"(of rounds that wait, the {quantile:g} quantile)"]
+    return asked.model_copy(update={"planner": section}), by
 
 
 def _of_waiting(asked: Scenario) -> _Objective:
@@ -206,7 +215,9 @@ def _of_waiting(asked: Scenario) -> _Objective:
 
     def objective(clients: Clients, system: System) -> float:
         made = plan(clients, system, **options, predict=False)
-        return expected_seconds(made, clients, system) if _right(made) else np.nan
+        if not _right(made):
+            return np.nan
+        return expected_seconds(made, clients, system, options["quantile"])
 
     return _where_possible(objective)
 

@@ -17,7 +17,7 @@ from fedpace.experiment.schedule import as_begun, replanned
 from fedpace.experiment.site import MakeSite, Site, in_process
 from fedpace.experiment.warned import warn_of_buffer, warn_of_infeasible
 from fedpace.planning.overlap.described import beats_seconds
-from fedpace.planning.planner import MINIMISING
+from fedpace.planning.planner import MINIMISING, quantile_used
 from fedpace.planning.renewal import LEAST_GAIN, Renewal, expected_seconds, renew_every
 from fedpace.reporting.mlflow import require_mlflow
 from fedpace.reporting.tensorboard import require_tensorboard
@@ -98,7 +98,8 @@ def make_renewal(prepared: Prepared, setup: Setup, method: str, first: Plan) -> 
     """
     experiment = prepared.experiment
     options = planner_options(as_begun(experiment, first), method)
-    seconds = partial(expected_seconds, quantile=options["quantile"])
+    by = quantile_used(options["planner"], options["quantile"])
+    seconds = partial(expected_seconds, quantile=by)
     return renew_every(
         partial(replanned, options),
         planning_clients(setup.network),

@@ -189,13 +189,22 @@ def _beat_lines(made: Plan) -> Iterator[str]:
 def _gain_lines(made: Plan) -> Iterator[str]:
     biased = made.aggregation_weight is not None
     if np.isfinite(made.limit_seconds) and made.limit_seconds > 0:
+        mean = "" if made.quantile is None else "in the mean "
         yield (
-            f"predicted {made.objective_seconds:.3g} s for each round of full participation, "
+            f"predicted {made.objective_seconds:.3g} s {mean}for each round of full participation, "
             f"{made.objective_seconds / made.limit_seconds:.3g} times the {made.limit_seconds:.3g} "
             f"s that any scheme {'with these shares ' if biased else ''}needs on this band"
         )
+    by = ""
+    if made.quantile is not None:
+        by = "by that quantile "
+        yield (
+            f"by the {made.quantile:g} quantile of the round time: "
+            f"{made.quantile_seconds:.3g} s for each round of full participation"
+        )
     if made.gain:
-        yield f"predicted speed-up over {'plans without a bias: ' if biased else ''}" + ", ".join(
+        others = f"{by}over {'plans without a bias: ' if biased else ''}"
+        yield f"predicted speed-up {others}" + ", ".join(
             f"{name} {value:.2f}x" for name, value in made.gain.items()
         )
 

@@ -34,7 +34,7 @@ from fedpace.planning.solver.objective import (
 from fedpace.wireless.channel import model_of, rate_bps, uplink
 from fedpace.wireless.latency import upload_bits
 
-__all__ = ["MINIMISING", "PLANNERS", "SCALED", "Planner", "plan", "so_unused"]
+__all__ = ["MINIMISING", "PLANNERS", "SCALED", "Planner", "plan", "quantile_used", "so_unused"]
 
 
 class Planner(Protocol):
@@ -64,6 +64,8 @@ SCALED = ("uniform", "weighted", "statistics", "oort", "infocom22", "fslora")
 MINIMISING = ("exact", "paper", "icc24")
 """Planners that look for the least predicted time; the others follow a rule of their own."""
 
+_BY_MEAN = ("paper",)
+"""Planners that know the mean round time alone, and leave a quantile that is asked for."""
 _LIMIT_TOLERANCE = 1e-9
 """Relative distance at which a value counts as being at its limit."""
 _EQUAL_SHARE_NOTE = (
@@ -108,7 +110,8 @@ def plan(
         planner: a name in `PLANNERS`.
         q_min: least sampling probability.
         quantile: minimise this quantile of the round time, times the rounds, instead of the mean;
-            rounds in which nobody takes part count as they do there.
+            rounds in which nobody takes part count as they do there. The gains of the plan are
+            then by it, too; "paper" does not use it.
         p95_limit_seconds: longest p95 round time allowed, s.
         cohort: mean sampling probability, in [q_min, 1], at which a planner of `SCALED` is held;
             "infocom22" makes cohort x N draws. None: each takes the best for its objective. The
@@ -216,6 +219,11 @@ def _waiting(rounds: Plan, beat_seconds: float | None, max_bias: float) -> Plan:
     if not unused:
         return rounds
     return replace(rounds, verdict=f"{rounds.verdict}; rounds wait, {so_unused(unused)}")
+
+
+def quantile_used(planner: str, quantile: float | None) -> float | None:
+    """Return the quantile of the round time that a planner minimises; None where it is the mean."""
+    return None if planner in _BY_MEAN else quantile
 
 
 def so_unused(names: Sequence[str]) -> str:
@@ -337,7 +345,10 @@ def _described(problem: Problem, planner: str, solution: Solution) -> Plan:
         decision.sampling_probability, decision.sketch_rank.astype(np.float64), clients, system,
         decision.draws,
     )  # fmt: skip
-    gain = {}
+    gain, quantile = {}, quantile_used(planner, problem.quantile)
+    if quantile != problem.quantile:  # all are compared by what this one minimised
+        problem = replace(problem, quantile=quantile, made={})
+    late = np.nan if quantile is None else float(np.exp(log_objective(problem, decision)))
     if not solution.verdict.startswith("infeasible"):
         ours = log_objective(problem, decision)
         held = problem.cohort is not None or problem.q_max is not None
@@ -356,6 +367,8 @@ def _described(problem: Problem, planner: str, solution: Solution) -> Plan:
         round_seconds=RoundSeconds(law.mean, law.quantile(0.5), law.quantile(0.95)),
         relative_rounds=rounds,
         objective_seconds=law.mean * rounds,
+        quantile=quantile,
+        quantile_seconds=late,
         updates_per_second=rates,
         band_utilisation=used,
         limit_seconds=limit_seconds(clients, system),

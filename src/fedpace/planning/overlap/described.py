@@ -131,7 +131,10 @@ def at_beats(rounds: Plan, clients: Clients, system: System, beat_seconds: float
     noise = _round_noise(fleet_of(clients, system), rounds)
     full = law.utilisation > _LARGEST_USE * (1 - 1e-3)
     why = "; more is asked at a beat than the band carries, so updates wait for it" if full else ""
-    bare = replace(rounds, round_seconds=None, gain={}, statistics={}, verdict=rounds.verdict + why)
+    bare = replace(
+        rounds, round_seconds=None, quantile=None, quantile_seconds=np.nan, gain={}, statistics={},
+        verdict=rounds.verdict + why,
+    )  # fmt: skip
     return _stated(bare, law, cost, noise)
 
 
