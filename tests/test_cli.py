@@ -113,7 +113,8 @@ def test_devices_of_fedscale_are_planned_for(tmp_path, called):
     (tmp_path / "devices").write_bytes(pickle.dumps(table))
     done = called("clients", "--from-fedscale", "devices", "--clients", "5", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (0, "5 clients: clients.csv\n"), done.stderr
-    (tmp_path / "s.toml").write_text(SCENARIO + '[network]\nclients = "clients.csv"\n')
+    text = SCENARIO.replace("clients = 8", "clients = 5")
+    (tmp_path / "s.toml").write_text(text + '[network]\nclients = "clients.csv"\n')
     assert called("plan", "s.toml", cwd=tmp_path).returncode == 0
     (tmp_path / "devices").write_bytes(pickle.dumps(SystemExit(3)))
     done = called("clients", "--from-fedscale", "devices", cwd=tmp_path)

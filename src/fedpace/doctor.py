@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedpace.experiment.config import Experiment, load_experiment
+from fedpace.experiment.unused import check_used
 
 if TYPE_CHECKING:
     from fedpace.experiment.fit import Fit
@@ -51,6 +52,7 @@ def diagnose(
             show(findings, console)
         return
     experiment = load_experiment(path, overrides)
+    check_used(experiment)
     from fedpace.experiment.fit import try_fit
 
     with errors.status("trying the experiment"):

@@ -328,9 +328,13 @@ def make_plan(experiment: Experiment, network: Network, method: str) -> Plan:
     entry = method_named(method)
     if entry.asynchronous is not None:
         # Whom it draws and at which rank; what was predicted is of rounds that wait.
-        return replace(made, round_seconds=None, relative_rounds=np.nan, objective_seconds=np.nan,
-                       quantile=None, quantile_seconds=np.nan, updates_per_second=None,
-                       band_utilisation=np.nan, gain={}, binds={})  # fmt: skip
+        verdict = made.verdict
+        if experiment.planner.p95_limit_seconds is not None:
+            verdict += f"; the server waits for nobody, {so_unused(['p95_limit_seconds'])}"
+        return replace(made, verdict=verdict, round_seconds=None, relative_rounds=np.nan,
+                       objective_seconds=np.nan, quantile=None, quantile_seconds=np.nan,
+                       updates_per_second=None, band_utilisation=np.nan, gain={},
+                       binds={})  # fmt: skip
     overlaps = entry.published is None
     made = with_schedule(experiment, network, clients, method, made, overlaps=overlaps)
     check_trace(experiment, network, method, made)

@@ -77,11 +77,7 @@ def build_network(
     if section.clients is not None:
         clients = read_clients(Path(section.clients))
         if data_weight is not None:
-            if len(clients) != len(data_weight):
-                raise InputError(
-                    f"{section.clients} has {len(clients)} clients, but [data] clients is "
-                    f"{len(data_weight)}; set it to {len(clients)}"
-                )
+            check_count(section.clients, len(clients), len(data_weight))
             clients = Clients.from_columns(**{**clients.columns(), "data_weight": data_weight})
     elif data_weight is not None:
         clients = draw_clients(scenario, data_weight, experiment.seed, system)
@@ -89,6 +85,23 @@ def build_network(
         raise InputError("a drawn population needs data weights; give them or a clients file")
     gains = _gains(experiment, len(clients), system)
     return Network(clients, system, gains, section.best_first)
+
+
+def check_count(source: str, count: int, asked: int) -> None:
+    """Refuse another number of clients than a file of clients has.
+
+    Args:
+        source: the file, for the error.
+        count: clients in it.
+        asked: [data] clients.
+
+    Raises:
+        InputError: they differ; the message says what to set.
+    """
+    if count != asked:
+        raise InputError(
+            f"{source} has {count} clients, but [data] clients is {asked}; set it to {count}"
+        )
 
 
 def _gains(experiment: Experiment, num_clients: int, system: System) -> Gains | None:

@@ -22,6 +22,7 @@ from fedpace.experiment.prepare import Prepared, make_renewal, prepare, set_up_f
 from fedpace.experiment.request import difference
 from fedpace.experiment.schedule import last_step
 from fedpace.experiment.site import MakeSite
+from fedpace.experiment.unused import check_used
 from fedpace.federation.divergence import fault_of_evaluation
 from fedpace.reporting.curves import Write
 from fedpace.reporting.metrics import summarise_run
@@ -99,6 +100,7 @@ def run(
             is not empty or in use.
         RunError: a file cannot be written.
     """
+    check_used(experiment)
     experiment = experiment.checked()
     with new_folder(None if out is None else Path(out), Path("runs")) as folder:
         path = folder / schema.EXPERIMENT

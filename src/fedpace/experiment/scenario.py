@@ -13,11 +13,12 @@ from fedpace.core.plan import Plan
 from fedpace.core.rng import rng_for
 from fedpace.experiment.config import Scenario
 from fedpace.experiment.methods import check_schedule, make_plan
-from fedpace.experiment.network import build_network
+from fedpace.experiment.network import build_network, check_count
 from fedpace.experiment.parsing import parse
 from fedpace.experiment.privacy import check_privacy
 from fedpace.experiment.server_rate import check_decay
 from fedpace.experiment.toml_files import anchor, read_toml, set_key
+from fedpace.experiment.unused import check_used
 from fedpace.federation.hooks.rounding import UPLOAD_BITS
 from fedpace.wireless.latency import start_seconds, upload_alone_seconds
 from fedpace.wireless.network import Network, planning_clients
@@ -38,12 +39,17 @@ def load_scenario(path: Path, overrides: Sequence[str] = ()) -> Scenario:
     Args:
         path: a TOML file.
         overrides: "section.key=value" texts, applied on top.
+
+    Raises:
+        InputError: what is wrong, where, and what would be right; or a key that nothing uses.
     """
     table = read_toml(path)
     anchor(table, path.parent)
     for override in overrides:
         set_key(table, override)
-    return parse(Scenario, table, str(path))
+    scenario = parse(Scenario, table, str(path))
+    check_used(scenario, also=["adaptive"])
+    return scenario
 
 
 def scenario_network(scenario: Scenario) -> Network:
@@ -61,6 +67,9 @@ def scenario_network(scenario: Scenario) -> Network:
         weight = np.exp(scenario.data.size_sigma * normal)
     fixed_bits, bits_per_rank = scenario.payload.fixed_bits, scenario.payload.bits_per_rank
     network = build_network(scenario, weight, fixed_bits=fixed_bits, bits_per_rank=bits_per_rank)
+    source, asked = scenario.network.clients, scenario.data
+    if source is not None and "clients" in asked.model_fields_set:  # as a run, which deals to them
+        check_count(source, len(network.clients), asked.clients)
     share = UPLOAD_BITS[scenario.upload_dtype] / 32  # the links stay those of float32
     system = replace(
         network.system, fixed_bits=share * fixed_bits, bits_per_rank=share * bits_per_rank,
