@@ -109,7 +109,9 @@ def of_schedules(made: Plan, scenario: Scenario, network: Network) -> Curves:
     lines: dict[str, _Objective] = {"synchronous": _of_waiting(asked)}
     beats, why = _of_beats(asked, made, system)
     if beats is not None:
-        lines["overlapping"] = beats
+        # Rounds that wait have no bias: who compares the lines has to know that the other may.
+        most = asked.planner.max_bias
+        lines[f"overlapping, bias up to {most:g}" if most else "overlapping"] = beats
     step = clients.step_seconds + system.lora_rank * clients.step_seconds_per_rank
     middle = np.exp(np.mean(np.log(np.maximum(step, 1e-12))))
     own = {name: objective(clients, system) for name, objective in lines.items()}
