@@ -60,6 +60,10 @@ def test_paths_count_from_the_experiments_folder_and_hub_ids_stay(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
+        ("[lora]\nrank = 0", "[lora] rank = 0: it takes 1 or more"),
+        ("[planner]\nnoise_ratio = 1e-40", "[planner] noise_ratio = 1e-40: it takes 0, or 1e-30"),
+        ("[planner]\np95_limit_seconds = inf", "[planner] p95_limit_seconds = inf: it takes a"),
+        ("[training]\ntarget = 'f1>=1'", "[training] target: target is 'f1>=1'; write"),
         ("[training]\nround = 3", "unknown key [training] round; known are local_steps"),
         ("[trainig]\nrounds = 3", "unknown key trainig; known are seed"),
         ('[training]\nrounds = "3"', "[training] rounds = '3': it takes a whole number"),

@@ -84,7 +84,7 @@ class DataSection(Section):
 class LoraSection(Section):
     """[lora]: the adapter and its sketch."""
 
-    rank: Annotated[int, Field(ge=0, le=2**16)] = 16
+    rank: Annotated[int, Field(ge=1, le=2**16)] = 16
     """r, rank of the global adapter."""
     alpha: Positive = 16.0
     """The adapter is multiplied by alpha / rank."""
@@ -231,7 +231,7 @@ class PlannerSection(Section):
     """Least sampling probability."""
     quantile: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Plan for this quantile of the round time in place of its mean."""
-    p95_limit_seconds: Annotated[float, Field(gt=0)] | None = None
+    p95_limit_seconds: Positive | None = None
     """Longest 95 % quantile of the round time, of the updates' age where rounds overlap, s."""
     cohort: Annotated[float, Field(gt=0, le=1)] | None = None
     """Mean sampling probability at which the methods that leave it open (uniform, weighted,

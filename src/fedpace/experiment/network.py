@@ -1,5 +1,6 @@
 """From [network] to devices, links and a band; needs no torch."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from fedpace.wireless.clients_file import read_clients
 from fedpace.wireless.gain_trace import read_gain_trace
 from fedpace.wireless.gains import Gains, MarkovGains, TraceGains
 from fedpace.wireless.network import Network
-from fedpace.wireless.population import draw_clients, scenario_named
+from fedpace.wireless.population import Scenario, draw_clients, scenario_named
 
 DRAWN = (
     "upload_compute_ratio",
@@ -48,7 +49,7 @@ def build_network(
     """
     section = experiment.network
     own = {key: value for key in DRAWN if (value := getattr(section, key)) is not None}
-    scenario = replace(scenario_named(section.scenario), **own)
+    scenario = _as_asked(scenario_named(section.scenario), own)
     # The cohort alone says nothing: it may stand in a file whose population another one replaces.
     drawn = [key for key in own if key != "ratio_cohort"]
     if drawn and section.clients is not None:
@@ -102,6 +103,16 @@ def check_count(source: str, count: int, asked: int) -> None:
         raise InputError(
             f"{source} has {count} clients, but [data] clients is {asked}; set it to {count}"
         )
+
+
+def _as_asked(scenario: Scenario, own: Mapping[str, float]) -> Scenario:
+    """Return a scenario with what [network] says in its place; what it cannot be is told there."""
+    for key, value in own.items():
+        try:
+            scenario = replace(scenario, **{key: value})  # type: ignore[arg-type]
+        except InputError as error:
+            raise InputError(f"[network] {key} = {value!r}: {error}") from None
+    return scenario
 
 
 def _gains(experiment: Experiment, num_clients: int, system: System) -> Gains | None:

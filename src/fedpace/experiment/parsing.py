@@ -1,13 +1,16 @@
 """A table checked against a record: the first mistake is told in one line."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar
+from dataclasses import dataclass
+from difflib import get_close_matches
+from types import NoneType, UnionType
+from typing import Annotated, Any, ClassVar, Self, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedpace.core.errors import InputError
-from fedpace.core.text_files import shortened
+from fedpace.core.text_files import listed, shortened
 from fedpace.experiment.toml_files import refuse_broken_text
 
 __all__ = ["OneLine", "parse"]
@@ -80,35 +83,134 @@ def parse(model: type[Model], table: Mapping[str, Any], where: str) -> Model:
 
 
 def _one_line(model: type[BaseModel], error: ValidationError) -> str:
-    """Say the first mistake: key, value, and what the key takes."""
-    first = error.errors()[0]
-    location = [
-        str(part)
-        for part in first["loc"]
-        if not (part in ("str", "bool") or str(part).startswith(("list[", "lit")))
-    ]
-    name = _key(model, location)
+    """Say the first mistake: key, value, and what the key takes.
+
+    A key that is missing is told with the unknown ones beside it: one is the other misspelt.
+    """
+    mistakes = error.errors()
+    first = mistakes[0]
+    place = _place(model, first["loc"])
     if first["type"] == "extra_forbidden":
-        if location[0] == "lora" and (reason := _REFUSED.get(location[-1])):
-            return f"[lora] {location[-1]} is refused: {reason}"
-        section: Any = model
-        for part in location[:-1]:
-            section = section.model_fields[part].annotation
-        name = name if name.isprintable() and len(name) < 100 else shortened(name)
-        return f"unknown key {name}; known are {', '.join(section.model_fields)}"
+        path = place.path
+        if path[0] == "lora" and (reason := _REFUSED.get(path[-1])):
+            return f"[lora] {path[-1]} is refused: {reason}"
+        return _unknown([place])
+    if first["type"] == "missing":
+        others = [_place(model, m["loc"]) for m in mistakes if m["type"] == "extra_forbidden"]
+        beside = [each for each in others if each.table == place.table]
+        return f"{place.name} is missing" + (f"; {_unknown(beside)}" if beside else "; give it")
     if first["type"] == "value_error":
-        return str(first["ctx"]["error"])
-    return f"{name} = {shortened(first['input'])}: {_told(first)}"
+        said = str(first["ctx"]["error"])
+        table, where = place.head or place.table, _shown(place.head or place.name)
+        return said if not where or (table and table in said) else f"{where}: {said}"
+    return f"{place.name} = {shortened(first['input'])}: {_told(first)}"
 
 
-def _key(model: type[BaseModel], location: Sequence[str]) -> str:
-    """Name a key as the file has it: its section in brackets, items of a list by their place."""
-    name = "".join(f" item {int(p) + 1}" if p.isdigit() else f".{p}" for p in location).lstrip(".")
-    field = model.model_fields.get(location[0]) if location else None
-    kind = None if field is None else field.annotation
-    if len(location) > 1 and isinstance(kind, type) and issubclass(kind, BaseModel):
-        return name.replace(f"{location[0]}.", f"[{location[0]}] ", 1)
-    return name
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where in a file a mistake is."""
+
+    path: tuple[str, ...]
+    """The keys that lead there, without the names of a union's members."""
+    table: str
+    """The innermost table with keys of its own, as the file heads it; "" for the file's top."""
+    key: str
+    """What stands in that table; "" where the table itself is meant."""
+    known: tuple[str, ...]
+    """The keys that table may have."""
+    head: str
+    """The head of the table that is meant as a whole; "" where a key of one is."""
+
+    @property
+    def name(self) -> str:
+        """The place as a person would look for it, cut where it is very long."""
+        return _shown(f"{self.table} {self.key}".strip())
+
+
+def _shown(name: str) -> str:
+    return name if name.isprintable() and len(name) < 100 else shortened(name)
+
+
+def _place(model: type[BaseModel], location: Sequence[int | str]) -> _Place:
+    """Follow pydantic's location through optional keys, unions, lists and tables of records.
+
+    Args:
+        model: of the whole file.
+        location: keys, places in lists from 0, and names of a union's members.
+    """
+    kind: Any = model
+    path: list[int | str] = []
+    head, record = 0, model
+    for part in location:
+        if len(members := _members(kind)) > 1:
+            kind = _member(members, str(part))
+            continue
+        kind = members[0]
+        path.append(part)
+        if _is_record(kind):
+            head, record = len(path) - 1, kind
+            field = record.model_fields.get(str(part))
+            kind = None if field is None else field.annotation
+        else:
+            kind = next(reversed(get_args(kind)), None)  # of what is in a list or a table
+    return _Place(
+        tuple(map(str, path)), _header(path[:head]), _dotted(path[head:]),
+        tuple(record.model_fields), _header(path) if _is_record(_members(kind)[0]) else "",
+    )  # fmt: skip
+
+
+def _is_record(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _members(kind: Any) -> list[Any]:
+    """What a key may hold besides nothing; pydantic names which where there are several."""
+    while get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
+    if get_origin(kind) not in (Union, UnionType):
+        return [kind]
+    held = [each for each in get_args(kind) if each is not NoneType]
+    return held if len(held) > 1 else _members(held[0])
+
+
+def _member(members: Sequence[Any], tag: str) -> Any:
+    """The member of a union that pydantic names so: a class by its name, a list as list[...].
+
+    A class with a validator of its own is "function-after[name(), Class]".
+    """
+    if tag.startswith("function-"):
+        tag = tag.rpartition(", ")[2].rstrip("]")
+    for each in members:
+        name = getattr(get_origin(each) or each, "__name__", "")
+        if name and tag.partition("[")[0] == name:
+            return each
+    return None
+
+
+def _header(path: Sequence[int | str]) -> str:
+    """The head of a table as TOML writes it; one of a list of tables by its number, too."""
+    if not path:
+        return ""
+    if isinstance(path[-1], int):
+        return f"[[{_dotted(path[:-1])}]] item {path[-1] + 1}"
+    return f"[{_dotted(path)}]"
+
+
+def _dotted(path: Sequence[int | str]) -> str:
+    """Keys with dots between; items of a list by their number."""
+    return "".join(
+        f" item {part + 1}" if isinstance(part, int) else f".{part}" for part in path
+    ).lstrip(" .")
+
+
+def _unknown(places: Sequence[_Place]) -> str:
+    """Say which keys of one table are unknown, which there are, and which may be meant."""
+    known = places[0].known
+    names = listed([each.name for each in places]) if len(places) > 1 else places[0].name
+    close = [get_close_matches(each.key, known, n=1) for each in places]
+    meant = "".join(f"; is {found[0]!r} meant?" for found in close[:1] if found)
+    many = "s" if len(places) > 1 else ""
+    return f"unknown key{many} {names}; known are {', '.join(known)}{meant}"
 
 
 def _told(mistake: ErrorDetails) -> str:

@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 
 from fedpace.core.profile import LEAST, MOST
 from fedpace.core.target import Target
@@ -13,9 +14,17 @@ def _a_target(text: str) -> str:
     return text
 
 
+def _none_or_enough(value: float) -> float:
+    if 0 < value < LEAST:
+        raise PydanticCustomError("too_small", f"it takes 0, or {LEAST:g} or more")
+    return value
+
+
 # Within these limits products and sums of a few numbers stay finite.
 Positive = Annotated[float, Field(gt=0, ge=LEAST, le=MOST, allow_inf_nan=False)]
-NonNegative = Annotated[float, Field(ge=0, le=MOST, allow_inf_nan=False)]
+NonNegative = Annotated[
+    float, Field(ge=0, le=MOST, allow_inf_nan=False), AfterValidator(_none_or_enough)
+]
 Name = Annotated[str, Field(min_length=1)]
 """Name of a model or data set; an empty one would be the folder that the command is run in."""
 Rate = Annotated[float, Field(gt=0, le=3.4e38, allow_inf_nan=False)]
