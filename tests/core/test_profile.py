@@ -41,6 +41,7 @@ def test_the_callers_arrays_stay_writable():
         ({"step_seconds": ["x", 1]}, "'step_seconds' is not numeric"),
         ({"spectral_efficiency": [np.inf, 1]}, "spectral_efficiency of client '0' is inf"),
         ({"max_rank": [0, 1]}, "at least 1; drop the client"),
+        ({"max_rank": [4, 3.5]}, "max_rank of client '1' is 3.5; it must be a whole number, or"),
         ({"availability": [0.5, 1.5]}, "availability of client '1' is 1.5"),
         ({"client_id": ["a", "a"]}, "client_id 'a' appears twice"),
         ({"snr_hz": [1, 1]}, "exactly one link column"),

@@ -51,6 +51,26 @@ def test_it_has_its_best_number_of_draws(count):
             assert ours <= value_of(problem, other) + 1e-9
 
 
+@pytest.mark.parametrize(
+    ("limits", "joules", "said"),
+    [
+        ({"p95_limit_seconds": 0.6}, None, "keeps p95_limit_seconds = 0.6; raise it, lower q_min"),
+        ({"max_participants": 0.5}, None, "keeps max_participants = 0.5; raise it, lower q_min"),
+        (
+            {"p95_limit_seconds": 0.6, "cohort": 0.5},
+            1e9,
+            "no number of draws with cohort = 0.5 keeps max_joules_per_round (the least is 1e+09 J)"
+            " and p95_limit_seconds = 0.6; raise one of them, lower cohort",
+        ),
+    ],
+)
+def test_what_cannot_be_kept_names_the_limits_that_are_set_and_a_remedy(limits, joules, said):
+    columns = {} if joules is None else {"max_joules_per_round": np.full(6, joules)}
+    verdict = infocom22(some_problem(6, 8, columns=columns, **limits)).verdict
+    assert verdict.startswith("infeasible: no number of draws") and said in verdict
+    assert verdict.endswith(", or let 'exact' plan")
+
+
 def test_it_draws_enough_to_honour_q_min():
     made = infocom22(some_problem(40, 8, q_min=0.1))
     assert made.decision.draws >= 4 and np.all(

@@ -111,6 +111,8 @@ HEAD = "client_id,data_weight,step_seconds,spectral_efficiency,max_rank\n"
         (HEAD + "a,1,1,1,\nb,1,-2,1,\nc,1,-3,1,\n",
          "line 3: step_seconds of client 'b' is -2; it must not be negative"),
         (HEAD + "a,1,1,inf,\n", "line 2: spectral_efficiency of client 'a' is inf"),
+        (HEAD + "a,1,1,1,4\nb,1,1,1,3.5\n", "line 3: max_rank of client 'b' is 3.5; it must be a "
+         "whole number"),
         (HEAD + "a,1,1,1,0.5\n", "line 2: max_rank of client 'a' is 0.5; it must be at least 1"),
         (HEAD + "a,1,1,1,\nb,1,1,1,\na,1,1,1,\n", "line 4: client_id 'a' appears twice"),
         (HEAD + "a,1,1,1,\n ,1,1,1,\n", "line 3: client_id is blank; name every client or none"),

@@ -51,7 +51,7 @@ class ClientProfile:
     max_bandwidth_hz: float = np.inf
     """Most uplink bandwidth this client can use, Hz."""
     max_rank: float = np.inf
-    """Largest sketch rank that fits the client's memory."""
+    """Largest sketch rank that fits the client's memory, a whole number."""
     availability: float = 1.0
     """Probability that a client that is asked answers, in (0, 1]."""
     update_second_moment: float = 1.0
@@ -217,6 +217,8 @@ class Clients:
 _POSITIVE = {*LINK_COLUMNS, "data_weight", "max_bandwidth_hz", "availability",
              "update_second_moment", "max_joules_per_round"}  # fmt: skip
 _MAY_BE_INFINITE = {"max_bandwidth_hz", "max_rank", "max_joules_per_round"}
+_WHOLE = {"max_rank"}
+"""Columns of counts; a fraction is a mistake, such as a comma that became a point."""
 
 
 def _column(name: str, value: ArrayLike, ids: NDArray[np.str_], count: int) -> Floats:
@@ -236,6 +238,10 @@ def _column(name: str, value: ArrayLike, ids: NDArray[np.str_], count: int) -> F
         (np.isfinite(array) & (array > MOST), f"must be at most {MOST:g}"),
         ((array > 0) & (array < LEAST), f"must be at least {LEAST:g}, or 0 where that is allowed"),
         ((array < 1) & (name == "max_rank"), "must be at least 1; drop the client otherwise"),
+        (
+            np.isfinite(array) & (np.floor(array) != array) & (name in _WHOLE),
+            "must be a whole number, or inf; round it down to what the memory holds",
+        ),
         ((array > 1) & (name == "availability"), "is a probability and must be at most 1"),
     ]
     for wrong, rule in limits:

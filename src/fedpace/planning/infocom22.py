@@ -77,12 +77,28 @@ def infocom22(problem: Problem, start: Decision | None = None) -> Solution:
         draws = best
     if not np.isfinite(value(draws)):
         return Solution(
-            Decision(_chances(problem, least, k), whole(k), least),
-            "infeasible: no number of draws keeps the energy budgets, the p95 limit and "
-            "max_participants",
-        )  # fmt: skip
+            Decision(_chances(problem, least, k), whole(k), least), _infeasible(problem)
+        )
     decision = Decision(_chances(problem, draws, k), whole(k), draws)
     return Solution(decision, statistics={"draws": draws})
+
+
+def _infeasible(problem: Problem) -> str:
+    """Name the limits that are set and what to do; one that is not set is not in the way."""
+    joules = problem.clients.max_joules_per_round
+    limits = []
+    if np.any(np.isfinite(joules)):
+        limits.append(f"max_joules_per_round (the least is {joules.min():g} J)")
+    if problem.p95_limit_seconds is not None:
+        limits.append(f"p95_limit_seconds = {problem.p95_limit_seconds:g}")
+    if problem.max_participants is not None:
+        limits.append(f"max_participants = {problem.max_participants:g}")
+    held = "" if problem.cohort is None else f" with cohort = {problem.cohort:g}"
+    lower = "lower q_min" if problem.cohort is None else "lower cohort"
+    return (
+        f"infeasible: no number of draws{held} keeps {' and '.join(limits)}; "
+        f"raise {'it' if len(limits) == 1 else 'one of them'}, {lower}, or let 'exact' plan"
+    )
 
 
 def _chances(problem: Problem, draws: int, k: Floats) -> Floats:

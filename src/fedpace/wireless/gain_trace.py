@@ -83,7 +83,12 @@ def _from_csv(path: Path, lines: list[str]) -> tuple[Floats, Floats]:
                 continue
             where = f"{path}, line {reader.line_num}"
             if len(row) != 2:
-                raise InputError(f"{where}: {len(row)} cells; give a time and a rate")
+                text = shortened(",".join(row))
+                cells = "one cell" if len(row) == 1 else f"{len(row)} cells"
+                raise InputError(
+                    f"{where}: {text} is {cells}; write time,rate: two numbers and one comma "
+                    "between, a point for decimals"
+                )
             time, rate = (_number(where, name, row[i]) for i, name in enumerate(header))
             if rate < 0:
                 raise InputError(f"{where}: rate is {rate:g}; give 0 or more")
