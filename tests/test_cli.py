@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 from importlib.metadata import version
+from pathlib import Path
 
 import pytest
 
@@ -137,8 +138,55 @@ def test_a_plan_that_cannot_be_drawn_prints_no_table(tmp_path):
     (tmp_path / "s.toml").write_text(SCENARIO)
     (tmp_path / "file").touch()
     done = fedpace("plan", "s.toml", "--plot", "file/figures", cwd=tmp_path)
-    assert done.returncode == 1 and done.stdout == ""
-    assert "file/figures" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and done.stdout == ""
+    assert "--plot file/figures cannot be written" in done.stderr
+
+
+SUITE = """
+seeds = [0]
+budget = { client_updates = 1, rounds = 1 }
+experiment = {}
+settings = [{ task = "t", network = "n" }]
+tasks.t = { target = "loss<=1", experiment = {} }
+networks.n = {}
+rates.adam = [{}]
+methods.adaptive = { kind = "ours", rates = "adam" }
+"""
+
+
+@pytest.mark.torch
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("plan", "s.toml", "--plot", "file"), "--plot file cannot be written (File exists); give"),
+        (("plan", "s.toml", "--out", "none/x"), "--out none/x cannot be written (No such file"),
+        (("plan", "s.toml", "--out", "."), "--out . cannot be written (Is a directory); give a"),
+        (("clients", "--from-fedscale", "devices", "--out", "none/x"), "none/x: cannot be written"),
+        (("bench", "time-to-target", "suite.toml", "--out", "file"), "--out file cannot be"),
+        (("bench", "time-to-target", "suite.toml", "--keep", "file/x"), "--keep file/x cannot be"),
+        (("bench", "page", "r.jsonl", "--out", "file/x.md"), "--out file/x.md cannot be written"),
+        (("run", "--out", "file"), "file is a file; name a folder with --out"),
+        (("keys", "add", "a", "--folder", "file"), "--folder file cannot be written (File exists)"),
+        (("certificates", "file/x"), "FOLDER file/x cannot be written (Not a directory); give a"),
+    ],
+    ids=" ".join,
+)
+def test_what_cannot_be_written_names_its_option_and_a_remedy(words, said, tmp_path, called):
+    if words[0] in ("keys", "certificates"):
+        pytest.importorskip("cryptography")
+    if words[:2] == ("bench", "page"):
+        results = Path(__file__).parents[1] / "benchmarks" / "results" / "quick.jsonl"
+        (tmp_path / "r.jsonl").write_bytes(results.read_bytes())
+    (tmp_path / "s.toml").write_text(SCENARIO)
+    (tmp_path / "suite.toml").write_text(SUITE)
+    (tmp_path / "devices").write_bytes(
+        pickle.dumps({n: {"computation": 20.0 + n, "communication": 900.0} for n in range(8)})
+    )
+    (tmp_path / "file").touch()
+    done = called(*words, cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and said in lines[0] and lines[0].startswith("fedpace: ")
 
 
 def test_a_plan_refuses_the_target_that_its_run_would(tmp_path, called):

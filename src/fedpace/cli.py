@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedpace.command_groups import bench, keys
-from fedpace.core.errors import FedPaceError, Interrupted, RunError, described
+from fedpace.core.errors import FedPaceError, Interrupted, RunError, described, writing
 from fedpace.terminal import open_console, say, tolerate_encodings
 
 
@@ -383,7 +383,8 @@ def certificates_command(
     """
     from fedpace.deploy.certificates import make_development_ca
 
-    made = make_development_ca(folder, host or [], days=days)
+    with writing("FOLDER", folder, "give a folder, or none yet"):
+        made = make_development_ca(folder, host or [], days=days)
     say(_out, f"server:  {made.certificate} and {made.key}")
     say(_out, f"clients: {made.ca}")
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from fedpace.core.errors import writing
 from fedpace.terminal import open_console, say
 
 __all__ = ["bench", "keys"]
@@ -39,8 +40,9 @@ def keys_add_command(
     """
     from fedpace.deploy.keys import add_key, make_key, read_public_key
 
-    public = Path(name) if name.endswith(".pub") else make_key(folder, name)
-    add_key(folder, public.stem, read_public_key(public))
+    with writing("--folder", folder, "give a folder, or none yet"):
+        public = Path(name) if name.endswith(".pub") else make_key(folder, name)
+        add_key(folder, public.stem, read_public_key(public))
     say(_out, f"{public.stem} may join")
     if not name.endswith(".pub"):
         say(_out, f"its private key, for it alone: {folder / name}")

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from fedpace.core.errors import InputError
+from fedpace.core.errors import InputError, writing
 from fedpace.experiment.request import Request
 from fedpace.progress import RunProgress
 from fedpace.terminal import say
@@ -61,12 +61,13 @@ def print_plan(
         network = scenario_network(scenario)
         made = plan_scenario(scenario, network, planner)
     files: Sequence[Path] = ()
-    if plot is not None:  # before the table: what cannot be written is told first
-        with errors.status("drawing"):
-            files = draw_plan(made, scenario, network, plot)
     text = json.dumps(made.to_json(), allow_nan=False)
-    if out is not None:
-        out.write_text(text + "\n", encoding="utf-8")
+    if out is not None:  # before the table, as the figures: what cannot be written is told first
+        with writing("--out", out, "give a file in a folder that exists"):
+            out.write_text(text + "\n", encoding="utf-8")
+    if plot is not None:
+        with errors.status("drawing"), writing("--plot", plot, "give a folder, or none yet"):
+            files = draw_plan(made, scenario, network, plot)
     if as_json:
         print(text)
     else:
@@ -98,8 +99,13 @@ def bench_time_to_target(
     from fedpace.progress import counted
 
     results = out / f"{name}.jsonl"
+    part = Part(**{what: tuple(names) for what, names in only.items()})
+    part.check(suite)
+    # Now, not once the first training is done, which may take hours.
+    for option, folder in (("--out", out), ("--keep", keep)):
+        with writing(option, folder, "give a folder, or none yet"):
+            folder.mkdir(parents=True, exist_ok=True)
     with counted(errors, "tuning and training") as show:
-        part = Part(**{what: tuple(names) for what, names in only.items()})
         added = run_suite(suite, name, part, folder=keep, results=results, cores=cores, show=show)
     say(console, f"{added} lines added: {results}")
 
@@ -121,5 +127,7 @@ def bench_page(results: Path, suite: Path | None, out: Path, console: Console) -
         command += f" --suite {suite}"
     # One rule for the band: all are compared under it, seed by seed.
     made = paired_page if len({line["rule"] for line in lines}) == 1 else page
-    for file in made.write_page(lines, out, command=command, suite=described):
+    with writing("--out", out, "give a Markdown file in a folder"):
+        written = made.write_page(lines, out, command=command, suite=described)
+    for file in written:
         say(console, f"written: {file}")

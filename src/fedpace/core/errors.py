@@ -15,6 +15,16 @@ whoever gave the value. What may be told to somebody else, as a client tells its
 error's `public` part alone: kinds and counts, never a value, a line or a path.
 """
 
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_NO_PLACE = frozenset({
+    errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS,
+    errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
+})  # fmt: skip
+"""What the system says of a path that is the user's mistake; a full disk is none."""
+
 
 class FedPaceError(Exception):
     """Base of every exception FedPace raises on purpose.
@@ -63,6 +73,29 @@ def described(error: OSError) -> str:
     """Return what the system says of a file or a connection, in one line that names the path."""
     path = "" if error.filename is None else f"{error.filename}: "
     return f"{path}{error.strerror or error}"
+
+
+@contextmanager
+def writing(option: str, path: object, remedy: str) -> Iterator[None]:
+    """Say of what is written here by which option it was given, where that cannot be written.
+
+    Args:
+        option: as the user writes it, "--out".
+        path: the value of that option.
+        remedy: what to give in its place.
+
+    Raises:
+        InputError: the place is none to write to.
+        OSError: what else goes wrong, as a full disk, as it came.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_PLACE:
+            raise
+        raise InputError(
+            f"{option} {path} cannot be written ({error.strerror}); {remedy}"
+        ) from None
 
 
 def public_part(error: BaseException) -> str:

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from fedpace.core.errors import writing
 from fedpace.deploy.flower_patches import (
     NEWS_VARIABLE,
     allow_slow_uploads,
@@ -57,7 +58,9 @@ def start(
     home.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "fedpace.deploy.flower_process", program]
     told = {} if news is None else {NEWS_VARIABLE: str(news)}
-    with log.open("ab") as output:
+    with writing("--log", log, "give a file in a folder that exists"):
+        opened = log.open("ab")
+    with opened as output:
         return subprocess.Popen(
             [*command, *map(str, options)],
             stdin=subprocess.PIPE, stdout=output, stderr=subprocess.STDOUT,
