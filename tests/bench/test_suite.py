@@ -233,11 +233,11 @@ def with_targets(*targets):
 def test_of_several_targets_a_training_ends_at_the_hardest_or_when_its_time_is_up(tmp_path):
     from fedpace.bench.training import Spec, train
 
-    def trained(*targets):
-        folder = tmp_path / targets[0]
+    def trained(*targets, seed=0):
+        folder = tmp_path / f"{targets[0]}-{seed}"
         suite = tiny_suite(folder, with_targets(*targets))
         size, rate = (("cohort", 0.5),), (("server_learning_rate", 0.05),)
-        spec = Spec("words", "uniform", ("slow",), rate, size, seed=0, tuning=False)
+        spec = Spec("words", "uniform", ("slow",), rate, size, seed=seed, tuning=False)
         return train(suite, spec, folder / "keep", lambda least: False)
 
     pair = ("slow", "equal-finish")
@@ -248,11 +248,33 @@ def test_of_several_targets_a_training_ends_at_the_hardest_or_when_its_time_is_u
     assert missed.seconds(pair) is None
     # Every round ends in another second than the one before.
     assert [t for t, _ in missed.curve(pair, "loss")] == clock
-    first = missed.evaluations[0][1]["loss"]
-    reached = trained(f"loss<={first + 0.5}", f"loss<={first}")
+    # Of another seed, whose first round lowers the loss.
+    other = trained("loss<=0.02", "loss<=0.01", seed=1)
+    clock, first = other.clocks["slow"]["equal-finish"], other.evaluations[0][1]["loss"]
+    reached = trained(f"loss<={first + 1e-6}", f"loss<={first}", seed=1)
     assert reached.ended == "target" and reached.clocks["slow"]["equal-finish"] == clock[:1]
     assert list(reached.targets(pair).values()) == [clock[0]] * 2
     assert reached.seconds(pair) == clock[0]
+
+
+@pytest.mark.torch
+def test_a_task_whose_easiest_target_holds_before_training_is_refused(tmp_path):
+    from fedpace.bench.training import Spec, train
+
+    def refused(folder, text):
+        suite = tiny_suite(folder, text)
+        keys = (("server_learning_rate", 0.05),)
+        spec = Spec("words", "uniform", ("slow",), keys, (("cohort", 0.5),), seed=0, tuning=False)
+        with pytest.raises(InputError, match="before training") as caught:
+            train(suite, spec, folder / "keep", lambda least: False)
+        assert not (folder / "keep").exists()
+        return str(caught.value)
+
+    single = TINY.replace("accuracy>=0.99", "loss<=100")
+    said = refused(tmp_path / "single", single)
+    assert said.startswith("words: target = 'loss<=100.0': the model has loss ")
+    several = refused(tmp_path / "several", with_targets("loss<=100", "loss<=0.01"))
+    assert several == said
 
 
 @pytest.mark.torch

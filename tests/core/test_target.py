@@ -1,3 +1,5 @@
+import re
+
 import pytest
 
 from fedpace.core.errors import InputError
@@ -45,3 +47,23 @@ def test_what_is_wrong_with_a_target_is_said_in_one_line(text, part):
 def test_a_target_on_a_metric_that_is_not_measured_is_refused():
     with pytest.raises(InputError, match="the evaluation has only loss"):
         Target.parse("accuracy>=0.5").reached({"loss": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "said"),
+    [
+        ("accuracy>=0.01", {"loss": 2.0, "accuracy": 1 / 3}, "has accuracy 0.3333 before training"),
+        ("accuracy>=0.25", {"loss": 2.0, "accuracy": 0.25}, "; raise the target"),
+        ("loss<=2", {"loss": 1.5}, "has loss 1.5 before training"),
+        ("loss<=2", {"loss": 2.0}, "; lower the target"),
+    ],
+)
+def test_a_target_that_holds_before_training_is_refused(text, found, said):
+    with pytest.raises(InputError, match=re.escape(said)) as caught:
+        Target.parse(text).refuse_held(found, "[training] target")
+    assert str(caught.value).startswith(f"[training] target = '{Target.parse(text)}': the model")
+
+
+@pytest.mark.parametrize("found", [{"loss": 2.5}, {"loss": float("nan")}])
+def test_a_target_that_does_not_hold_before_training_stays(found):
+    Target.parse("loss<=2").refuse_held(found, "here")

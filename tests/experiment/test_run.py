@@ -193,12 +193,33 @@ def test_a_method_played_without_a_folder_gives_the_records_of_the_run(finished,
     assert [r.to_json() for r in played] == [r.to_json() for r in recorded]
 
 
-def test_a_target_ends_the_run_at_the_evaluation_that_reaches_it(place):
+def test_a_target_ends_the_run_at_the_evaluation_that_reaches_it(finished, place):
+    first = next(r for r in finished.records if r.method == "uniform" and r.evaluation)
+    goal = first.evaluation["accuracy"]
+    assert goal > finished.summary["methods"]["uniform"]["initial_accuracy"]
     experiment = load_experiment(
-        place / "my.toml", ["training.target=loss<=100", 'methods=["uniform"]']
+        place / "my.toml", [f"training.target=accuracy>={goal}", 'methods=["uniform"]']
     )
     entry = run(experiment, out=place / "target").summary["methods"]["uniform"]
     assert entry["rounds_to_target"] == entry["rounds"] == 2
+
+
+def test_a_target_that_holds_before_training_is_refused_and_nothing_is_written(finished, place):
+    known = finished.summary["methods"]["uniform"]["initial_loss"]
+    held = load_experiment(place / "my.toml", [f"training.target=loss<={known}"])
+    out = place / "held"
+    with pytest.raises(InputError) as caught:
+        run(held, out=out)
+    assert str(caught.value) == (
+        f"[training] target = 'loss<={known}': the model has loss {known:.4g} before training, so "
+        "no time to the target can be measured; lower the target"
+    )
+    assert not out.exists()
+    # Cut off before its first checkpoint, it is a run that has not begun.
+    out.mkdir()
+    (out / "experiment.toml").write_text(held.to_toml())
+    with pytest.raises(InputError, match="before training"):
+        resume(out)
 
 
 def test_resume_refuses_a_folder_of_another_experiment_naming_the_key(finished, place):

@@ -168,6 +168,14 @@ def test_a_summary_holds_the_numbers_of_its_records():
     assert json.loads(json.dumps(entry, allow_nan=False)) == entry
 
 
+def test_no_time_to_a_target_that_held_before_training_is_stated():
+    """Runs of before such targets were refused are gone on with."""
+    records = [record(0, 2.0, [person(0)], accuracy=0.9, loss=0.4)]
+    good = summarise(records, [(0, plan([1.0]))], TARGET, {"loss": 2.0, "accuracy": 0.1})
+    held = summarise(records, [(0, plan([1.0]))], TARGET, {"loss": 0.5, "accuracy": 1.0})
+    assert (good["time_to_target_seconds"], held["time_to_target_seconds"]) == (2.0, None)
+
+
 def test_a_diverged_run_has_a_summary_without_nan():
     entry = summarise([record(0, 2.0, loss=float("nan"))], [(0, plan([0.5]))], None)
     assert entry["final_loss"] is None and entry["time_to_target_seconds"] is None

@@ -33,7 +33,8 @@ class Task(_Section):
     """One training problem: data, partition, model, and what counts as done."""
 
     target: str | None = None
-    """"accuracy>=0.75" or "loss<=1.2", on the held-out data; the first evaluation that shows it."""
+    """"accuracy>=0.75" or "loss<=1.2", on the held-out data; the first evaluation that shows it.
+    One that the model has before training is refused, also of several."""
     targets: Annotated[list[str], Field(min_length=2, max_length=3)] | None = None
     """In place of `target`: two or three of one metric, the easiest first, read off the smoothed
     curve (`bench.crossing`); a training ends at the hardest."""

@@ -114,6 +114,9 @@ def train(suite: Suite, spec: Spec, folder: Path, beaten: Beaten) -> Trained:
         spec: which training.
         folder: where the files of finished trainings are.
         beaten: whether to stop.
+
+    Raises:
+        InputError: the easiest target holds before training.
     """
     experiment = spec.experiment(suite)
     path = folder / f"{_key(spec, suite, experiment)}.json"
@@ -168,7 +171,10 @@ def _train(suite: Suite, spec: Spec, experiment: Experiment, beaten: Beaten) -> 
     evaluations: list[tuple[int, Mapping[str, float]]] = []
     seconds = suite.setting(spec.task, spec.networks[0]).seconds or np.inf
     work = prepared.site.work
-    unit = work.evaluate(work.initial_adapter)["loss"] if task.relative else 1.0
+    first = work.evaluate(work.initial_adapter)
+    unit = first["loss"] if task.relative else 1.0
+    easiest = goals[0] if goals else target
+    easiest.refuse_held({**first, "loss": first["loss"] / unit}, f"{spec.task}: target")
     updates = bits = 0
     ended = "budget"
     for record, plan in play(prepared, experiment.methods[0]):

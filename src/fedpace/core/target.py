@@ -79,5 +79,23 @@ class Target:
             return False
         return measured >= self.value if self.metric == "accuracy" else measured <= self.value
 
+    def refuse_held(self, evaluation: Mapping[str, float], where: str) -> None:
+        """Refuse a target that holds before training: the time to it would be no training's.
+
+        Args:
+            evaluation: held-out metrics by name, of the model as it begins.
+            where: the target stands, for the message.
+
+        Raises:
+            InputError: the target holds, or the evaluation lacks its metric.
+        """
+        if self.reached(evaluation):
+            change = "raise" if self.metric == "accuracy" else "lower"
+            raise InputError(
+                f"{where} = {str(self)!r}: the model has {self.metric} "
+                f"{evaluation[self.metric]:.4g} before training, so no time to the target can be "
+                f"measured; {change} the target"
+            )
+
     def __str__(self) -> str:
         return f"{self.metric}{_DIRECTION[self.metric]}{self.value}"

@@ -155,7 +155,7 @@ class TrainingSection(Section):
     """At most so many rounds, beats or steps of an asynchronous server; where "auto" takes beats,
     as many as make the progress of so many rounds."""
     target: Goal | None = None
-    """Stop at "accuracy>=0.85" or "loss<=1.2" on the held-out data."""
+    """Stop at "accuracy>=0.85" or "loss<=1.2" (held-out); refused if it holds before training."""
     eval_every: Count = 5
     """Rounds between evaluations, counted as in `rounds`."""
     eval_seconds: Positive | None = None

@@ -2,7 +2,7 @@
 
 import shlex
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -96,8 +96,8 @@ def run(
         The record of the run; the folder holds everything it does.
 
     Raises:
-        InputError: something in the experiment is wrong, and nothing was written; or the folder
-            is not empty or in use.
+        InputError: something in the experiment is wrong, as a target that the model has before
+            training, and nothing was written; or the folder is not empty or in use.
         RunError: a file cannot be written.
     """
     check_used(experiment)
@@ -110,10 +110,12 @@ def run(
         with _interruptible(folder, command):
             try:
                 prepared = prepare(experiment, site)
+                initial = _initial(prepared, prepared.site.work)
             except Exception:
                 path.unlink()
                 raise
-            return _fill(folder, prepared, _Told(show, note=warnings.warn, command=command))
+            told = _Told(show, note=warnings.warn, command=command)
+            return _fill(folder, prepared, told, initial)
 
 
 @takes(folder=PATH, experiment=Experiment)
@@ -175,8 +177,18 @@ class _Told:
     command: str
 
 
-def _fill(folder: Path, prepared: Prepared, told: _Told) -> RunRecord:
-    """Run every method from where the folder says that it is, and sum up."""
+def _fill(
+    folder: Path, prepared: Prepared, told: _Told, initial: dict[str, float] | None = None
+) -> RunRecord:
+    """Run every method from where the folder says that it is, and sum up.
+
+    Args:
+        folder: of the run.
+        prepared: the experiment.
+        told: who is told what.
+        initial: the evaluation of what every method begins with; measured here where it is not
+            known, as in a run that was cut off before its first checkpoint.
+    """
     work, experiment = prepared.site.work, prepared.experiment
     records = read_records(folder)
     in_force: dict[str, Plans] = {method: [(0, p)] for method, p in prepared.plans.items()}
@@ -190,13 +202,14 @@ def _fill(folder: Path, prepared: Prepared, told: _Told) -> RunRecord:
         write_plans(folder, first.network, in_force)
     done: dict[str, Progress] = {}
     for method in experiment.methods:
-        course = _course(folder, prepared, method, work, done, told.note)
+        course = _course(folder, prepared, method, work, initial, told.note)
         records = _before(folder, records, course)
         write_records(folder, records)
         for record in _recorded(folder, prepared, course):
             records.append(record)
             told.show(record, last_step(experiment, course.progress.state.plan))
         work, done[method] = course.work, course.progress
+        initial = course.progress.initial
         in_force[method] = course.progress.plans
         write_plans(folder, course.setup.network, in_force)
         # PEFT's own layout of several adapters: the first at the top, the others beside it.
@@ -248,7 +261,7 @@ def _course(
     prepared: Prepared,
     method: str,
     work: Work,
-    done: Mapping[str, Progress],
+    initial: dict[str, float] | None,
     note: Note,
 ) -> Course:
     """Return a method where its checkpoint left it, or at its beginning."""
@@ -256,7 +269,6 @@ def _course(
     renewal = make_renewal(prepared, setup, method, first)
     progress = read_progress(folder, method, work, note)
     if progress is None:
-        initial = next((each.initial for each in done.values()), None)
         progress = begin(
             work,
             setup,
@@ -270,7 +282,12 @@ def _course(
 
 
 def _initial(prepared: Prepared, work: Work) -> dict[str, float]:
-    """Evaluate what every method begins with."""
+    """Evaluate what every method begins with.
+
+    Raises:
+        InputError: the target holds already; a time to it would be told that no training took.
+        RunError: the evaluation is no number.
+    """
     evaluation = work.evaluate(work.initial_adapter)
     if (fault := fault_of_evaluation(evaluation)) is not None:
         model = prepared.experiment.model
@@ -278,6 +295,8 @@ def _initial(prepared: Prepared, work: Work) -> dict[str, float]:
             f"before any training {fault}: [model] name = {model.name!r} with dtype = "
             f"{model.dtype!r} gives no numbers on this data; choose another dtype or model"
         )
+    if prepared.target is not None:
+        prepared.target.refuse_held(evaluation, "[training] target")
     return evaluation
 
 

@@ -236,7 +236,9 @@ def summarise(
         raise InputError("the method has no rounds to summarise; run at least one")
     last, rounds = records[-1], len(records)
     diverged = diverged_round(records)
-    reached = None if target is None or diverged else first_reaching(records, target)
+    # A run of before such targets were refused goes on; the time to its target is not stated.
+    held = target is not None and bool(initial) and target.reached(initial or {})
+    reached = None if target is None or diverged or held else first_reaching(records, target)
     upload, download = traffic_bits(records)
     evaluations = [r.evaluation for r in records if r.evaluation is not None]
     final = evaluations[-1] if evaluations and not diverged else {}
