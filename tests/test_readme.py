@@ -9,6 +9,11 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
+PAGES = (
+    "evidence", "whole-model", "language-model", "regimes", "equal-share", "equal-finish",
+)  # fmt: skip
+"""Suites whose results have a page."""
+
 
 def block(name):
     """Return the indented block between two marks, without its indentation."""
@@ -40,7 +45,7 @@ def test_headline_and_page_are_made_of_the_evidence():
     from fedpace.experiment.toml_files import read_toml
 
     pages = {}
-    for name in ("evidence", "whole-model", "regimes"):
+    for name in PAGES:
         out = "results" if name == "evidence" else name
         named, described = f"benchmarks/results/{name}.jsonl", f"benchmarks/suites/{name}.toml"
         lines = read_results(ROOT / named)
