@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
-PAGES = ("evidence", "whole-model", "regimes", "equal-share")
+PAGES = ("evidence", "whole-model", "language-model", "regimes", "equal-share")
 """Suites whose results have a page."""
 
 
