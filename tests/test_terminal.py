@@ -155,5 +155,8 @@ def test_ctrl_c_says_how_to_go_on_and_so_does_a_full_disk(tmp_path):
 
     (tmp_path / "here").write_text("")
     done = fedpace("plan", "my.toml", "--out", "here/x.json", cwd=tmp_path, scratch=tmp_path)
-    assert done.returncode == 1
-    assert done.stderr.strip().endswith("fedpace: here/x.json: Not a directory")
+    assert done.returncode == 2
+    assert done.stderr.strip() == (
+        "fedpace: --out here/x.json cannot be written (Not a directory); give a file in a folder "
+        "that exists"
+    )
