@@ -9,7 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
-PAGES = ("evidence", "whole-model", "language-model", "regimes", "equal-share")
+PAGES = (
+    "evidence", "whole-model", "language-model", "regimes", "equal-share", "equal-finish",
+)  # fmt: skip
 """Suites whose results have a page."""
 
 
