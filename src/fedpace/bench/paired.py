@@ -44,22 +44,9 @@ class Pairs:
     """Some ratio is an upper bound: ours missed one there."""
     seeds: tuple[int, ...] = ()
     """One of each pair; settings of the same seeds are drawn anew together."""
-    both_reached: Floats | None = None
-    """As `log_ratio`, over the targets that both reached, nan where there is none, shape (pairs,);
-    None: not known, where some was missed."""
-
-    def without_bounds(self) -> "Pairs | None":
-        """Return the pairs without targets that one of both missed; None where nothing is left."""
-        if not self.at_least and not self.at_most:
-            return self
-        if self.both_reached is None:
-            return None
-        (kept,) = np.nonzero(np.isfinite(self.both_reached))
-        seeds = self.seeds or tuple(range(len(self.log_ratio)))
-        if not len(kept):
-            return None
-        return Pairs(self.both_reached[kept], at_least=False, at_most=False,
-                     seeds=tuple(seeds[i] for i in kept))  # fmt: skip
+    reached: "Pairs | None" = None
+    """The same without targets that one of both missed; None where nothing is left, or none was
+    missed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +117,6 @@ def pairs(
     """
     wanted = slice(None) if target is None else slice(target, target + 1)
     figures: dict[int, float] = {}
-    certain: dict[int, float] = {}
     missed: list[tuple[bool, bool]] = []
     for seed in sorted(ours.keys() & theirs.keys()):
         amounts = (_amounts(runs[seed], quantity)[wanted] for runs in (ours, theirs))
@@ -139,17 +125,16 @@ def pairs(
         known = [(a, b) for a, b in both if enough((a.reached, b.reached))]
         if known:
             figures[seed] = float(np.mean([np.log(b.amount / a.amount) for a, b in known]))
-            sure = [np.log(b.amount / a.amount) for a, b in known if a.reached and b.reached]
-            certain[seed] = float(np.mean(sure)) if sure else np.nan
             missed += [(not a.reached, not b.reached) for a, b in known]
     if not figures:
         return None
+    some_missed = any(any(each) for each in missed)
     return Pairs(
         np.array(list(figures.values())),
         at_least=any(theirs_missed for _, theirs_missed in missed),
         at_most=any(ours_missed for ours_missed, _ in missed),
         seeds=tuple(figures),
-        both_reached=np.array(list(certain.values())),
+        reached=pairs(ours, theirs, quantity, bounds=False, target=target) if some_missed else None,
     )
 
 
@@ -174,8 +159,8 @@ def geometric_mean(settings: Sequence[Pairs]) -> Ratio:
     at_least = any(each.at_least for each in settings)
     high_of_reached = np.inf
     if at_least:
-        certain = [kept for each in settings if (kept := each.without_bounds()) is not None]
-        if certain:
+        whole = [each.reached if each.at_least or each.at_most else each for each in settings]
+        if certain := [each for each in whole if each is not None]:
             _, _, upper, left = _interval(certain)
             high_of_reached = upper if left >= _FEWEST else np.inf
     at_most = any(each.at_most for each in settings)

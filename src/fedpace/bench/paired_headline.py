@@ -14,6 +14,7 @@ from fedpace.bench.paired_tables import (
     WAITING,
     Results,
     by_setting,
+    cell,
     overall,
     told_from_one,
 )
@@ -65,9 +66,8 @@ def headline(results: Results) -> str:
 
 
 def _short(ratio: Ratio) -> str:
-    """A ratio with its interval; a lead is bold, a loss bold with an arrow."""
-    text = f"{ratio}".replace(" (", "x (")
-    return f"**{text}**" if ratio.leads else f"**{text} \u2193**" if ratio.trails else text
+    """As in the other tables, the ratio a multiple."""
+    return cell(ratio).replace(" (", "x (")
 
 
 def _bound(ratio: Ratio) -> str:
